@@ -1,0 +1,193 @@
+"""
+Everything that odibi_async raises on its own account.
+
+    OdibiError
+    |- OptionError (also a ValueError)     an argument has a value it cannot have
+    |- GraphError                          the steps do not make a pipeline
+    |  `- CycleError                       ... because they wait for each other
+    |- StepError                           one step failed; its __cause__ says why
+    |- OutputError                         a step returned something that is not what it declares
+    |- RunError                            a run failed; names every failed step
+    |  `- DeadlineError (also a TimeoutError)
+    `- DatasetMissing (also a KeyError)    a dataset was asked for that the run did not make
+
+Each class words its message from its arguments, keeps them as attributes, and pickles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+
+class StepOutcome(Protocol):
+    """What an error tells of a step; a `StepResult` is one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def is_done(self) -> bool: ...
+    @property
+    def skipped_because(self) -> str | None: ...
+
+
+class Outcome(Protocol):
+    """What an error tells of a run; a `RunResult` is one."""
+
+    @property
+    def run_id(self) -> str: ...
+    @property
+    def steps(self) -> Mapping[str, StepOutcome]: ...
+    @property
+    def outputs(self) -> Mapping[str, Any]: ...
+    def __getitem__(self, key: str, /) -> Any: ...
+
+
+class OdibiError(Exception):
+    """The base of all errors of this package."""
+
+
+class OptionError(OdibiError, ValueError):
+    """An argument has a value that it cannot have."""
+
+
+class GraphError(OdibiError):
+    """
+    The steps do not make a pipeline.
+
+    Attributes:
+        faults: Every fault that was found, each a sentence or two.
+    """
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__(faults)
+        self.faults = tuple(faults)
+
+    def __str__(self) -> str:
+        if len(self.faults) == 1:
+            return self.faults[0]
+        indented = (fault.replace("\n", "\n    ") for fault in self.faults)
+        return "\n  - ".join((f"{len(self.faults)} faults in the pipeline:", *indented))
+
+
+class CycleError(GraphError):
+    """
+    Steps wait for each other in a circle.
+
+    Attributes:
+        cycle: The names of the steps along the circle; the first stands again at the end.
+    """
+
+    def __init__(self, faults: Sequence[str], cycle: Sequence[str]) -> None:
+        super().__init__(faults)
+        self.args = (faults, cycle)
+        self.cycle = tuple(cycle)
+
+
+class StepError(OdibiError):
+    """
+    A step failed.
+
+    Attributes:
+        step: The name of the step.
+        error: What the step raised; also the `__cause__`.
+    """
+
+    def __init__(self, step: str, error: BaseException) -> None:
+        super().__init__(step, error)
+        self.step = step
+        self.error = error
+        self.__cause__ = error
+
+    def __str__(self) -> str:
+        return f"Step {self.step!r} failed: {in_a_line(self.error)}"
+
+
+class OutputError(OdibiError):
+    """A step returned something other than the outputs that it declares."""
+
+
+class RunError(OdibiError):
+    """
+    A run failed.
+
+    Attributes:
+        failures: The name of each failed step, in the order they failed, with its error.
+        result: What the run did all the same (a `RunResult`).
+    """
+
+    def __init__(self, failures: Mapping[str, StepError], result: Outcome) -> None:
+        super().__init__(failures, result)
+        self.failures = dict(failures)
+        self.result = result
+        self.__cause__ = next((failure.__cause__ for failure in self.failures.values()), None)
+
+    def __str__(self) -> str:
+        return "\n".join((self._headline(), *self._failed_steps()))
+
+    def _headline(self) -> str:
+        return f"{len(self.failures)} of {len(self.result.steps)} steps failed:"
+
+    def _failed_steps(self) -> Iterable[str]:
+        for name, failure in self.failures.items():
+            yield f"  {name}: {in_a_line(failure.error)}"
+            skipped = [step.name for step in self.result.steps.values() if step.skipped_because == name]
+            if skipped:
+                yield f"    skipped because of it: {shortened(skipped)}"
+
+
+class DeadlineError(RunError, TimeoutError):
+    """
+    The run was not over when its time was.
+
+    Attributes:
+        seconds: The time that the run was given.
+    """
+
+    def __init__(self, seconds: float, failures: Mapping[str, StepError], result: Outcome) -> None:
+        super().__init__(failures, result)
+        self.args = (seconds, failures, result)
+        self.seconds = seconds
+
+    def _headline(self) -> str:
+        ended = sum(step.is_done for step in self.result.steps.values())
+        return f"The run did not end within {self.seconds:g} s: {ended} of {len(self.result.steps)} steps were done."
+
+
+class DatasetMissing(OdibiError, KeyError):
+    """
+    A dataset was asked for that the run did not make.
+
+    Attributes:
+        name: The name of the dataset.
+        reason: Why it is not there.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"There is no dataset {self.name!r}: {self.reason}"
+
+
+def in_a_line(error: BaseException) -> str:
+    """The class of an error and the first line of its message."""
+    text = str(error).strip()
+    name = type(error).__name__
+    return f"{name}: {text.splitlines()[0]}" if text else name
+
+
+def shortened(names: Sequence[str], most: int = 8) -> str:
+    """Names with commas between them; those beyond `most` are only counted."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A question that offers the known name nearest to `name`, with a leading space, or nothing."""
+    import difflib  # 12 ms to import, for a message that few runs need
+
+    nearest = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {nearest[0]!r}?" if nearest else ""

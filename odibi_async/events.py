@@ -1,0 +1,106 @@
+"""What happens in a run, as it is told to observers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from odibi_async.result import RunResult, Status, StepResult
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """
+    Something that happened in a run.
+
+    Attributes:
+        run_id: The run.
+        seq: 0, 1, 2, ... within the run, in the order in which observers hear of it.
+        time: When it happened (UTC).
+    """
+
+    run_id: str
+    seq: int
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted(Event):
+    """
+    A run began.
+
+    Attributes:
+        steps: The names of the steps that it is to run, in topological order.
+    """
+
+    steps: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StepEvent(Event):
+    """
+    Something that happened to a step.
+
+    Attributes:
+        step: The name of the step.
+    """
+
+    step: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepStarted(StepEvent):
+    """A step's inputs are there and its first attempt begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepRetrying(StepEvent):
+    """
+    An attempt of a step failed, and another one will follow.
+
+    Attributes:
+        attempt: The attempt that failed; the first is 1.
+        error: What it raised.
+        wait: Seconds until the next attempt.
+    """
+
+    attempt: int
+    error: BaseException
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class StepAbandoned(StepEvent):
+    """
+    A blocking step was cancelled and did not end within the grace.
+
+    The run goes on without it; its thread runs on, and counts as taken, until its function returns.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class StepFinished(StepEvent):
+    """
+    A step has its final status; also for steps that were skipped or cancelled before they began.
+
+    Attributes:
+        status: How it ended.
+        result: The whole record.
+    """
+
+    status: Status
+    result: StepResult = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished(Event):
+    """
+    A run is over; nothing of it is left running but threads that were told of as abandoned.
+
+    Attributes:
+        status: How it ended.
+        result: What its caller gets, or finds in the error that is raised.
+    """
+
+    status: Status
+    result: RunResult = field(repr=False)

@@ -1,0 +1,218 @@
+"""What a run was: a record of each step, and the datasets that it made."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, TypeVar, overload
+
+from odibi_async.errors import DatasetMissing, RunError, StepError, did_you_mean, in_a_line
+from odibi_async.steps import Step, name_of
+
+T = TypeVar("T")
+
+
+class Status(StrEnum):
+    """How a step or a run ended."""
+
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """
+    What became of one step in one run.
+
+    Attributes:
+        name: The step.
+        status: How it ended.
+        attempts: How often it was called.
+        queue_seconds: Seconds from the moment its inputs were there until it began.
+        run_seconds: Seconds from its beginning to its end, waits between attempts included.
+        started_at: When its first attempt began (UTC); `None` if none did.
+        error: What its last attempt raised.
+        skipped_because: Why it was skipped: the step that failed, or whose `when` was false (it may be
+            the step itself).
+        rows: Rows of the frame that it made; `None` if it made something else, or several datasets.
+    """
+
+    name: str
+    status: Status
+    attempts: int = 0
+    queue_seconds: float = 0.0
+    run_seconds: float = 0.0
+    started_at: datetime | None = None
+    error: BaseException | None = None
+    skipped_because: str | None = None
+    rows: int | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the step did what it was there for."""
+        return self.status is Status.SUCCEEDED
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class RunResult:
+    """
+    What a run did. `result["clean"]` and `result[clean]` give a dataset.
+
+    Attributes:
+        run_id: The run.
+        status: How it ended.
+        steps: The record of each step that was to run, in topological order.
+        outputs: The datasets that were asked for (all, unless `targets` says otherwise), inputs included.
+        failures: The error of each failed step, in the order they failed.
+        started_at: When it began (UTC).
+        seconds: How long it took.
+        producers: Each dataset that a step of the pipeline makes, and that step.
+    """
+
+    run_id: str
+    status: Status
+    steps: Mapping[str, StepResult]
+    outputs: Mapping[str, Any]
+    failures: Mapping[str, StepError]
+    started_at: datetime
+    seconds: float
+    producers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing failed and nothing was cancelled."""
+        return self.status is Status.SUCCEEDED
+
+    def raise_for_failures(self) -> RunResult:
+        """
+        The result itself, when no step failed.
+
+        Raises:
+            RunError: A step failed.
+        """
+        if self.failures:
+            raise RunError(self.failures, self)
+        return self
+
+    @overload
+    def __getitem__(self, key: str, /) -> Any: ...
+    @overload
+    def __getitem__(self, key: Step[..., Any, T], /) -> T: ...
+    @overload
+    def __getitem__(self, key: Callable[..., Coroutine[Any, Any, T]], /) -> T: ...
+    @overload
+    def __getitem__(self, key: Callable[..., T], /) -> T: ...
+    def __getitem__(self, key: Any, /) -> Any:
+        """
+        The dataset of this name, or that this step made; a tuple if the step makes several.
+
+        Raises:
+            DatasetMissing: The run did not make it, or did not keep it.
+        """
+        names = key.datasets if isinstance(key, Step) else (name_of(key),)
+        values = tuple(map(self._dataset, names))
+        return values[0] if len(values) == 1 else values
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.outputs
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.outputs)
+
+    def __len__(self) -> int:
+        return len(self.outputs)
+
+    def _dataset(self, name: str) -> Any:
+        if name in self.outputs:
+            return self.outputs[name]
+        raise DatasetMissing(name, self._why_missing(name))
+
+    def _why_missing(self, name: str) -> str:
+        producer = self.producers.get(name)
+        if producer is None:
+            return f"no step makes it and it was not given.{did_you_mean(name, self.producers)}"
+        record = self.steps.get(producer)
+        if record is None:
+            return f"no target needs step {producer!r}, so it did not run."
+        if record.is_done:
+            return "it was dropped after its last reader; name it among the targets to keep it."
+        if record.error is not None:
+            return f"step {producer!r} failed: {in_a_line(record.error)}"
+        because = f" because of {record.skipped_because!r}" if record.skipped_because else ""
+        return f"step {producer!r} was {record.status}{because}."
+
+    def stats(self) -> dict[str, Any]:
+        """
+        The run in numbers.
+
+        Returns:
+            `steps`, and how many of them ended in each way; `retries`; `rows` made; `seconds` of the whole
+            run, `step_seconds` summed over steps, and `queue_seconds`, the longest that a step waited.
+        """
+        records = self.steps.values()
+        statuses = Counter(record.status for record in records)
+        ends = (Status.SUCCEEDED, Status.FAILED, Status.SKIPPED, Status.CANCELLED)
+        return {
+            "steps": len(self.steps),
+            **{str(status): statuses[status] for status in ends},
+            "retries": sum(max(0, record.attempts - 1) for record in records),
+            "rows": sum(record.rows or 0 for record in records),
+            "seconds": self.seconds,
+            "step_seconds": sum(record.run_seconds for record in records),
+            "queue_seconds": max((record.queue_seconds for record in records), default=0.0),
+        }
+
+    def __repr__(self) -> str:
+        return "\n".join((self._headline(), *_table([_heading, *map(_row, self.steps.values())])))
+
+    def _headline(self) -> str:
+        counts = Counter(str(record.status) for record in self.steps.values())
+        ended = ", ".join(f"{count} {status}" for status, count in counts.items())
+        return f"Run {self.run_id} {self.status} in {_seconds(self.seconds)}: {len(self.steps)} steps, {ended}"
+
+
+_heading = ("step", "status", "began", "took", "rows", "")
+
+
+def _row(record: StepResult) -> tuple[str, ...]:
+    notes = []
+    if record.attempts > 1:
+        notes.append(f"{record.attempts} attempts")
+    if record.skipped_because:
+        notes.append(f"because of {record.skipped_because}")
+    if record.error is not None:
+        notes.append(in_a_line(record.error))
+    began = f"{record.started_at:%H:%M:%S.%f}"[:-3] if record.started_at else ""
+    took = _seconds(record.run_seconds) if record.started_at else ""
+    rows = "" if record.rows is None else f"{record.rows:,}"
+    return record.name, str(record.status), began, took, rows, "; ".join(notes)
+
+
+def _table(rows: list[tuple[str, ...]]) -> Iterator[str]:
+    """Lines of aligned columns; the numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for name, status, began, took, count, notes in rows:
+        cells = (
+            name.ljust(widths[0]),
+            status.ljust(widths[1]),
+            began.ljust(widths[2]),
+            took.rjust(widths[3]),
+            count.rjust(widths[4]),
+            notes,
+        )
+        yield "  " + "  ".join(cells).rstrip()
+
+
+def _seconds(seconds: float) -> str:
+    """Seconds in a form for reading: `0.4 ms`, `12 ms`, `3.21 s`, `2 min 5 s`."""
+    if seconds < 1:
+        return f"{seconds * 1e3:.{1 if seconds < 0.01 else 0}f} ms"
+    if seconds < 60:
+        return f"{seconds:.2f} s"
+    return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"

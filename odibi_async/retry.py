@@ -1,0 +1,106 @@
+"""How a failed step is called again: the policy. The machinery is made from it in `_call.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from odibi_async.errors import OdibiError, OptionError
+
+Errors = tuple[type[Exception], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """
+    How often, and how patiently, a failed step is called again.
+
+    Attributes:
+        attempts: Calls in all, the first one included. 1 means no retry.
+        wait: Seconds before the second call; doubled before each later one.
+        max_wait: Seconds that no single wait exceeds.
+        jitter: Whether each wait is drawn evenly between 0 and its length, so that many clients that
+            failed together do not come back together ("full jitter", M. Brooker, AWS Architecture
+            Blog, 2015).
+        on: The errors worth another call, or a predicate that takes the error.
+        never: The errors that another call would only repeat. Where an error is an instance of classes
+            in both, the nearer of its base classes decides, and `on` when it is the same one.
+
+    An error that carries a delay (a `retry_after` in seconds, or a response with a `Retry-After`
+    header) sets the wait itself, up to `max_wait`. Cancellation is never retried.
+    """
+
+    attempts: int = 3
+    wait: float = 1.0
+    max_wait: float = 60.0
+    jitter: bool = True
+    on: Errors | type[Exception] | Callable[[Exception], bool] = (Exception,)
+    never: Errors = (
+        TypeError,
+        AttributeError,
+        NameError,
+        LookupError,
+        AssertionError,
+        ImportError,
+        FileNotFoundError,
+        PermissionError,
+        OdibiError,
+    )
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.attempts, int) or self.attempts < 1:
+            raise OptionError(f"Retry(attempts={self.attempts!r}): a whole number from 1 on is needed.")
+        if not self.wait >= 0:
+            raise OptionError(f"Retry(wait={self.wait!r}): seconds from 0 on are needed.")
+        if not self.max_wait >= 0:
+            raise OptionError(f"Retry(max_wait={self.max_wait!r}): seconds from 0 on are needed.")
+
+    def covers(self, error: BaseException) -> bool:
+        """Whether this error is worth another call."""
+        if not isinstance(error, Exception):
+            return False
+        on = self.on
+        if isinstance(on, type):
+            on = (on,)
+        if not isinstance(on, tuple):
+            try:
+                return bool(on(error))
+            except Exception as broken:  # the step's own error is the one to report
+                error.add_note(f"Retry(on=...) raised {broken!r}, so the step was not called again.")
+                return False
+        return _distance(error, on) <= _distance(error, self.never) and isinstance(error, on)
+
+
+def _distance(error: Exception, classes: Errors) -> int:
+    """How many steps up the error's own line of classes the first of `classes` stands."""
+    line = type(error).__mro__
+    return next((steps for steps, cls in enumerate(line) if cls in classes), len(line))
+
+
+def asked_delay(error: BaseException) -> float | None:
+    """The seconds that an error asks its caller to wait, if it does."""
+    asked: Any = getattr(error, "retry_after", None)
+    if asked is None:
+        headers: Any = getattr(getattr(error, "response", None), "headers", None)
+        asked = None if headers is None else headers.get("Retry-After")
+    if isinstance(asked, timedelta):
+        return max(0.0, asked.total_seconds())
+    try:
+        return None if asked is None else max(0.0, float(asked))
+    except (TypeError, ValueError):
+        return _until(asked)
+
+
+def _until(date: object) -> float | None:
+    """Seconds until an HTTP date; `None` if it is none (RFC 9110, 10.2.3: delay or date)."""
+    from email.utils import parsedate_to_datetime  # 40 ms to import
+
+    try:
+        when = parsedate_to_datetime(str(date))
+    except ValueError:
+        return None
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=timezone.utc)
+    return max(0.0, (when - datetime.now(timezone.utc)).total_seconds())

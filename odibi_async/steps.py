@@ -1,0 +1,194 @@
+"""Steps: what a pipeline is declared with."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, Generic, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
+
+from odibi_async.errors import GraphError, OptionError, did_you_mean
+from odibi_async.retry import Retry
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+RunOn = Literal["loop", "thread"]
+PLACES: tuple[RunOn, ...] = ("loop", "thread")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step(Generic[P, R, T]):
+    """
+    One step of a pipeline: something to call, what it reads and what it makes.
+
+    Usually made from a function with `step`; still callable like that function.
+
+    Attributes:
+        layer: What kind of work it does: ingest, transform, store, ...
+        name: What it is called, and what its dataset is called unless `outputs` says otherwise.
+        type: `"function"`.
+        engine: What its datasets are: `"pandas"` or `"spark"`; `None` for the engine of the run.
+        value: The function.
+        params: Parameter -> value, for parameters that no dataset fills.
+        inputs: Parameter -> dataset, where the parameter is not named like the dataset.
+        outputs: The names of its datasets; a mapping gives the name that the function uses first.
+        metadata: Anything you want to keep with it.
+        retry: How it is called again after a failure; `None` for the policy of the run.
+        timeout: Seconds that each call may take; `None` for no limit.
+        run_on: `"loop"` or `"thread"`; `None` for the loop when the function is async, else a thread.
+        after: Steps to wait for without reading what they make.
+        when: A predicate with parameters bound like the function's; the step is skipped if it is false.
+        tags: Words to find it by.
+    """
+
+    layer: str
+    name: str
+    type: str
+    engine: str | None
+    value: Any
+    params: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    _: KW_ONLY
+    retry: Retry | None = None
+    timeout: float | None = None
+    run_on: RunOn | None = None
+    after: tuple[str, ...] = ()
+    when: Callable[..., Any] | None = None
+    tags: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise GraphError([f"A step's name is a text that is not empty, not {self.name!r}."])
+        for optional in ("params", "inputs", "outputs", "metadata"):
+            if getattr(self, optional) is None:
+                object.__setattr__(self, optional, {})
+        if type(self.outputs) is not dict:
+            object.__setattr__(self, "outputs", _named_outputs(self.name, self.outputs))
+        if self.after:
+            after = (self.after,) if isinstance(self.after, str) else self.after
+            object.__setattr__(self, "after", tuple(map(name_of, after)))
+        if self.tags:
+            object.__setattr__(self, "tags", (self.tags,) if isinstance(self.tags, str) else tuple(self.tags))
+        if self.timeout is not None and not self.timeout > 0:
+            raise OptionError(f"Step {self.name!r}: timeout={self.timeout!r}: seconds above 0 are needed.")
+        if self.run_on is not None and self.run_on not in PLACES:
+            hint = did_you_mean(str(self.run_on), PLACES)
+            raise OptionError(f"Step {self.name!r}: run_on={self.run_on!r} is none of {', '.join(PLACES)}.{hint}")
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Calls the function itself: for unit tests, and from other functions."""
+        result: R = self.value(*args, **kwargs)
+        return result
+
+    @property
+    def __wrapped__(self) -> Any:
+        return self.value
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """The names of the datasets that it makes."""
+        return tuple(self.outputs.values()) if self.outputs else (self.name,)
+
+
+class StepOptions(TypedDict, total=False):
+    """What `step` takes beside the function: the fields of `Step`, in the forms that read well."""
+
+    name: str
+    layer: str
+    engine: str
+    inputs: Mapping[str, str]
+    outputs: Sequence[str] | Mapping[str, str]
+    params: Mapping[str, Any]
+    metadata: Mapping[str, Any]
+    retry: Retry | None
+    timeout: float | None
+    run_on: RunOn
+    after: Sequence[str | Step[..., Any, Any] | Callable[..., Any]] | str
+    when: Callable[..., Any]
+    tags: Sequence[str]
+
+
+class _Decorator(Protocol):
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, T]], /) -> Step[P, Coroutine[Any, Any, T], T]: ...
+    @overload
+    def __call__(self, fn: Callable[P, T], /) -> Step[P, T, T]: ...
+
+
+@overload
+def step(
+    fn: Callable[P, Coroutine[Any, Any, T]], /, **options: Unpack[StepOptions]
+) -> Step[P, Coroutine[Any, Any, T], T]: ...
+@overload
+def step(fn: Callable[P, T], /, **options: Unpack[StepOptions]) -> Step[P, T, T]: ...
+@overload
+def step(**options: Unpack[StepOptions]) -> _Decorator: ...
+def step(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """
+    Makes a step of a function: `@step`, `@step(name=..., retry=...)` or `step(fn, name=...)`.
+
+    Args:
+        fn: Anything callable, sync or async. Its parameters are filled by name: from `inputs` (parameter
+            -> dataset), else from `params`, else from the dataset of the same name, else by its default.
+        **options: The policies and names of `Step`. `name` is needed where the callable has none (a
+            lambda, an object). `outputs=("train", "test")` names several datasets, for a function that
+            returns a tuple in that order or a mapping.
+
+    Raises:
+        GraphError: There is no name, or nothing that can be called.
+        OptionError: An option has a value that it cannot have.
+    """
+    if fn is None:
+        return functools.partial(step, **options)
+    if not callable(fn):
+        raise GraphError([f"A step is made from something callable, not from {fn!r}."])
+    name = options.pop("name", None) or function_name(fn)
+    return Step(options.pop("layer", "transform"), name, "function", options.pop("engine", None), fn, **options)
+
+
+def as_step(thing: Any) -> Step[..., Any, Any]:
+    """The step itself, or the step of a plain function."""
+    return thing if isinstance(thing, Step) else step(thing)
+
+
+def name_of(thing: Any) -> str:
+    """The name that a text, a step or a function stands for."""
+    if isinstance(thing, str):
+        return thing
+    return thing.name if isinstance(thing, Step) else function_name(thing)
+
+
+def function_name(fn: Any) -> str:
+    """
+    What a callable calls itself.
+
+    Raises:
+        GraphError: It is a lambda, or an object without a name.
+    """
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    name = getattr(fn, "__name__", "<lambda>")
+    if name == "<lambda>":
+        raise GraphError([f"{fn!r} has no name of its own: give it one with step(..., name=...)."])
+    return str(name)
+
+
+def is_async(fn: Any) -> bool:
+    """Whether calling gives a coroutine; partials and callable objects are looked into."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
+
+
+def _named_outputs(step: str, outputs: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
+    """The mapping form of `outputs`: the name that the function uses -> the dataset."""
+    if isinstance(outputs, Mapping):
+        return dict(outputs)
+    names = (outputs,) if isinstance(outputs, str) else tuple(outputs)
+    if len(set(names)) < len(names):
+        raise GraphError([f"Step {step!r} declares an output twice: {', '.join(map(repr, names))}."])
+    return {name: name for name in names}
