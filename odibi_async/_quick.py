@@ -19,7 +19,8 @@ def quick(cls: type[T]) -> Callable[..., T]:
     """
     names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     own = cls.__dict__["__slots__"]
-    twin = type(f"_{cls.__name__}", cls.__bases__, {"__slots__": own, "__setattr__": object.__setattr__})
+    thawed = {"__slots__": own, "__setattr__": object.__setattr__, "__delattr__": object.__delattr__}
+    twin = type(f"_{cls.__name__}", cls.__bases__, thawed)
     lines = [f"def make({', '.join(names)}):", " it = new(twin)"]
     lines += [f" it.{name} = {name}" for name in names]
     lines += [" it.__class__ = cls", " return it"]

@@ -31,7 +31,7 @@ import anyio
 from odibi_async._call import TimeLimit, try_again
 from odibi_async._quick import quick
 from odibi_async.abc import Observer
-from odibi_async.dataset import ABSENT, reader_copy, rows_of
+from odibi_async.dataset import ABSENT, KINDS, reader_copy
 from odibi_async.errors import OutputError, StepError
 from odibi_async.events import (
     Event,
@@ -55,7 +55,7 @@ _log = logging.getLogger("odibi_async")
 _step_result = quick(StepResult)
 _step_started = quick(StepStarted)
 _step_finished = quick(StepFinished)
-_utc = timezone.utc
+_utc, now, _done = timezone.utc, datetime.now, Status.SUCCEEDED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +114,8 @@ class Execution:
             self._values[graph.ids[name]] = value
         self._given = frozenset(graph.ids[name] for name in given)
         self._stopping = False
+        # nothing to copy for readers so far, nothing to drop, no thread to lock out, no end in sight
+        self._ordinary = selection.kept is None and not given and not graph.has_threads
         # the loop's own
         self._backlog: deque[tuple[int, float]] = deque()
         self._ahead = 0
@@ -135,7 +137,7 @@ class Execution:
         When the calling task is cancelled, every step is, and the cancellation goes on only when all
         of them have ended.
         """
-        started_at, started = datetime.now(_utc), perf_counter()
+        started_at, started = now(_utc), perf_counter()
         self._tell(RunStarted, tuple(self._nodes[index].name for index in self._selection.nodes))
         deadline = None
         if self._policies.timeout is not None:
@@ -203,25 +205,28 @@ class Execution:
 
     def _start_ready(self) -> None:
         """Starts what is ready, but few enough at a time that the loop comes round every few milliseconds."""
-        backlog = self._backlog
-        jobs = []
-        for _ in range(AHEAD):
-            if not backlog or self._ahead >= AHEAD:
-                break
+        backlog, nodes, others = self._backlog, self._nodes, AHEAD
+        while backlog and self._ahead < AHEAD:
             index, ready_at = backlog.popleft()
-            node = self._nodes[index]
+            node = nodes[index]
+            if node.runs_plain and not self._blame:
+                self._start_task(node, self._plain_step(node, ready_at))
+                continue
             if self._blame and (blame := self._blame_for(node)) is not None:
                 self._skip(node, blame)
             elif node.in_thread and node.plain:
-                jobs.append(StepJob(self, node, ready_at))
+                self._start_job(StepJob(self, node, ready_at))
             else:
                 self._start_task(node, self._step(node, ready_at))
-        else:
-            if backlog:
+                continue
+            others -= 1
+            if not others:
                 self._loop.call_soon(self._start_ready)
-        if jobs:
-            self._running.update((job.node.index, job) for job in jobs)
-            self._threads.put(jobs)
+                return
+
+    def _start_job(self, job: StepJob) -> None:
+        self._running[job.node.index] = job
+        self._threads.put((job,))
 
     def priority_of(self, node: Node) -> int:
         """The longest way that still lies below a step."""
@@ -235,6 +240,57 @@ class Execution:
 
     # -- start: on the loop ----------------------------------------------------------------------------
 
+    async def _plain_step(self, node: Node, ready_at: float) -> None:
+        """
+        The life of an async step that is nothing but a call, in a task of its own.
+
+        Most steps are such, so this is `_step` and what it calls written out flat. Whatever is out of the
+        ordinary goes the common way.
+        """
+        self._ahead -= 1
+        if self._backlog and self._ahead < AHEAD // 2:
+            self._start_ready()
+        started, started_at, values, call = perf_counter(), now(_utc), self._values, node.call
+        if self._observers:
+            self._hear(_step_started(self.run_id, self._seq, started_at, node.name))
+        try:
+            if not call.reads:
+                value = await call.fn()
+            elif self._ordinary:
+                value = await call.fn(*[values[dataset] for dataset in call.reads])
+            else:
+                value = await call.fn(*[reader_copy(values[dataset]) for dataset in call.reads])
+            if KINDS[type(value)] is not None:
+                self._ordinary = False
+            ordinary = self._ordinary and node.single
+            made = () if ordinary else outputs_of(node, value)
+        except BaseException as error:
+            await self._after_failure(node, error, ready_at, started, started_at)
+            return
+        if not ordinary:
+            self._succeed(node, made, self._record(node, made, 1, ready_at, started, started_at))
+            return
+        index, ended, unmet, backlog = node.index, perf_counter(), self._unmet, self._backlog
+        values[node.outputs[0]] = value
+        record = _step_result(node.name, _done, 1, started - ready_at, ended - started, started_at, None, None, None)
+        self._records[index] = record
+        del self._running[index]
+        self._left -= 1
+        if self._observers:
+            self._hear(_step_finished(self.run_id, self._seq, now(_utc), node.name, _done, record))
+        for other in self._selection.downstream[index]:
+            unmet[other] = count = unmet[other] - 1
+            if not count:
+                child = self._nodes[other]
+                if child.runs_plain and self._ahead < AHEAD and not self._blame:
+                    self._start_task(child, self._plain_step(child, ended))
+                else:
+                    backlog.append((other, ended))
+        if backlog:
+            self._start_ready()
+        elif not self._left:
+            self._end()
+
     async def _step(self, node: Node, ready_at: float) -> None:
         """The life of a step, in a task of its own."""
         self._ahead -= 1
@@ -242,16 +298,11 @@ class Execution:
             self._start_ready()
         if node.when is not None and not await self._is_wanted(node, ready_at):
             return
-        started, started_at = perf_counter(), datetime.now(_utc)
+        started, started_at = perf_counter(), now(_utc)
         if self._observers:
             self._tell_started(node.name, started_at)
         try:
-            if node.plain and not node.call.bindings:
-                values = self._values
-                value = await node.call.fn(*[reader_copy(values[dataset]) for dataset in node.call.reads])
-            else:
-                value = await self._attempt(node)
-            made = outputs_of(node, value)
+            made = outputs_of(node, await self._attempt(node))
         except BaseException as error:
             await self._after_failure(node, error, ready_at, started, started_at)
         else:
@@ -275,15 +326,15 @@ class Execution:
     async def _is_wanted(self, node: Node, ready_at: float) -> bool:
         """Asks the step's predicate. If it says no, or fails, that is the end of the step."""
         assert node.when is not None
-        started, started_at = perf_counter(), datetime.now(_utc)
+        started, started_at = perf_counter(), now(_utc)
         try:
             wanted = bool(await self._call(node.when, in_thread=not node.when.is_async))
         except BaseException as error:
             self._fail(node, error, 0, ready_at, started, started_at)
             return False
         if not wanted:
-            del self._running[node.index]
             self._skip(node, Blame(node.name, failed=False))
+            self._start_ready()
         return wanted
 
     async def _after_failure(
@@ -326,7 +377,7 @@ class Execution:
         if self._stopping:
             post(self.job_dropped, job, None, urgent=True)
             return
-        job.started, job.started_at = perf_counter(), datetime.now(_utc)
+        job.started, job.started_at = perf_counter(), now(_utc)
         if self._observers:
             post(self._tell_started, node.name, job.started_at)
         try:
@@ -431,7 +482,8 @@ class Execution:
         started: float,
         started_at: datetime | None,
     ) -> StepResult:
-        rows = rows_of(made[0]) if len(made) == 1 else None
+        kind = KINDS[type(made[0])] if len(made) == 1 else None
+        rows = None if kind is None or kind.rows is None else kind.rows(made[0])
         took = perf_counter() - started
         return _step_result(
             node.name, Status.SUCCEEDED, attempts, started - ready_at, took, started_at, None, None, rows
@@ -473,12 +525,14 @@ class Execution:
         self._finish(node, record, ready)
 
     def _skip(self, node: Node, blame: Blame) -> None:
+        """The end of a step that is not to run; what waited for it is put to what is ready, not started."""
         self._blame[node.index] = blame
         with self._lock:
             ready = self._settle(node, ())
         record = StepResult(name=node.name, status=Status.SKIPPED, skipped_because=blame.step)
-        now = perf_counter()
-        self._backlog.extend((index, now) for index in ready)
+        if not self._stopping:
+            at = perf_counter()
+            self._backlog.extend((index, at) for index in ready)
         self._finish(node, record, ())
 
     def _blame_for(self, node: Node) -> Blame | None:
@@ -503,7 +557,7 @@ class Execution:
         self._running.pop(node.index, None)
         self._left -= 1
         if self._observers:
-            self._hear(_step_finished(self.run_id, self._seq, datetime.now(_utc), node.name, record.status, record))
+            self._hear(_step_finished(self.run_id, self._seq, now(_utc), node.name, record.status, record))
         if ready:
             self._release(ready, perf_counter())
         if not self._running and (self._stopping or not self._left):
@@ -517,6 +571,7 @@ class Execution:
             return
         with self._lock:
             self._stopping = True
+        self._ordinary = False
         self._backlog.clear()
         for index, running in list(self._running.items()):
             if isinstance(running, Job):
@@ -573,7 +628,7 @@ class Execution:
 
     def _tell(self, kind: type[Event], *about: Any) -> None:
         if self._observers:
-            self._hear(kind(self.run_id, self._seq, datetime.now(_utc), *about))
+            self._hear(kind(self.run_id, self._seq, now(_utc), *about))
 
     def _tell_started(self, step: str, at: datetime) -> None:
         self._hear(_step_started(self.run_id, self._seq, at, step))
@@ -619,7 +674,8 @@ def outputs_of(node: Node, value: Any) -> Sequence[Any]:
     Raises:
         OutputError: The function returned something that nobody awaits, or not what the step declares.
     """
-    if inspect.isawaitable(value):
+    kind = KINDS[type(value)]
+    if kind is not None and kind.awaitable:
         if inspect.iscoroutine(value):
             value.close()
         raise OutputError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,21 +19,36 @@ class Kind:
 
     Attributes:
         copied: Gives a reader a copy of its own, cheap enough to take each time.
-        rows: Counts the rows; `None` where there are none.
+        rows: Counts the rows, of a frame or a series.
+        awaitable: Whether it is something to be awaited, which no dataset can be.
     """
 
-    copied: Callable[[Any], Any]
+    copied: Callable[[Any], Any] = lambda value: value
     rows: Callable[[Any], int] | None = None
+    awaitable: bool = False
 
 
-def kind_of(value: Any) -> Kind | None:
-    """What is known of the class of this value; `None` for those that are handed on as they are."""
-    cls = type(value)
-    try:
-        return _kinds[cls]
-    except KeyError:
-        kind = _kinds[cls] = _pandas_kind(cls)
+class _Kinds(dict[type, Kind | None]):
+    """Class -> its kind, looked up once a class; `None` for values that are handed on as they are."""
+
+    def __missing__(self, cls: type) -> Kind | None:
+        self[cls] = kind = _kind_of(cls)
         return kind
+
+
+def _kind_of(cls: type) -> Kind | None:
+    if cls in (dict, list, set, bytearray):
+        return Kind(copied=copy.copy)
+    if issubclass(cls, Awaitable):
+        return Kind(awaitable=True)
+    pandas = sys.modules.get("pandas")  # where it is not loaded, no value is a frame
+    if pandas is not None and issubclass(cls, (pandas.DataFrame, pandas.Series)):
+        deep = int(pandas.__version__.split(".")[0]) < 3
+        return Kind(copied=lambda frame: frame.copy(deep=deep), rows=len)
+    return None
+
+
+KINDS: Final = _Kinds()
 
 
 def reader_copy(value: Any) -> Any:
@@ -44,25 +59,5 @@ def reader_copy(value: Any) -> Any:
     size); older versions copy the data. A dict, list, set or bytearray is copied; what is nested in it is
     shared. All else is handed on as it is.
     """
-    kind = kind_of(value)
+    kind = KINDS[type(value)]
     return value if kind is None else kind.copied(value)
-
-
-def rows_of(value: Any) -> int | None:
-    """The number of rows of a frame or a series, else `None`."""
-    kind = kind_of(value)
-    return None if kind is None or kind.rows is None else kind.rows(value)
-
-
-_plain = Kind(copied=copy.copy)
-_kinds: dict[type, Kind | None] = dict.fromkeys((dict, list, set, bytearray), _plain)
-_kinds |= dict.fromkeys((type(None), bool, int, float, str, bytes, tuple))
-
-
-def _pandas_kind(cls: type) -> Kind | None:
-    """The kind of a pandas frame or series, or of a subclass; pandas itself is never imported for it."""
-    pandas = sys.modules.get("pandas")
-    if pandas is None or not issubclass(cls, (pandas.DataFrame, pandas.Series)):
-        return None
-    deep = int(pandas.__version__.split(".")[0]) < 3
-    return Kind(copied=lambda frame: frame.copy(deep=deep), rows=len)

@@ -117,11 +117,26 @@ class Node:
         outputs: The datasets that it makes.
         needs: The datasets that the two cannot do without.
         reads: The datasets that the function and the predicate read, each once.
+        single: Whether it makes just one dataset.
         in_thread: Whether it runs in a worker thread.
         plain: Whether a call is all there is to it, unless it fails.
+        runs_plain: Whether, besides, it is async and reads nothing but required datasets.
     """
 
-    __slots__ = ("call", "in_thread", "index", "name", "needs", "outputs", "plain", "reads", "step", "when")
+    __slots__ = (
+        "call",
+        "in_thread",
+        "index",
+        "name",
+        "needs",
+        "outputs",
+        "plain",
+        "reads",
+        "runs_plain",
+        "single",
+        "step",
+        "when",
+    )
 
     def __init__(self, index: int, step: Step[..., Any, Any], call: Call, when: Call | None, outputs: Sequence[int]):
         self.index = index
@@ -137,7 +152,9 @@ class Node:
             self.needs = tuple(dict.fromkeys(dataset for each in calls for dataset in each.needs))
             self.reads = tuple(dict.fromkeys(dataset for each in calls for dataset in each.datasets))
         self.in_thread = step.run_on == "thread" or (step.run_on is None and not call.is_async)
+        self.single = len(outputs) == 1
         self.plain = when is None and step.timeout is None
+        self.runs_plain = self.plain and call.is_async and not call.bindings
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,11 +366,12 @@ class Graph:
         place = self.ids.get(dataset)
         if place is None:
             self._unbound.append(dataset)
+            known = sorted(self.ids.keys() - set(step.datasets))
             as_parameter = "" if parameter == dataset else f" (as {parameter!r})"
             self.faults.append(
                 f"Step {step.name!r} reads {dataset!r}{as_parameter}, which no step produces."
-                f"{did_you_mean(dataset, self.ids)}\n"
-                f"Known datasets: {shortened(sorted(self.ids), 12) or 'none'}."
+                f"{did_you_mean(dataset, known)}\n"
+                f"Known datasets: {shortened(known, 12) or 'none'}."
             )
         return place
 
@@ -472,6 +490,11 @@ class Graph:
         for index in reversed(self.order):
             heights[index] = 1 + max((heights[other] for other in self.downstream[index]), default=-1)
         return heights
+
+    @functools.cached_property
+    def has_threads(self) -> bool:
+        """Whether any step runs in a worker thread."""
+        return any(node.in_thread for node in self.nodes)
 
     @functools.cached_property
     def makers(self) -> dict[str, str]:
@@ -607,12 +630,10 @@ class Graph:
     def to_mermaid(self) -> str:
         """The graph in the Mermaid language, one fill a layer."""
         lines = ["graph TD"]
-        for node in self.nodes:
-            lines.append(f'    n{node.index}["{_mermaid_text(node.name)}"]')
+        lines += [f'    n{node.index}["{_mermaid_text(node.name)}"]' for node in self.nodes]
         for index, waits in enumerate(self.upstream):
             lines += [f"    n{other} --> n{index}" for other in waits]
-        for node in self.nodes:
-            lines.append(f"    style n{node.index} fill:{_fills.get(node.step.layer, '#fafafa')}")
+        lines += [f"    style n{node.index} fill:{_fills.get(node.step.layer, '#fafafa')}" for node in self.nodes]
         return "\n".join(lines) + "\n"
 
 

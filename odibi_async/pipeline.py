@@ -125,10 +125,7 @@ async def run_pipeline(
         DeadlineError: The run did not end within `timeout`, whatever `on_error` says.
         asyncio.CancelledError: The caller was cancelled; every step has ended before it is raised.
     """
-    if isinstance(steps, Pipeline):
-        pipeline = steps
-    else:
-        pipeline = Pipeline(steps, tuple(inputs or ()))
+    pipeline = steps if isinstance(steps, Pipeline) else Pipeline(steps, tuple(inputs or ()))
     return await pipeline.run(
         inputs, targets=targets, retry=retry, timeout=timeout, on_error=on_error, observers=observers
     )
@@ -140,10 +137,8 @@ def new_run_id() -> str:
 
 
 def _policies(retry: Retry | None, timeout: float | None, on_error: str) -> Policies:
-    if on_error not in get_args(OnError):
-        raise OptionError(
-            f"on_error={on_error!r} is none of {', '.join(get_args(OnError))}.{did_you_mean(on_error, get_args(OnError))}"
-        )
+    if on_error not in (known := get_args(OnError)):
+        raise OptionError(f"on_error={on_error!r} is none of {', '.join(known)}.{did_you_mean(on_error, known)}")
     if timeout is not None and not timeout > 0:
         raise OptionError(f"timeout={timeout!r}: seconds above 0 are needed.")
     return Policies(retry=retry, timeout=timeout, on_error=on_error)  # type: ignore[arg-type]

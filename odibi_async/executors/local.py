@@ -14,6 +14,7 @@ import heapq
 import itertools
 import math
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextvars import Context
@@ -32,7 +33,7 @@ class Mailbox:
     """Calls that threads leave for the loop, made there in the order in which they were left."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self._loop = weakref.ref(loop)  # a loop that keeps its threads must not be kept by them
         self._calls: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._flush_is_due = False
 
@@ -43,14 +44,20 @@ class Mailbox:
             self._wake(self.empty)
         elif not self._flush_is_due:
             self._flush_is_due = True
-            self._wake(self._loop.call_later, FLUSH_SECONDS, self.empty)
+            self._wake(self._flush_later)
 
-    def _wake(self, call: Callable[..., Any], *args: Any) -> None:
+    def _wake(self, call: Callable[[], Any]) -> None:
+        loop = self._loop()
+        if loop is None:
+            return
         try:
-            self._loop.call_soon_threadsafe(call, *args)
+            loop.call_soon_threadsafe(call)
         except RuntimeError:  # an abandoned thread outlived its loop: nobody is left to be told
-            if not self._loop.is_closed():
+            if not loop.is_closed():
                 raise
+
+    def _flush_later(self) -> None:
+        asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.empty)
 
     def empty(self) -> None:
         """Makes the calls. On the loop's thread."""
@@ -59,7 +66,7 @@ class Mailbox:
             call, args = self._calls.popleft()
             call(*args)
         if self._calls:
-            self._loop.call_soon(self.empty)
+            asyncio.get_running_loop().call_soon(self.empty)
 
 
 class Worker:
@@ -164,8 +171,7 @@ class Threads:
     def __init__(self, limit: int, grace: float) -> None:
         self.limit = limit
         self.grace = grace
-        self._loop = asyncio.get_running_loop()
-        self.mailbox = Mailbox(self._loop)
+        self.mailbox = Mailbox(asyncio.get_running_loop())
         self._limiter = anyio.CapacityLimiter(math.inf)  # private; the counting is ours, see `active`
         self._lock = threading.Lock()
         self._queue = FairQueue()
@@ -194,7 +200,9 @@ class Threads:
             lacking = min(len(self._queue), self.limit - self.active)
             self.active += max(0, lacking)
         for _ in range(lacking):
-            task = self._loop.create_task(self._host(Worker()), name="odibi_async worker", context=Context())
+            task = asyncio.get_running_loop().create_task(
+                self._host(Worker()), name="odibi_async worker", context=Context()
+            )
             self._hosts.add(task)
             task.add_done_callback(self._hosts.discard)
 
@@ -257,7 +265,7 @@ class Threads:
             job.dropped(None)
         elif runs and worker is not None:
             worker.scope.cancel()
-            self._loop.call_later(self.grace, self._abandon, job)
+            asyncio.get_running_loop().call_later(self.grace, self._abandon, job)
 
     def _abandon(self, job: Job) -> None:
         if not job.is_over:

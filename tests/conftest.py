@@ -1,0 +1,53 @@
+"""What all tests share: a blocked event loop fails the test, and so does anything that is left running."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from blockbuster import blockbuster_ctx
+
+from odibi_async.events import Event
+
+
+@pytest.fixture(autouse=True)
+def blocking_the_loop_fails() -> Iterator[None]:
+    with blockbuster_ctx():
+        yield
+
+
+@pytest.fixture(autouse=True)
+async def nothing_is_left_behind() -> AsyncIterator[None]:
+    before = asyncio.all_tasks()
+    yield
+    for _ in range(100):
+        left = [task for task in asyncio.all_tasks() - before if task is not asyncio.current_task()]
+        if not left:
+            break
+        await asyncio.sleep(0.01)
+    assert not left, left
+    busy = [thread.name for thread in threading.enumerate() if thread.name.startswith("odibi")]
+    assert not busy, busy
+
+
+class Heard(list[Event]):
+    """An observer that keeps what it hears."""
+
+    def __call__(self, event: Event) -> None:
+        self.append(event)
+
+    def of(self, kind: type[Event]) -> list[Any]:
+        return [event for event in self if type(event) is kind]
+
+    @property
+    def story(self) -> list[str]:
+        """`StepStarted a`, `RunFinished`, ...: the kinds of events, with their steps."""
+        return [f"{type(event).__name__} {getattr(event, 'step', '')}".strip() for event in self]
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()

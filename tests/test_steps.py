@@ -1,0 +1,147 @@
+"""Steps: what can be one, and what it is called."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+
+from odibi_async import Retry, Step, run_pipeline, step
+from odibi_async.errors import GraphError, OptionError
+from odibi_async.steps import is_async
+
+
+def double(x: int) -> int:
+    return 2 * x
+
+
+async def triple(x: int) -> int:
+    return 3 * x
+
+
+class Adder:
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    async def __call__(self, x: int) -> int:
+        return x + self.n
+
+
+def test_the_three_spellings_of_step_give_the_same():
+    @step
+    def one() -> int:
+        return 1
+
+    @step(name="two", tags=("a", "b"))
+    def other() -> int:
+        return 2
+
+    third = step(double, name="three")
+    assert [s.name for s in (one, other, third)] == ["one", "two", "three"]
+    assert all(isinstance(s, Step) for s in (one, other, third))
+    assert third.value is double
+    assert other.tags == ("a", "b")
+    assert (one.layer, one.type, one.engine) == ("transform", "function", None)
+
+
+def test_a_step_stays_callable_like_its_function():
+    assert step(double)(21) == 42
+
+
+def test_the_predecessors_nine_fields_stand_first_and_the_last_four_may_be_none():
+    old = Step("ingest", "load", "function", "pandas", double, {"x": 1}, None, {"data": "raw"}, None)
+    assert (old.layer, old.name, old.type, old.engine, old.value) == ("ingest", "load", "function", "pandas", double)
+    assert (old.params, old.inputs, old.outputs, old.metadata) == ({"x": 1}, {}, {"data": "raw"}, {})
+    assert old.datasets == ("raw",)
+
+
+def test_a_step_cannot_be_changed_after_it_was_checked():
+    with pytest.raises(AttributeError):
+        step(double).name = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("fn", "asynchronous"),
+    [
+        (double, False),
+        (triple, True),
+        (functools.partial(triple), True),
+        (functools.partial(functools.partial(triple)), True),
+        (Adder(1), True),
+        (functools.partial(Adder(1)), True),
+        (functools.partial(double), False),
+        (lambda: None, False),
+    ],
+)
+def test_partials_and_callable_objects_are_looked_into(fn: Any, asynchronous: bool):
+    assert is_async(fn) is asynchronous
+
+
+async def test_any_callable_can_be_a_step():
+    result = await run_pipeline(
+        [
+            step(functools.partial(double), name="a", inputs={"x": "n"}),
+            step(Adder(5), name="b", inputs={"x": "n"}),
+            step(lambda n: n - 1, name="c"),
+            step(max, name="d", params={}),
+        ][:3],
+        {"n": 10},
+    )
+    assert (result["a"], result["b"], result["c"]) == (20, 15, 9)
+
+
+def test_a_partial_is_called_like_its_function():
+    assert step(functools.partial(double, 3)).name == "double"
+
+
+@pytest.mark.parametrize("nameless", [lambda: 1, Adder(1)])
+def test_what_has_no_name_needs_one(nameless: Any):
+    with pytest.raises(GraphError, match=r"give it one with step\(\.\.\., name=\.\.\.\)"):
+        step(nameless)
+
+
+def test_what_is_not_callable_is_no_step():
+    with pytest.raises(GraphError, match="something callable, not from 3"):
+        step(3)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("name", ["", 3, None])
+def test_a_name_is_a_text_that_is_not_empty(name: Any):
+    with pytest.raises(GraphError, match="name is a text"):
+        Step("transform", name, "function", None, double)
+
+
+def test_an_unknown_option_is_refused():
+    with pytest.raises(TypeError, match="retries"):
+        step(double, retries=3)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan")])
+def test_a_timeout_is_above_zero(timeout: float):
+    with pytest.raises(OptionError, match="seconds above 0"):
+        step(double, timeout=timeout)
+
+
+def test_an_unknown_place_to_run_gets_a_hint():
+    with pytest.raises(OptionError, match="Did you mean 'thread'"):
+        step(double, run_on="threads")  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    "options", [{"attempts": 0}, {"attempts": 1.5}, {"wait": -1}, {"max_wait": -1}, {"wait": float("nan")}]
+)
+def test_a_retry_that_makes_no_sense_is_refused(options: dict[str, Any]):
+    with pytest.raises(OptionError, match=r"Retry\("):
+        Retry(**options)
+
+
+def test_outputs_take_a_name_several_names_or_a_mapping():
+    assert step(double, outputs="a").datasets == ("a",)
+    assert step(double, outputs=("a", "b")).datasets == ("a", "b")
+    assert step(double, outputs={"left": "a", "right": "b"}).outputs == {"left": "a", "right": "b"}
+
+
+def test_an_output_declared_twice_is_refused():
+    with pytest.raises(GraphError, match="declares an output twice"):
+        step(double, outputs=("a", "a"))
