@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
@@ -133,7 +132,7 @@ async def run_pipeline(
 
 def new_run_id() -> str:
     """A name for a run that sorts by time: `20130101-120000-3fa9c2`."""
-    return f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+    return f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{os.urandom(3).hex()}"
 
 
 def _policies(retry: Retry | None, timeout: float | None, on_error: str) -> Policies:

@@ -215,6 +215,7 @@ def test_the_demo_says_what_to_install_when_the_flights_are_missing(
         demo.given()
 
 
+@pytest.mark.foreign_loop
 def test_the_notebook_runs_from_a_clean_state_without_an_error() -> None:
     notebook = nbformat.read(EXAMPLES / "flights.ipynb", as_version=4)
     nbformat.validate(notebook)

@@ -83,7 +83,8 @@ async def test_one_named_output_is_the_bare_value():
 def test_an_unknown_dataset_is_named_with_the_nearest_one():
     [fault] = faults_of(lambda: Pipeline([*made(orders=1, customers=2), step(lambda ordrs: 0, name="totals")]))
     assert fault == (
-        "Step 'totals' reads 'ordrs', which no step produces. Did you mean 'orders'?\nKnown datasets: customers, orders."
+        "Step 'totals' reads 'ordrs', which no step produces. Did you mean 'orders'?\n"
+        "Known datasets: customers, orders."
     )
 
 

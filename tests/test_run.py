@@ -16,7 +16,6 @@ import pytest
 
 from odibi_async import OdibiError, Pipeline, RunError, Status, StepError, run_pipeline, step
 from odibi_async.errors import DatasetMissing, DeadlineError, GraphError, OptionError, OutputError
-
 from tests.conftest import Heard
 
 
@@ -257,7 +256,7 @@ async def test_an_unknown_target_or_input_is_refused_before_anything_runs():
     with pytest.raises(GraphError, match=r"Target 'bb' is no dataset of this pipeline. Did you mean 'b'?"):
         await run_pipeline(steps, targets=["bb"])
     with pytest.raises(
-        GraphError, match="Input 'othr' is given, but no step reads it or makes it. Did you mean 'other'"
+        GraphError, match=r"Input 'othr' is given, but no step reads it or makes it. Did you mean 'other'"
     ):
         await Pipeline(steps).run({"othr": 1})
     assert not ran
