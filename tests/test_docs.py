@@ -1,0 +1,30 @@
+"""Every Python example in the README and in docs/ runs, in the order in which it stands."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+
+
+TEXTS = [pytest.param(page, page.read_text(encoding="utf-8"), id=page.name) for page in PAGES]
+
+
+@pytest.mark.parametrize(("page", "text"), TEXTS)
+async def test_the_examples_run(page: Path, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for block in re.finditer(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        line = text[: block.start()].count("\n") + 1
+        source = "\n" * line + block[1]  # so that an error names the page's own line
+        code = compile(source, str(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        done = eval(code, names)
+        if inspect.isawaitable(done):
+            await done
