@@ -578,7 +578,8 @@ class Execution:
                 self._threads.cancel(running)
             else:
                 running.add_done_callback(functools.partial(self._never_began, index))
-                running.cancel()
+                if not running.cancelling():  # a loop that shuts down has cancelled it: twice would cut its clean-up
+                    running.cancel()
         self._insisting = self._loop.call_later(self._threads.grace, self._insist)
         if not self._running:
             self._end()

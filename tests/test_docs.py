@@ -17,9 +17,15 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 TEXTS = [pytest.param(page, page.read_text(encoding="utf-8"), id=page.name) for page in PAGES]
 
 
-@pytest.mark.parametrize(("page", "text"), TEXTS)
-async def test_the_examples_run(page: Path, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.foreign_loop  # the examples import on the loop, as a notebook does
+@pytest.mark.usefixtures("_in_a_folder_of_its_own")
+@pytest.mark.parametrize(("page", "text"), TEXTS)
+async def test_the_examples_run(page: Path, text: str):
     names: dict[str, Any] = {"__name__": "__main__"}
     for block in re.finditer(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         line = text[: block.start()].count("\n") + 1
