@@ -3,15 +3,137 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import importlib
-from collections.abc import Awaitable, Callable
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import anyio
 import anyio.to_thread
 
+from odibi_async.dataset import KINDS
+from odibi_async.errors import OutputError
+from odibi_async.graph import Node
 from odibi_async.retry import Retry, asked_delay
+from odibi_async.steps import is_async
+
+
+@dataclass(slots=True)
+class Course:
+    """
+    How far a step has come: from the moment it was ready (seconds of `perf_counter`), through its start, to
+    the number of its attempts.
+    """
+
+    ready_at: float
+    started: float = 0.0
+    started_at: datetime | None = None
+    attempts: int = 0
+
+
+def outputs_of(node: Node, value: Any) -> Sequence[Any]:
+    """
+    What a step made, one value a dataset, from what its function returned.
+
+    Raises:
+        OutputError: The function returned something that nobody awaits, or not what the step declares.
+    """
+    kind = KINDS[type(value)]
+    if kind is not None and kind.awaitable:
+        if inspect.iscoroutine(value):
+            value.close()
+        raise OutputError(
+            f"Step {node.name!r} returned {type(value).__name__} {value!r} that nobody awaits: "
+            "make it an async function, or await inside it."
+        )
+    if len(node.outputs) == 1:
+        return (value,)
+    names = list(node.step.outputs)
+    if isinstance(value, Mapping):
+        if value.keys() != set(names):
+            raise OutputError(f"Step {node.name!r} declares the outputs {names}, but returned {list(value)}.")
+        return [value[name] for name in names]
+    if not isinstance(value, tuple):
+        raise OutputError(
+            f"Step {node.name!r} declares {len(names)} outputs, so it returns a tuple or a mapping, "
+            f"not {type(value).__name__}."
+        )
+    if len(value) != len(names):
+        raise OutputError(
+            f"Step {node.name!r} declares {len(names)} outputs ({', '.join(names)}), but returned {len(value)}."
+        )
+    return value
+
+
+class Managed:
+    """
+    A context manager that is entered at one time and exited at another, in one task.
+
+    Args:
+        fn: A generator function that yields once, or what returns a context manager; async or plain.
+        in_thread: Calls a blocking function in a worker thread.
+    """
+
+    def __init__(self, fn: Callable[..., Any], in_thread: Callable[..., Awaitable[Any]]) -> None:
+        self._fn = fn
+        self._in_thread = in_thread
+        self._manager: Any = None
+        self._is_open = False
+
+    async def open(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """What the context manager yields."""
+        try:
+            if is_async(self._fn):
+                self._manager = await self._fn(*args, **kwargs)
+            elif _is_generator(self._fn):
+                self._manager = _manager_of(self._fn)(*args, **kwargs)
+            else:
+                self._manager = await self._in_thread(self._fn, *args, **kwargs)
+            if hasattr(self._manager, "__aenter__"):
+                value = await self._manager.__aenter__()
+                self._is_open = True
+                return value
+            return await self._in_thread(self._enter)
+        except BaseException as error:
+            if self._is_open:  # it was cancelled while a thread entered it all the same
+                await self.close(error)
+            raise
+
+    def _enter(self) -> Any:
+        value = self._manager.__enter__()
+        self._is_open = True
+        return value
+
+    async def close(self, error: BaseException | None) -> BaseException | None:
+        """Exits it, as a `with` block that raised `error` would; the error that it raises itself."""
+        about = (None, None, None) if error is None else (type(error), error, error.__traceback__)
+        try:
+            if hasattr(self._manager, "__aexit__"):
+                await self._manager.__aexit__(*about)
+            else:
+                await self._in_thread(self._manager.__exit__, *about)
+        except BaseException as raised:
+            return None if raised is error else raised
+        return None
+
+
+def _is_generator(fn: Any) -> bool:
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn)
+
+
+def _manager_of(fn: Any) -> Callable[..., Any]:
+    inner = fn
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    wrap = contextlib.asynccontextmanager if inspect.isasyncgenfunction(inner) else contextlib.contextmanager
+    return wrap(fn)
 
 
 class TimeLimit:
@@ -20,32 +142,43 @@ class TimeLimit:
 
     When the time is over the task gets one `cancel()`, so that its clean-up may await, and after each
     further grace another one. `asyncio.timeout` would stop at the first, an `anyio` cancel scope would cut
-    every `await` of the clean-up.
+    every `await` of the clean-up. An attempt whose time is over has failed, whatever it returns.
 
     Args:
         seconds: The limit; `None` for no limit.
         grace: Seconds that the clean-up has before the task is cancelled again.
-        message: What the `TimeoutError` says.
+        at_once: Whether the time runs from the beginning; else from the call of `start`.
+
+    Raises:
+        TimeoutError: The time was over.
     """
 
-    def __init__(self, seconds: float | None, grace: float, message: str) -> None:
+    def __init__(self, seconds: float | None, grace: float, *, at_once: bool = True) -> None:
         self._seconds = seconds
         self._grace = grace
-        self._message = message
+        self._at_once = at_once
         self._cancels = 0
         self._timer: asyncio.TimerHandle | None = None
 
-    async def __aenter__(self) -> None:
+    async def __aenter__(self) -> Self:
         if self._seconds is not None:
-            self._loop = asyncio.get_running_loop()
-            self._task: asyncio.Task[Any] | None = asyncio.current_task()
-            self._timer = self._loop.call_later(self._seconds, self._expire)
+            task = asyncio.current_task()
+            assert task is not None
+            self._task = task
+            self._cancelling_before = task.cancelling()
+            if self._at_once:
+                self.start()
+        return self
+
+    def start(self) -> None:
+        """The time runs from now on."""
+        if self._seconds is not None and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._seconds, self._expire)
 
     def _expire(self) -> None:
-        assert self._task is not None
         self._cancels += 1
         self._task.cancel()
-        self._timer = self._loop.call_later(self._grace, self._expire)
+        self._timer = asyncio.get_running_loop().call_later(self._grace, self._expire)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -54,12 +187,11 @@ class TimeLimit:
             self._timer.cancel()
         if not self._cancels:
             return
-        assert self._task is not None
-        others = self._task.cancelling() - self._cancels
         for _ in range(self._cancels):
             self._task.uncancel()
-        if others <= 0 and isinstance(error, asyncio.CancelledError):
-            raise TimeoutError(self._message) from None
+        cancelled_by_others = self._task.cancelling() > self._cancelling_before
+        if (error is None or isinstance(error, asyncio.CancelledError)) and not cancelled_by_others:
+            raise TimeoutError(f"no result within {self._seconds:g} s") from None
 
 
 async def try_again(

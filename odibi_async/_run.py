@@ -4,7 +4,7 @@ One run of a graph: ready -> start -> done.
 A step starts the moment the last of the steps that it waits for is done. Async steps run each in a task of
 their own on the loop. Blocking steps run in worker threads, where a thread that finishes a step itself
 releases the steps that waited for it and goes on with one of them. So what both sides change (`_unmet`,
-`_uses`, `values`) is changed under a lock; all else belongs to the loop's thread, and what the loop is to
+`_uses`, `_values`) is changed under a lock; all else belongs to the loop's thread, and what the loop is to
 know of a thread's work comes through the mailbox.
 
 Once the run is to stop, threads no longer settle steps themselves: every end is then handled on the loop.
@@ -13,40 +13,45 @@ Once the run is to stop, threads no longer settle steps themselves: every end is
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
-import inspect
 import itertools
 import logging
 import threading
 from collections import deque
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from time import perf_counter
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import anyio
 
-from odibi_async._call import TimeLimit, try_again
+from odibi_async._call import Course, Managed, TimeLimit, outputs_of, try_again
+from odibi_async._elements import ElementFailed, Elements, UpstreamFailed, listed
+from odibi_async._gate import Gate
 from odibi_async._quick import quick
 from odibi_async.abc import Observer
 from odibi_async.dataset import ABSENT, KINDS, reader_copy
-from odibi_async.errors import OutputError, StepError
+from odibi_async.errors import OptionError, OutputError, StepError, did_you_mean
 from odibi_async.events import (
     Event,
+    ResourceOpened,
     RunFinished,
     RunStarted,
     StepAbandoned,
     StepFinished,
+    StepProgressed,
     StepRetrying,
     StepStarted,
 )
-from odibi_async.executors.local import Job, Threads
-from odibi_async.graph import Call, Graph, Node, Selection
+from odibi_async.executors.local import CallJob, Job, Threads
+from odibi_async.graph import NOTHING, Call, Graph, Node, Selection
 from odibi_async.result import RunResult, Status, StepResult
 from odibi_async.retry import Retry
 
+T = TypeVar("T")
 OnError = Literal["raise", "continue"]
 AHEAD = 256
 """How many tasks may wait for their first turn: what the loop does in about two milliseconds."""
@@ -73,12 +78,48 @@ class Policies:
     timeout: float | None = None
     on_error: OnError = "raise"
 
+    @classmethod
+    def of(cls, retry: Retry | None, timeout: float | None, on_error: str) -> Policies:
+        """
+        The policies that a caller asks for.
+
+        Raises:
+            OptionError: One of them has a value that it cannot have.
+        """
+        if on_error not in (known := get_args(OnError)):
+            raise OptionError(f"on_error={on_error!r} is none of {', '.join(known)}.{did_you_mean(on_error, known)}")
+        if timeout is not None and not timeout > 0:
+            raise OptionError(f"timeout={timeout!r}: seconds above 0 are needed.")
+        return cls(retry=retry, timeout=timeout, on_error=on_error)  # type: ignore[arg-type]
+
 
 class Blame(NamedTuple):
     """Whom a skipped step has to thank: a step that failed, or one whose `when` was false."""
 
     step: str
     failed: bool
+
+
+@dataclass(slots=True)
+class Special:
+    """
+    What only some graphs need.
+
+    Attributes:
+        holding: The steps that hold a slot.
+        retrying: The steps that a thread has called and that the loop calls again.
+        elements: The elements of the mapped steps that run.
+        open: The resources that are open, in the order in which they were opened, and what has them closed.
+        readers: How many readers of each have not ended.
+        is_closing: Whether one of them is being closed.
+    """
+
+    holding: set[int] = field(default_factory=set)
+    retrying: dict[int, Course] = field(default_factory=dict)
+    elements: dict[int, Elements] = field(default_factory=dict)
+    open: dict[int, asyncio.Event] = field(default_factory=dict)
+    readers: dict[int, int] = field(default_factory=dict)
+    is_closing: bool = False
 
 
 class Execution:
@@ -93,15 +134,18 @@ class Execution:
         run_id: str,
         policies: Policies,
         threads: Threads,
+        gate: Gate,
         observers: Sequence[Observer],
     ) -> None:
         self.run_id = run_id
         self.deadline_passed = False
+        self.was_cancelled = False
         self._graph = graph
         self._nodes = graph.nodes
         self._selection = selection
-        self._policies = policies
+        self.policies = policies
         self._threads = threads
+        self._gate = gate
         self._observers = list(observers)
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
@@ -114,8 +158,8 @@ class Execution:
             self._values[graph.ids[name]] = value
         self._given = frozenset(graph.ids[name] for name in given)
         self._stopping = False
-        # nothing to copy for readers so far, nothing to drop, no thread to lock out, no end in sight
-        self._ordinary = selection.kept is None and not given and not graph.has_threads
+        # nothing to copy for readers so far, nothing to drop, nobody to lock out, no slots, no end in sight
+        self._ordinary = graph.is_simple and selection.kept is None and not given and not gate.limits(None)
         # the loop's own
         self._backlog: deque[tuple[int, float]] = deque()
         self._ahead = 0
@@ -124,7 +168,9 @@ class Execution:
         self._records: list[StepResult | None] = [None] * len(graph.nodes)
         self._failures: dict[str, StepError] = {}
         self._blame: dict[int, Blame] = {}
+        self._special = Special()
         self._ended = asyncio.Event()
+        self._is_starting = False
         self._insisting: asyncio.TimerHandle | None = None
         self._seq = 0
 
@@ -140,8 +186,8 @@ class Execution:
         started_at, started = now(_utc), perf_counter()
         self._tell(RunStarted, tuple(self._nodes[index].name for index in self._selection.nodes))
         deadline = None
-        if self._policies.timeout is not None:
-            deadline = self._loop.call_later(self._policies.timeout, self._on_deadline)
+        if self.policies.timeout is not None:
+            deadline = self._loop.call_later(self.policies.timeout, self._on_deadline)
         if self._left:
             self._release([index for index in self._selection.nodes if not self._unmet[index]], started)
         else:
@@ -151,16 +197,26 @@ class Execution:
             await self._ended.wait()
         except asyncio.CancelledError as error:
             cancelled = error
-            self.stop()
+            self.cancel()
             with anyio.CancelScope(shield=True):
                 await self._outlast()
         if deadline is not None:
             deadline.cancel()
-        result = self._result(started_at, perf_counter() - started, cancelled is not None)
+        result = self._result(started_at, perf_counter() - started)
         self._tell(RunFinished, result.status, result)
+        self._values, self._failures = [], {}  # an error's traceback may keep this object, but no data
         if cancelled is not None:
-            raise cancelled
+            try:
+                raise cancelled
+            finally:
+                del cancelled
         return result
+
+    def cancel(self) -> None:
+        """Cancels the run, unless it is over."""
+        if not self._ended.is_set():
+            self.was_cancelled = True
+            self.stop()
 
     async def _outlast(self) -> None:
         """Waits for the end, whoever cancels the waiting task meanwhile."""
@@ -171,13 +227,13 @@ class Execution:
                 continue
 
     def _on_deadline(self) -> None:
-        if not self._ended.is_set():
+        if not self._ended.is_set() and not self._stopping:
             self.deadline_passed = True
             self.stop()
 
-    def _result(self, started_at: datetime, seconds: float, cancelled: bool) -> RunResult:
+    def _result(self, started_at: datetime, seconds: float) -> RunResult:
         graph, kept, values = self._graph, self._selection.kept, self._values
-        if cancelled:
+        if self.was_cancelled:
             status = Status.CANCELLED
         else:
             status = Status.FAILED if self._failures or self.deadline_passed else Status.SUCCEEDED
@@ -196,49 +252,68 @@ class Execution:
 
     # -- ready -----------------------------------------------------------------------------------------
 
-    def _release(self, ready: Sequence[int], now: float) -> None:
-        """Takes up steps whose inputs are all there."""
+    def _release(self, ready: Sequence[int], at: float) -> None:
+        """
+        Takes up steps whose inputs are all there: behind what threads have still to tell, since one of them may
+        have made such an input.
+        """
+        if len(self._threads.mailbox):
+            self._threads.mailbox.post(self._release_now, ready, at, urgent=True)
+        else:
+            self._release_now(ready, at)
+
+    def _release_now(self, ready: Sequence[int], at: float) -> None:
         if not self._stopping:
-            for index in ready:
-                self._backlog.append((index, now))
-            self._start_ready()
+            self._backlog.extend((index, at) for index in ready)
+            if not self._is_starting:
+                self._start_ready()
 
     def _start_ready(self) -> None:
         """Starts what is ready, but few enough at a time that the loop comes round every few milliseconds."""
         backlog, nodes, others = self._backlog, self._nodes, AHEAD
+        self._is_starting = True  # a step that is skipped releases others: they join the backlog, no recursion
         while backlog and self._ahead < AHEAD:
             index, ready_at = backlog.popleft()
             node = nodes[index]
-            if node.runs_plain and not self._blame:
-                self._start_task(node, self._plain_step(node, ready_at))
-                continue
             if self._blame and (blame := self._blame_for(node)) is not None:
                 self._skip(node, blame)
-            elif node.in_thread and node.plain:
-                self._start_job(StepJob(self, node, ready_at))
+            elif self._gate.limits(node.pool) and not node.is_resource and node.maps is None:
+                enter = functools.partial(self._enter, node, ready_at)
+                self._gate.enter(self, self._graph.heights[index], node.pool, enter)
             else:
-                self._start_task(node, self._step(node, ready_at))
-                continue
+                self._start(node, ready_at)
+                if not (node.plain and node.in_thread):
+                    continue
             others -= 1
             if not others:
                 self._loop.call_soon(self._start_ready)
-                return
+                break
+        self._is_starting = False
 
-    def _start_job(self, job: StepJob) -> None:
-        self._running[job.node.index] = job
-        self._threads.put((job,))
+    def _enter(self, node: Node, ready_at: float) -> None:
+        """Starts a step that was given its slot."""
+        self._special.holding.add(node.index)
+        self._start(node, ready_at)
 
-    def priority_of(self, node: Node) -> int:
-        """The longest way that still lies below a step."""
-        return self._graph.heights[node.index]
+    def _start(self, node: Node, ready_at: float) -> None:
+        if node.runs_plain:
+            self._start_task(node, self._plain_step(node, ready_at))
+        elif node.plain and node.in_thread:
+            job = StepJob(self, self._graph.heights[node.index], node, ready_at)
+            self._running[node.index] = job
+            self._threads.put((job,))
+        elif node.is_resource:
+            self._start_task(node, self._resource(node, Course(ready_at)))
+        elif node.maps is not None:
+            self._start_task(node, self._mapped_step(node, Course(ready_at)))
+        else:
+            self._start_task(node, self._step(node, Course(ready_at)))
 
-    def _start_task(self, node: Node, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _start_task(self, node: Node, life: Coroutine[Any, Any, None]) -> None:
         self._ahead += 1
-        self._running[node.index] = asyncio.Task(
-            coroutine, loop=self._loop, name=node.name, context=self._context.copy()
-        )
+        self._running[node.index] = asyncio.Task(life, loop=self._loop, name=node.name, context=self._context.copy())
 
-    # -- start: on the loop ----------------------------------------------------------------------------
+    # -- the life of a step on the loop ----------------------------------------------------------------
 
     async def _plain_step(self, node: Node, ready_at: float) -> None:
         """
@@ -260,15 +335,15 @@ class Execution:
                 value = await call.fn(*[values[dataset] for dataset in call.reads])
             else:
                 value = await call.fn(*[reader_copy(values[dataset]) for dataset in call.reads])
-            if KINDS[type(value)] is not None:
-                self._ordinary = False
-            ordinary = self._ordinary and node.single
-            made = () if ordinary else outputs_of(node, value)
+            ordinary = self._ordinary and node.single and KINDS[type(value)] is None
+            if not ordinary:
+                made = outputs_of(node, value)
+                record = self._record(node, made, Course(ready_at, started, started_at, 1))
         except BaseException as error:
-            await self._after_failure(node, error, ready_at, started, started_at)
+            await self._after_failure(node, Course(ready_at, started, started_at, 1), error)
             return
         if not ordinary:
-            self._succeed(node, made, self._record(node, made, 1, ready_at, started, started_at))
+            self._succeed(node, made, record)
             return
         index, ended, unmet, backlog = node.index, perf_counter(), self._unmet, self._backlog
         values[node.outputs[0]] = value
@@ -291,111 +366,301 @@ class Execution:
         elif not self._left:
             self._end()
 
-    async def _step(self, node: Node, ready_at: float) -> None:
+    async def _step(self, node: Node, course: Course) -> None:
         """The life of a step, in a task of its own."""
+        if not await self._begins(node, course):
+            return
+        try:
+            made = await self._attempts(node, course, functools.partial(self._attempt, node, course))
+            record = self._record(node, made, course)
+        except BaseException as error:
+            self._fail(node, course, error)
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise
+        else:
+            self._succeed(node, made, record)
+
+    async def _begins(self, node: Node, course: Course) -> bool:
+        """The first turn of a step's task: asks its predicate, and tells of the start if that says yes."""
         self._ahead -= 1
         if self._backlog:
             self._start_ready()
-        if node.when is not None and not await self._is_wanted(node, ready_at):
-            return
-        started, started_at = perf_counter(), now(_utc)
-        if self._observers:
-            self._tell_started(node.name, started_at)
-        try:
-            made = outputs_of(node, await self._attempt(node))
-        except BaseException as error:
-            await self._after_failure(node, error, ready_at, started, started_at)
-        else:
-            self._succeed(node, made, self._record(node, made, 1, ready_at, started, started_at))
+        if node.when is not None:
+            try:
+                wanted = await self._call(node, node.when, in_thread=not node.when.is_async)
+                if (kind := KINDS[type(wanted)]) is not None and kind.awaitable:
+                    raise OutputError(f"when= of step {node.name!r} returned {type(wanted).__name__} {wanted!r}.")
+                if self._stopping:
+                    raise asyncio.CancelledError
+            except BaseException as error:
+                self._fail(node, course, error)
+                return False
+            if not wanted:
+                self._skip(node, Blame(node.name, failed=False))
+                return False
+        if node.maps is not None or not node.in_thread:
+            self._note_start(node, course)
+        return True
 
-    async def _attempt(self, node: Node) -> Any:
-        """Calls the function once, within the step's time limit."""
-        if node.step.timeout is None:
-            return await self._call(node.call, node.in_thread)
-        message = f"no result within {node.step.timeout:g} s"
-        async with TimeLimit(node.step.timeout, self._threads.grace, message):
-            return await self._call(node.call, node.in_thread)
+    def _note_start(self, node: Node, course: Course) -> None:
+        """Tells of the start of a step, the first time."""
+        if course.started_at is None:
+            course.started, course.started_at = perf_counter(), now(_utc)
+            if self._observers:
+                self._tell_started(node.name, course.started_at)
 
-    async def _call(self, call: Call, in_thread: bool) -> Any:
-        args, kwargs = call.arguments(self._values)
+    async def _attempt(self, node: Node, course: Course, instead: Mapping[str, Any] = NOTHING) -> Sequence[Any]:
+        """Calls the function once, within the step's time limit; what it made, one value a dataset."""
+
+        def on_start() -> None:
+            self._note_start(node, course)
+            limit.start()
+
+        async with TimeLimit(node.step.timeout, self._threads.grace, at_once=not node.in_thread) as limit:
+            called = self._call(node, node.call, in_thread=node.in_thread, instead=instead, on_start=on_start)
+            return outputs_of(node, await called)
+
+    async def _call(
+        self,
+        node: Node,
+        call: Call,
+        *,
+        in_thread: bool,
+        instead: Mapping[str, Any] = NOTHING,
+        on_start: Callable[[], None] | None = None,
+    ) -> Any:
+        """Calls a step's function, or its predicate, here or in a worker thread."""
+        args, kwargs = call.arguments(self._values, instead)
         if in_thread:
-            return await self._threads.call(call.fn, args, kwargs, self._context.copy(), self)
+            return await self._call_in_thread(node, functools.partial(call.fn, *args, **kwargs), on_start=on_start)
         value = call.fn(*args, **kwargs)
         return await value if call.is_async else value
 
-    async def _is_wanted(self, node: Node, ready_at: float) -> bool:
-        """Asks the step's predicate. If it says no, or fails, that is the end of the step."""
-        assert node.when is not None
-        started, started_at = perf_counter(), now(_utc)
+    async def _call_in_thread(
+        self,
+        node: Node,
+        call: Callable[[], Any],
+        *,
+        context: contextvars.Context | None = None,
+        on_start: Callable[[], None] | None = None,
+    ) -> Any:
+        job = CallJob(
+            self,
+            self._graph.heights[node.index],
+            call,
+            mailbox=self._threads.mailbox,
+            context=context or self._context.copy(),
+            on_start=on_start,
+            on_abandoned=functools.partial(self._tell, StepAbandoned, node.name),
+        )
+        return await self._threads.call(job)
+
+    async def _attempts(
+        self, node: Node, course: Course, attempt: Callable[[], Awaitable[T]], element: int | None = None
+    ) -> T:
+        """Makes attempts until one succeeds or the policy has none left; raises what the last one raised."""
+        course.attempts += 1
         try:
-            wanted = bool(await self._call(node.when, in_thread=not node.when.is_async))
-        except BaseException as error:
-            self._fail(node, error, 0, ready_at, started, started_at)
-            return False
-        if not wanted:
-            self._skip(node, Blame(node.name, failed=False))
-            self._start_ready()
-        return wanted
+            return await attempt()
+        except Exception as error:
+            return await self._retried(node, course, attempt, error, element)
 
-    async def _after_failure(
-        self, node: Node, error: BaseException, ready_at: float, started: float, started_at: datetime | None
-    ) -> None:
-        """Calls a step again whose first attempt failed, if its policy says so; else that was its end."""
+    async def _retried(
+        self, node: Node, course: Course, attempt: Callable[[], Awaitable[T]], error: Exception, element: int | None
+    ) -> T:
         policy = self._retry_of(node)
-        attempts = 1
-
-        def on_retry(attempt: int, error: BaseException, wait: float) -> None:
-            self._tell(StepRetrying, node.name, attempt, error, wait)
-
-        async def attempt() -> Sequence[Any]:
-            nonlocal attempts
-            attempts += 1
-            return outputs_of(node, await self._attempt(node))
-
-        if policy is not None and not self._stopping and policy.covers(error):
-            try:
-                made = await try_again(policy, error, attempt, on_retry)
-            except BaseException as last:
-                error = last
-            else:
-                self._succeed(node, made, self._record(node, made, attempts, ready_at, started, started_at))
-                return
-        self._fail(node, error, attempts, ready_at, started, started_at)
-        if isinstance(error, KeyboardInterrupt | SystemExit):
+        if policy is None or self._stopping or not policy.covers(error):
             raise error
+
+        async def counted() -> T:
+            course.attempts += 1
+            return await attempt()
+
+        def on_retry(failed: int, error: BaseException, wait: float) -> None:
+            self._tell(StepRetrying, node.name, failed, error, wait, element)
+
+        made: T = await try_again(policy, error, counted, on_retry)
+        return made
 
     def _retry_of(self, node: Node) -> Retry | None:
         if node.step.retry is not None or node.step.layer == "publish":
             return node.step.retry
-        return self._policies.retry
+        return self.policies.retry
 
-    # -- start: in a worker thread ---------------------------------------------------------------------
+    async def _after_failure(self, node: Node, course: Course, error: BaseException) -> None:
+        """Goes on after a first attempt that was made elsewhere and failed."""
+        try:
+            if not isinstance(error, Exception):
+                raise error
+            made = await self._retried(node, course, functools.partial(self._attempt, node, course), error, None)
+            record = self._record(node, made, course)
+        except BaseException as last:
+            self._fail(node, course, last)
+            if isinstance(last, KeyboardInterrupt | SystemExit):
+                raise
+        else:
+            self._succeed(node, made, record)
+
+    # -- the life of a mapped step ---------------------------------------------------------------------
+
+    async def _mapped_step(self, node: Node, course: Course) -> None:
+        """The life of a step that is called once an element; each element has a task of its own."""
+        if not await self._begins(node, course):
+            return
+        try:
+            source = self._elements_of(node)
+            assert course.started_at is not None
+            elements = Elements(len(source), self._threads.grace, course.started_at)
+            self._special.elements[node.index] = elements
+            self._release_streams(node)
+            course.attempts = 1
+            made = await elements.all(functools.partial(self._start_element, node, source, elements))
+        except UpstreamFailed:
+            blame = self._blame_for(node)
+            if blame is None:
+                self._fail(node, course, asyncio.CancelledError())
+            else:
+                self._skip(node, blame)
+        except BaseException as error:
+            self._fail(node, course, error)
+        else:
+            columns = zip(*made, strict=True) if made else [()] * len(node.outputs)
+            lists = [list(column) for column in columns]
+            self._succeed(node, lists, self._record(node, lists, course))
+
+    def _elements_of(self, node: Node) -> Sequence[Any] | Elements:
+        """What is mapped over: a list, or the elements of a mapped step as they are made."""
+        [dataset] = [b.dataset for b in node.call.bindings if b.parameter == node.maps]
+        assert dataset is not None
+        value = self._values[dataset]
+        if value is ABSENT:
+            if node.streams_from in self._special.elements:
+                return self._special.elements[node.streams_from]
+            value = next(b.value for b in node.call.bindings if b.parameter == node.maps)
+        return listed(node.name, str(node.maps), value)
+
+    def _start_element(
+        self, node: Node, source: Sequence[Any] | Elements, elements: Elements, index: int
+    ) -> asyncio.Task[Any]:
+        life = self._element(node, source, elements, index)
+        return asyncio.Task(life, loop=self._loop, name=f"{node.name}[{index}]", context=self._context.copy())
+
+    async def _element(self, node: Node, source: Sequence[Any] | Elements, elements: Elements, index: int) -> None:
+        """The life of one element: its slot, its attempts, its result."""
+        try:
+            value = await source.item(index) if isinstance(source, Elements) else source[index]
+            async with self._gate.slot(self, self._graph.heights[node.index], node.pool):
+                course = Course(0.0, 0.0, elements.started_at)
+                attempt = functools.partial(self._attempt, node, course, {str(node.maps): value})
+                made = await self._attempts(node, course, attempt, index)
+        except BaseException as error:
+            elements.failed(index, error)
+        else:
+            elements.made(index, made)
+            self._tell(StepProgressed, node.name, elements.done, len(elements))
+
+    def _release_streams(self, node: Node) -> None:
+        """Lets the steps start that take the elements of this one as they are made."""
+        ready = []
+        with self._lock:
+            for other in self._graph.streams.get(node.index, ()):
+                if other in self._selection.downstream[node.index]:
+                    self._unmet[other] -= 1
+                    if not self._unmet[other]:
+                        ready.append(other)
+        if ready:
+            self._release(ready, perf_counter())
+
+    # -- the life of a resource ------------------------------------------------------------------------
+
+    async def _resource(self, node: Node, course: Course) -> None:
+        """The life of a context manager: entered, read by others, exited when the last of them has ended."""
+        if not await self._begins(node, course):
+            return
+        try:
+            managed, value = await self._attempts(node, course, functools.partial(self._open, node))
+        except BaseException as error:
+            self._fail(node, course, error)
+            return
+        special = self._special
+        close = special.open[node.index] = asyncio.Event()
+        selected = set(self._selection.nodes)
+        special.readers[node.index] = sum(other in selected for other in self._selection.downstream[node.index])
+        with self._lock:
+            ready = self._settle(node, (value,))
+        self._tell(ResourceOpened, node.name)
+        self._release(ready, perf_counter())
+        self._close_resources()
+        while not close.is_set():
+            with contextlib.suppress(asyncio.CancelledError):  # its readers end first
+                await close.wait()
+        failure = await managed.close(self._error_of_readers(node))
+        del special.open[node.index]
+        special.is_closing = False
+        self._values[node.outputs[0]] = ABSENT
+        if failure is None:
+            self._finish(node, self._record(node, (), course), ())
+        else:
+            self._fail(node, course, failure, settled=True)
+
+    async def _open(self, node: Node) -> tuple[Managed, Any]:
+        """Makes and enters the context manager, within the step's time limit."""
+        args, kwargs = node.call.arguments(self._values)
+        context = self._context.copy()
+
+        async def in_thread(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            return await self._call_in_thread(node, functools.partial(fn, *args, **kwargs), context=context)
+
+        managed = Managed(node.call.fn, in_thread)
+        async with TimeLimit(node.step.timeout, self._threads.grace):
+            return managed, await managed.open(args, kwargs)
+
+    def _error_of_readers(self, node: Node) -> BaseException | None:
+        """What a `with` block around the readers of a resource would have raised."""
+        records = [record for other in self._selection.downstream[node.index] if (record := self._records[other])]
+        errors = [record.error for record in records if record.error is not None]
+        if errors:
+            return errors[0]
+        return asyncio.CancelledError() if any(r.status is Status.CANCELLED for r in records) else None
+
+    def _close_resources(self) -> None:
+        """Has the resources exited that nobody reads any more: one at a time, the last opened first."""
+        special = self._special
+        if special.is_closing:
+            return
+        readers_are_gone = self._stopping and len(self._running) == len(special.open)
+        for index in reversed(special.open):
+            if readers_are_gone or not special.readers[index]:
+                special.is_closing = True
+                special.open[index].set()
+                return
+
+    # -- the life of a step in a worker thread ---------------------------------------------------------
 
     def run_job(self, job: StepJob) -> None:
         """Runs a step in the calling worker thread, and releases what waited for it."""
-        node, post = job.node, self._threads.mailbox.post
+        node, course, post = job.node, job.course, self._threads.mailbox.post
         if self._stopping:
             post(self.job_dropped, job, None, urgent=True)
             return
-        job.started, job.started_at = perf_counter(), now(_utc)
+        course.started, course.started_at, course.attempts = perf_counter(), now(_utc), 1
         if self._observers:
-            post(self._tell_started, node.name, job.started_at)
+            post(self._tell_started, node.name, course.started_at)
         try:
             made = self._call_here(node)
+            record = self._record(node, made, course)
         except BaseException as error:
             post(self._job_failed, job, error, urgent=True)
             return
-        record = self._record(node, made, 1, job.ready_at, job.started, job.started_at)
-        with self._lock:
-            settled = not self._stopping
-            ready = self._settle(node, made) if settled else ()
-        if settled:
-            jobs, others = self._split(ready)
-            post(self._job_done, job, record, jobs, others, urgent=bool(others))
-            if jobs:
-                self._threads.put_from_worker(jobs)
-        else:
-            post(self._job_late, job, record, made, urgent=True)
+        with self._lock:  # told of before any other thread can start what is ready now
+            if self._stopping:
+                jobs = []
+                post(self._job_late, job, made, record, urgent=True)
+            else:
+                jobs, others = self._split(self._settle(node, made))
+                post(self._job_done, job, record, jobs, others, urgent=bool(others))
+        if jobs:
+            self._threads.put_from_worker(jobs)
 
     def _call_here(self, node: Node) -> Sequence[Any]:
         args, kwargs = node.call.arguments(self._values)
@@ -403,51 +668,54 @@ class Execution:
 
     def _split(self, ready: Sequence[int]) -> tuple[list[StepJob], Sequence[int]]:
         """Ready steps that a worker may go on with, and those that the loop is to see to."""
-        if self._blame:
-            return [], ready  # some may have to be skipped
-        now, nodes = perf_counter(), self._nodes
-        for_threads = [nodes[index] for index in ready if nodes[index].in_thread and nodes[index].plain]
-        others = [] if len(for_threads) == len(ready) else [i for i in ready if nodes[i] not in for_threads]
-        return [StepJob(self, node, now) for node in for_threads], others
+        if self._blame or self._gate.limits(None):
+            return [], ready  # some may have to be skipped, or to wait for a slot
+        at, nodes, heights = perf_counter(), self._nodes, self._graph.heights
+        jobs, others = [], []
+        for index in ready:
+            node = nodes[index]
+            if node.in_thread and node.plain and node.pool is None:
+                jobs.append(StepJob(self, heights[index], node, at))
+            else:
+                others.append(index)
+        return jobs, others
 
     def _job_done(self, job: StepJob, record: StepResult, jobs: Sequence[StepJob], ready: Sequence[int]) -> None:
-        job.is_over = True
+        job.end()
         for released in jobs:
             self._running[released.node.index] = released
             if self._stopping:
                 self._threads.cancel(released)
         self._finish(job.node, record, ready)
 
-    def _job_late(self, job: StepJob, record: StepResult, made: Sequence[Any]) -> None:
+    def _job_late(self, job: StepJob, made: Sequence[Any], record: StepResult) -> None:
         """A step that was done when the run was already to stop."""
-        if not job.is_over:
-            job.is_over = True
+        if job.end():
             self._succeed(job.node, made, record)
 
     def _job_failed(self, job: StepJob, error: BaseException) -> None:
-        if job.is_over:
+        if not job.end():
             return
-        job.is_over = True
         policy = self._retry_of(job.node)
         if policy is not None and not self._stopping and policy.covers(error):
+            self._special.retrying[job.node.index] = job.course
             self._start_task(job.node, self._retry_job(job, error))
         else:
-            self._fail(job.node, error, 1, job.ready_at, job.started, job.started_at)
+            self._fail(job.node, job.course, error)
 
     async def _retry_job(self, job: StepJob, error: BaseException) -> None:
         self._ahead -= 1
-        await self._after_failure(job.node, error, job.ready_at, job.started, job.started_at)
+        await self._after_failure(job.node, job.course, error)
 
     def job_dropped(self, job: StepJob, error: BaseException | None) -> None:
         """A step that no thread called, or whose thread did not return."""
-        if not job.is_over:
-            job.is_over = True
-            attempts = 0 if job.started_at is None else 1
-            self._fail(job.node, error or asyncio.CancelledError(), attempts, job.ready_at, job.started, job.started_at)
+        if job.end():
+            self._fail(job.node, job.course, error or asyncio.CancelledError())
 
     def job_abandoned(self, job: StepJob) -> None:
-        self._tell(StepAbandoned, job.node.name)
-        self.job_dropped(job, None)
+        if not job.is_over:
+            self._tell(StepAbandoned, job.node.name)
+            self.job_dropped(job, None)
 
     # -- done ------------------------------------------------------------------------------------------
 
@@ -457,6 +725,8 @@ class Execution:
         their inputs now. Under the lock when threads are about.
         """
         kept, uses, values = self._selection.kept, self._uses, self._values
+        if self._ordinary and any(KINDS[type(value)] is not None for value in made):
+            self._ordinary = False
         for dataset, value in zip(node.outputs, made, strict=False):
             if (kept is None or uses[dataset] or dataset in kept) and dataset not in self._given:
                 values[dataset] = value
@@ -465,75 +735,59 @@ class Execution:
                 uses[dataset] -= 1
                 if not uses[dataset] and dataset not in kept:
                     values[dataset] = ABSENT
+        streamed = self._graph.streams.get(node.index, ()) if node.index in self._special.elements else ()
         ready = []
         unmet = self._unmet
         for other in self._selection.downstream[node.index]:
+            if other in streamed:
+                continue  # released when the first element was started
             unmet[other] -= 1
             if not unmet[other]:
                 ready.append(other)
         return ready
 
-    def _record(
-        self,
-        node: Node,
-        made: Sequence[Any],
-        attempts: int,
-        ready_at: float,
-        started: float,
-        started_at: datetime | None,
-    ) -> StepResult:
+    def _record(self, node: Node, made: Sequence[Any], course: Course) -> StepResult:
         kind = KINDS[type(made[0])] if len(made) == 1 else None
         rows = None if kind is None or kind.rows is None else kind.rows(made[0])
-        took = perf_counter() - started
-        return _step_result(
-            node.name, Status.SUCCEEDED, attempts, started - ready_at, took, started_at, None, None, rows
-        )
+        took, queued = perf_counter() - course.started, course.started - course.ready_at
+        return _step_result(node.name, _done, course.attempts, queued, took, course.started_at, None, None, rows)
 
     def _succeed(self, node: Node, made: Sequence[Any], record: StepResult) -> None:
         with self._lock:
             ready = self._settle(node, made)
         self._finish(node, record, ready)
 
-    def _fail(
-        self,
-        node: Node,
-        error: BaseException,
-        attempts: int,
-        ready_at: float,
-        started: float,
-        started_at: datetime | None,
-    ) -> None:
+    def _fail(self, node: Node, course: Course, error: BaseException, *, settled: bool = False) -> None:
         """The end of a step that raised: a failure, or its cancellation if the run is to stop."""
+        element = None
+        if isinstance(error, ElementFailed):
+            element, error = error.index, error.error
         cancelled = self._stopping and isinstance(error, asyncio.CancelledError)
-        began = started_at is not None
+        began = course.started_at is not None
         record = StepResult(
             name=node.name,
             status=Status.CANCELLED if cancelled else Status.FAILED,
-            attempts=attempts,
-            queue_seconds=started - ready_at if began else 0.0,
-            run_seconds=perf_counter() - started if began else 0.0,
-            started_at=started_at,
+            attempts=course.attempts,
+            queue_seconds=course.started - course.ready_at if began else 0.0,
+            run_seconds=perf_counter() - course.started if began else 0.0,
+            started_at=course.started_at,
             error=None if cancelled else error,
         )
         if not cancelled:
-            self._failures[node.name] = StepError(node.name, error)
+            self._failures[node.name] = StepError(node.name, error, element)
             self._blame[node.index] = Blame(node.name, failed=True)
         with self._lock:
-            ready = self._settle(node, ())
-        if not cancelled and self._policies.on_error == "raise":
+            ready = () if settled else self._settle(node, ())
+        if not cancelled and self.policies.on_error == "raise":
             self.stop()
         self._finish(node, record, ready)
 
     def _skip(self, node: Node, blame: Blame) -> None:
-        """The end of a step that is not to run; what waited for it is put to what is ready, not started."""
+        """The end of a step that is not to run."""
         self._blame[node.index] = blame
         with self._lock:
             ready = self._settle(node, ())
-        record = StepResult(name=node.name, status=Status.SKIPPED, skipped_because=blame.step)
-        if not self._stopping:
-            at = perf_counter()
-            self._backlog.extend((index, at) for index in ready)
-        self._finish(node, record, ())
+        self._finish(node, StepResult(name=node.name, status=Status.SKIPPED, skipped_because=blame.step), ready)
 
     def _blame_for(self, node: Node) -> Blame | None:
         """
@@ -541,7 +795,7 @@ class Execution:
         needs was not made. A parameter with a default does without what a false `when` kept from being made.
         """
         needed = None
-        for other in self._graph.upstream[node.index]:
+        for other in self._selection.upstream[node.index]:
             blame = self._blame.get(other)
             if blame is None:
                 continue
@@ -558,6 +812,16 @@ class Execution:
         self._left -= 1
         if self._observers:
             self._hear(_step_finished(self.run_id, self._seq, now(_utc), node.name, record.status, record))
+        special = self._special
+        if node.index in special.elements:
+            special.elements.pop(node.index).close()
+        if node.index in special.holding:
+            special.holding.remove(node.index)
+            self._gate.leave(node.pool)
+        for other in node.resources:
+            special.readers[other] -= 1
+        if special.open:
+            self._close_resources()
         if ready:
             self._release(ready, perf_counter())
         if not self._running and (self._stopping or not self._left):
@@ -573,16 +837,24 @@ class Execution:
             self._stopping = True
         self._ordinary = False
         self._backlog.clear()
+        self._gate.forget(self)
+        if not self._running:
+            self._end()
+            return
+        self._insisting = self._loop.call_later(self._threads.grace, self._insist)
+        self._close_resources()
+        told = self._is_closing_down()  # then each has its cancellation: another one would cut its clean-up
         for index, running in list(self._running.items()):
             if isinstance(running, Job):
                 self._threads.cancel(running)
-            else:
+            elif index not in self._special.open:  # resources are closed when their readers have ended
                 running.add_done_callback(functools.partial(self._never_began, index))
-                if not running.cancelling():  # a loop that shuts down has cancelled it: twice would cut its clean-up
+                if not told:
                     running.cancel()
-        self._insisting = self._loop.call_later(self._threads.grace, self._insist)
-        if not self._running:
-            self._end()
+
+    def _is_closing_down(self) -> bool:
+        """Whether the loop cancels all its tasks, as `asyncio.run` does at its end."""
+        return all(task.cancelling() for task in asyncio.all_tasks(self._loop))
 
     def _insist(self) -> None:
         """After the grace, cancels again what has not ended."""
@@ -595,7 +867,8 @@ class Execution:
         """Books the end of a task that was cancelled before its first turn, so that nothing of it ran."""
         if self._running.get(index) is task:
             self._ahead -= 1
-            self._fail(self._nodes[index], asyncio.CancelledError(), 0, 0.0, 0.0, None)
+            course = self._special.retrying.get(index) or Course(0.0)
+            self._fail(self._nodes[index], course, asyncio.CancelledError())
 
     def _end(self) -> None:
         if self._insisting is not None:
@@ -609,9 +882,8 @@ class Execution:
         """Books the steps that never became ready before the run was stopped, some at a time."""
         for index in itertools.islice(unrecorded, AHEAD):
             node = self._nodes[index]
-            blame = next(
-                (b for other in self._graph.upstream[index] if (b := self._blame.get(other)) and b.failed), None
-            )
+            blames = (self._blame.get(other) for other in self._selection.upstream[index])
+            blame = next((blame for blame in blames if blame is not None and blame.failed), None)
             if blame is None:
                 record = StepResult(name=node.name, status=Status.CANCELLED)
             else:
@@ -640,23 +912,27 @@ class Execution:
         for observer in self._observers:
             try:
                 observer(event)
-            except Exception:
+            except BaseException as error:
                 _log.exception("Observer %r raised and is dropped from run %s.", observer, self.run_id)
                 self._observers = [other for other in self._observers if other is not observer]
+                if isinstance(error, KeyboardInterrupt | SystemExit):
+                    self._loop.call_soon(_reraise, error)  # not here, in the middle of a step's bookkeeping
+
+
+def _reraise(error: BaseException) -> None:
+    raise error
 
 
 class StepJob(Job):
     """A step that runs in a worker thread, as the threads see it."""
 
-    __slots__ = ("_execution", "node", "ready_at", "started", "started_at")
+    __slots__ = ("_execution", "course", "node")
 
-    def __init__(self, execution: Execution, node: Node, ready_at: float) -> None:
-        super().__init__(execution, execution.priority_of(node))
+    def __init__(self, execution: Execution, priority: int, node: Node, ready_at: float) -> None:
+        super().__init__(execution, priority)
         self._execution = execution
         self.node = node
-        self.ready_at = ready_at
-        self.started = 0.0
-        self.started_at: datetime | None = None
+        self.course = Course(ready_at)
 
     def run(self) -> None:
         self._execution.run_job(self)
@@ -666,37 +942,3 @@ class StepJob(Job):
 
     def abandoned(self) -> None:
         self._execution.job_abandoned(self)
-
-
-def outputs_of(node: Node, value: Any) -> Sequence[Any]:
-    """
-    What a step made, one value a dataset, from what its function returned.
-
-    Raises:
-        OutputError: The function returned something that nobody awaits, or not what the step declares.
-    """
-    kind = KINDS[type(value)]
-    if kind is not None and kind.awaitable:
-        if inspect.iscoroutine(value):
-            value.close()
-        raise OutputError(
-            f"Step {node.name!r} returned {type(value).__name__} {value!r} that nobody awaits: "
-            "make it an async function, or await inside it."
-        )
-    if len(node.outputs) == 1:
-        return (value,)
-    names = list(node.step.outputs)
-    if isinstance(value, Mapping):
-        if value.keys() != set(names):
-            raise OutputError(f"Step {node.name!r} declares the outputs {names}, but returned {list(value)}.")
-        return [value[name] for name in names]
-    if not isinstance(value, tuple):
-        raise OutputError(
-            f"Step {node.name!r} declares {len(names)} outputs, so it returns a tuple or a mapping, "
-            f"not {type(value).__name__}."
-        )
-    if len(value) != len(names):
-        raise OutputError(
-            f"Step {node.name!r} declares {len(names)} outputs ({', '.join(names)}), but returned {len(value)}."
-        )
-    return value

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
+from types import CoroutineType
 from typing import Any, Final
 
 ABSENT: Final[Any] = type("Absent", (), {"__repr__": lambda _: "ABSENT"})()
@@ -20,7 +22,7 @@ class Kind:
     Attributes:
         copied: Gives a reader a copy of its own, cheap enough to take each time.
         rows: Counts the rows, of a frame or a series.
-        awaitable: Whether it is something to be awaited, which no dataset can be.
+        awaitable: Whether it is a coroutine or a future, which no dataset can be.
     """
 
     copied: Callable[[Any], Any] = lambda value: value
@@ -39,13 +41,13 @@ class _Kinds(dict[type, Kind | None]):
 def _kind_of(cls: type) -> Kind | None:
     if cls in (dict, list, set, bytearray):
         return Kind(copied=copy.copy)
-    if issubclass(cls, Awaitable):
+    if issubclass(cls, (CoroutineType, asyncio.Future)):
         return Kind(awaitable=True)
-    pandas = sys.modules.get("pandas")  # where it is not loaded, no value is a frame
-    if pandas is not None and issubclass(cls, (pandas.DataFrame, pandas.Series)):
-        deep = int(pandas.__version__.split(".")[0]) < 3
-        return Kind(copied=lambda frame: frame.copy(deep=deep), rows=len)
-    return None
+    names = {(base.__module__.partition(".")[0], base.__name__) for base in cls.__mro__}
+    if names.isdisjoint((("pandas", "DataFrame"), ("pandas", "Series"))):
+        return None
+    deep = int(sys.modules["pandas"].__version__.split(".")[0]) < 3
+    return Kind(copied=lambda frame: frame.copy(deep=deep), rows=len)
 
 
 KINDS: Final = _Kinds()

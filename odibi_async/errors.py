@@ -6,9 +6,11 @@ Everything that odibi_async raises on its own account.
     |- GraphError                          the steps do not make a pipeline
     |  `- CycleError                       ... because they wait for each other
     |- StepError                           one step failed; its __cause__ says why
+    |- MapOverError (also a TypeError)     a step is to map over something that is no list
     |- OutputError                         a step returned something that is not what it declares
     |- RunError                            a run failed; names every failed step
-    |  `- DeadlineError (also a TimeoutError)
+    |  |- DeadlineError (also a TimeoutError)
+    |  `- RunCancelled                     ... by `Run.cancel()`
     `- DatasetMissing (also a KeyError)    a dataset was asked for that the run did not make
 
 Each class words its message from its arguments, keeps them as attributes, and pickles.
@@ -91,16 +93,44 @@ class StepError(OdibiError):
     Attributes:
         step: The name of the step.
         error: What the step raised; also the `__cause__`.
+        element: Which element of a mapped step raised it, counted from 0; `None` for other steps.
     """
 
-    def __init__(self, step: str, error: BaseException) -> None:
-        super().__init__(step, error)
+    def __init__(self, step: str, error: BaseException, element: int | None = None) -> None:
+        super().__init__(step, error, element)
         self.step = step
         self.error = error
+        self.element = element
         self.__cause__ = error
 
     def __str__(self) -> str:
-        return f"Step {self.step!r} failed: {in_a_line(self.error)}"
+        return f"Step {self.step!r} failed: {self.summary}"
+
+    @property
+    def summary(self) -> str:
+        """What went wrong, in a line and without the step's name."""
+        where = "" if self.element is None else f"element {self.element}: "
+        return where + in_a_line(self.error)
+
+
+class MapOverError(OdibiError, TypeError):
+    """
+    A step is to map over something that is no list.
+
+    Attributes:
+        step: The name of the step.
+        parameter: The parameter that was to get the elements.
+        found: The class of what it was given.
+    """
+
+    def __init__(self, step: str, parameter: str, found: str) -> None:
+        super().__init__(step, parameter, found)
+        self.step = step
+        self.parameter = parameter
+        self.found = found
+
+    def __str__(self) -> str:
+        return f"Step {self.step!r} maps over {self.parameter!r}: a list or a tuple is needed, not {self.found}."
 
 
 class OutputError(OdibiError):
@@ -117,7 +147,8 @@ class RunError(OdibiError):
     """
 
     def __init__(self, failures: Mapping[str, StepError], result: Outcome) -> None:
-        super().__init__(failures, result)
+        super().__init__()  # a subclass is an OSError too, which would read numbers into what it is given
+        self.args = (failures, result)
         self.failures = dict(failures)
         self.result = result
         self.__cause__ = next((failure.__cause__ for failure in self.failures.values()), None)
@@ -130,7 +161,7 @@ class RunError(OdibiError):
 
     def _failed_steps(self) -> Iterable[str]:
         for name, failure in self.failures.items():
-            yield f"  {name}: {in_a_line(failure.error)}"
+            yield f"  {name}: {failure.summary}"
             skipped = [step.name for step in self.result.steps.values() if step.skipped_because == name]
             if skipped:
                 yield f"    skipped because of it: {shortened(skipped)}"
@@ -152,6 +183,14 @@ class DeadlineError(RunError, TimeoutError):
     def _headline(self) -> str:
         ended = sum(step.is_done for step in self.result.steps.values())
         return f"The run did not end within {self.seconds:g} s: {ended} of {len(self.result.steps)} steps were done."
+
+
+class RunCancelled(RunError):
+    """The run was cancelled with `Run.cancel()`; its awaiting callers were not."""
+
+    def _headline(self) -> str:
+        ended = sum(step.is_done for step in self.result.steps.values())
+        return f"The run was cancelled: {ended} of {len(self.result.steps)} steps were done."
 
 
 class DatasetMissing(OdibiError, KeyError):

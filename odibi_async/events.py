@@ -62,11 +62,32 @@ class StepRetrying(StepEvent):
         attempt: The attempt that failed; the first is 1.
         error: What it raised.
         wait: Seconds until the next attempt.
+        element: Which element of a mapped step it is; `None` for other steps.
     """
 
     attempt: int
     error: BaseException
     wait: float
+    element: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepProgressed(StepEvent):
+    """
+    An element of a mapped step is done.
+
+    Attributes:
+        done: How many are.
+        total: How many there are.
+    """
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceOpened(StepEvent):
+    """A resource was entered, and its readers may start. `StepFinished` follows when it was exited."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import FunctionType
+from types import FunctionType, MappingProxyType
 from typing import Any, NamedTuple
 
 from odibi_async.dataset import ABSENT, reader_copy
@@ -23,13 +23,14 @@ from odibi_async.steps import Step, as_step, is_async, name_of
 
 OUTSIDE = -1
 """Stands for the producer of a dataset that no step makes."""
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Parameter(NamedTuple):
     """One parameter of a function; `default` is `ABSENT` where there is none."""
 
     name: str
-    positional_only: bool
+    by_position: bool
     default: Any
 
 
@@ -57,7 +58,7 @@ class Binding(NamedTuple):
 
     Attributes:
         parameter: Its name.
-        by_position: Whether it cannot be given by name.
+        by_position: Whether it is given by position, as all are that can be: some wrappers take only these.
         dataset: The dataset it reads; `None` when it gets `value`.
         value: The constant, or what it gets when the dataset is not there (`ABSENT`: it needs it).
     """
@@ -83,16 +84,20 @@ class Call:
     reads: tuple[int, ...] = ()
     bindings: tuple[Binding, ...] = ()
 
-    def arguments(self, values: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
-        """What to call the function with; each frame is the reader's own."""
+    def arguments(
+        self, values: Sequence[Any], instead: Mapping[str, Any] = NOTHING
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """What to call the function with; each frame is the reader's own. `instead` fills parameters first."""
         positional, named = [reader_copy(values[dataset]) for dataset in self.reads], {}
         for parameter, by_position, dataset, value in self.bindings:
-            if dataset is not None and (made := values[dataset]) is not ABSENT:
-                value = reader_copy(made)
+            if parameter in instead:
+                value = instead[parameter]
+            elif dataset is not None and (made := values[dataset]) is not ABSENT:
+                value = made
             if by_position:
-                positional.append(value)
+                positional.append(reader_copy(value))
             else:
-                named[parameter] = value
+                named[parameter] = reader_copy(value)
         return positional, named
 
     @property
@@ -119,6 +124,11 @@ class Node:
         reads: The datasets that the function and the predicate read, each once.
         single: Whether it makes just one dataset.
         in_thread: Whether it runs in a worker thread.
+        is_resource: Whether it is a context manager.
+        maps: The parameter that gets one element at a time, if there is one.
+        pool: The pool that it takes a slot of.
+        streams_from: The mapped step whose elements it takes one by one, as they are made.
+        resources: The resources among the steps that it waits for.
         plain: Whether a call is all there is to it, unless it fails.
         runs_plain: Whether, besides, it is async and reads nothing but required datasets.
     """
@@ -127,14 +137,19 @@ class Node:
         "call",
         "in_thread",
         "index",
+        "is_resource",
+        "maps",
         "name",
         "needs",
         "outputs",
         "plain",
+        "pool",
         "reads",
+        "resources",
         "runs_plain",
         "single",
         "step",
+        "streams_from",
         "when",
     )
 
@@ -153,8 +168,13 @@ class Node:
             self.reads = tuple(dict.fromkeys(dataset for each in calls for dataset in each.datasets))
         self.in_thread = step.run_on == "thread" or (step.run_on is None and not call.is_async)
         self.single = len(outputs) == 1
-        self.plain = when is None and step.timeout is None
-        self.runs_plain = self.plain and call.is_async and not call.bindings
+        self.is_resource = step.type == "resource"
+        self.maps = step.map_over
+        self.pool = step.pool
+        self.streams_from: int | None = None
+        self.resources: tuple[int, ...] = ()
+        self.plain = when is None and step.timeout is None and not self.is_resource and self.maps is None
+        self.runs_plain = self.plain and call.is_async and not call.bindings and self.pool is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +186,7 @@ class Input:
         type: What its first reader's annotation says; `None` where there is none.
         default: What its first reader takes when it is not given; `None` also where it is required.
         required: Whether a run needs it.
-        readers: The steps that read it.
+        readers: The steps that read it, those that cannot do without it first.
     """
 
     name: str
@@ -183,6 +203,7 @@ class Selection:
 
     Attributes:
         nodes: The places of its steps, in topological order.
+        upstream: The steps that each step waits for.
         unmet: How many steps each step waits for; a step that is not to run waits for ever.
         downstream: The steps that wait for each step.
         uses: How many steps read each dataset.
@@ -190,6 +211,7 @@ class Selection:
     """
 
     nodes: Sequence[int]
+    upstream: Sequence[Sequence[int]]
     unmet: Sequence[int]
     downstream: Sequence[Sequence[int]]
     uses: Sequence[int]
@@ -221,8 +243,11 @@ class Graph:
         outputs = self._name_outputs()
         declared = self._name_given(given)
         self.nodes = self._bound(outputs)
+        if len(self.nodes) < len(self.steps):
+            raise GraphError(self.faults)  # not all steps are there to look for circles among
         self.upstream = self._edges()
         self.downstream = self._reversed(self.upstream)
+        self._find_streams_and_resources()
         cycle: list[str] = []
         self.order = self._ordered(cycle)
         self._check_read(declared)
@@ -294,15 +319,28 @@ class Graph:
             when = self._call(step, step.when, " (when=)") if step.when is not None else None
             if step.run_on == "thread" and call.is_async:
                 self.faults.append(f"Step {step.name!r} is async, so it runs on the loop, not in a thread (run_on=).")
+            if step.map_over is not None:
+                self._check_mapped(step, call)
             nodes.append(Node(index, step, call, when, outputs[index]))
         self.ids |= self._optional
         return nodes
+
+    def _check_mapped(self, step: Step[..., Any, Any], call: Call) -> None:
+        bound = {binding.parameter: binding.dataset for binding in call.bindings}
+        if bound.get(str(step.map_over)) is None:
+            hint = did_you_mean(str(step.map_over), bound)
+            self.faults.append(
+                f"Step {step.name!r} is to map over {step.map_over!r}, which is no parameter "
+                f"that reads a dataset.{hint}"
+            )
+        if step.is_resource:
+            self.faults.append(f"Step {step.name!r} is a resource, so it cannot map over {step.map_over!r}.")
 
     def _call(self, step: Step[..., Any, Any], fn: Callable[..., Any], which: str) -> Call:
         signature = self._signatures.get(id(fn))
         if signature is None:
             signature = self._signatures[id(fn)] = signature_of(fn)
-        if signature.simple is not None and not step.params:
+        if signature.simple is not None and not step.params and step.map_over is None:
             reads = self._simple_reads(step, signature.simple, whole=not which)
             if reads is not None:
                 return Call(fn, signature.is_async, reads)
@@ -311,8 +349,15 @@ class Graph:
             inputs = {name: dataset for name, dataset in step.inputs.items() if name in known}
             params = {name: value for name, value in step.params.items() if name in known}
         else:
-            inputs, params = dict(step.inputs), dict(step.params)
+            asked = self._names_of_predicate(step)
+            own = {parameter.name for parameter in signature.parameters}
+            inputs = {name: dataset for name, dataset in step.inputs.items() if name in own or name not in asked}
+            params = {name: value for name, value in step.params.items() if name in own or name not in asked}
         return Call(fn, signature.is_async, (), tuple(self._bindings(step, signature, inputs, params, which)))
+
+    def _names_of_predicate(self, step: Step[..., Any, Any]) -> set[str]:
+        """The parameters of `when`, whose entries need not be the function's as well."""
+        return set() if step.when is None else {parameter.name for parameter in signature_of(step.when).parameters}
 
     def _simple_reads(self, step: Step[..., Any, Any], names: tuple[str, ...], whole: bool) -> tuple[int, ...] | None:
         """The datasets of required parameters; `None` where something is not as simple as that."""
@@ -396,6 +441,25 @@ class Graph:
             edges.append(tuple(waits))
         return edges
 
+    def _find_streams_and_resources(self) -> None:
+        """Marks mapped steps that read nothing of another mapped step but its elements, and readers of resources."""
+        resources = {node.index for node in self.nodes if node.is_resource}
+        mapped = {node.index for node in self.nodes if node.maps is not None and node.single}
+        if not resources and not mapped:
+            return
+        for node, waits in zip(self.nodes, self.upstream, strict=True):
+            node.resources = tuple(other for other in waits if other in resources)
+            if node.maps is None:
+                continue
+            dataset = next((b.dataset for b in node.call.bindings if b.parameter == node.maps), None)
+            if dataset is None:
+                continue
+            maker = self.producers[dataset]
+            calls = (node.call,) if node.when is None else (node.call, node.when)
+            reads = [place for call in calls for place in call.datasets]
+            if maker in mapped and reads.count(dataset) == 1 and self.nodes[maker].name not in node.step.after:
+                node.streams_from = maker
+
     @staticmethod
     def _reversed(upstream: Sequence[Sequence[int]]) -> list[list[int]]:
         downstream: list[list[int]] = [[] for _ in upstream]
@@ -409,8 +473,6 @@ class Graph:
         The places in topological order, the declaration's order where it is free (Kahn's algorithm over
         a heap, CACM 5(11), 1962). A circle is reported, and named in `cycle`.
         """
-        if len(self.nodes) < len(self.steps):
-            return ()
         if all(not waits or max(waits) < index for index, waits in enumerate(self.upstream)):
             return range(len(self.nodes))
         unmet = [len(waits) for waits in self.upstream]
@@ -457,15 +519,15 @@ class Graph:
             return hints[id(fn)]
 
         for node in self.nodes:
-            if not getattr(node.call.fn, "__annotations__", None):
+            if isinstance(node.call.fn, FunctionType) and not node.call.fn.__annotations__:
                 continue
-            names = node.call.bindings and [(b.parameter, b.dataset) for b in node.call.bindings]
-            names = names or list(zip(self._signatures[id(node.call.fn)].simple or (), node.call.reads, strict=False))
-            for parameter, dataset in names:
+            for parameter, _, dataset, _ in self.bindings_of(node.call):
                 if dataset is None or (producer := self.producers[dataset]) == OUTSIDE:
                     continue
                 maker = self.nodes[producer]
-                made = annotations(maker.call.fn).get("return", Any)
+                if maker.is_resource or parameter == node.maps:
+                    continue  # the annotation is that of a context manager's function, or of one element
+                made = list if maker.maps is not None else annotations(maker.call.fn).get("return", Any)
                 taken = annotations(node.call.fn).get(parameter, Any)
                 if len(maker.outputs) == 1 and not can_fit(made, taken):
                     self.faults.append(
@@ -492,6 +554,25 @@ class Graph:
         return heights
 
     @functools.cached_property
+    def streams(self) -> dict[int, list[int]]:
+        """For each mapped step, the steps that take its elements as they are made."""
+        streams: dict[int, list[int]] = {}
+        for node in self.nodes:
+            if node.streams_from is not None:
+                streams.setdefault(node.streams_from, []).append(node.index)
+        return streams
+
+    @functools.cached_property
+    def pools(self) -> dict[str, str]:
+        """The pools that steps name, each with one of these steps."""
+        return {node.pool: node.name for node in self.nodes if node.pool is not None}
+
+    @functools.cached_property
+    def is_simple(self) -> bool:
+        """Whether all steps run on the loop and none is a resource or mapped."""
+        return not any(node.in_thread or node.is_resource or node.maps is not None for node in self.nodes)
+
+    @functools.cached_property
     def has_threads(self) -> bool:
         """Whether any step runs in a worker thread."""
         return any(node.in_thread for node in self.nodes)
@@ -515,12 +596,15 @@ class Graph:
                     self._add_inputs(found, node.name, call)
         return found
 
-    def _add_inputs(self, found: dict[str, Input], reader: str, call: Call) -> None:
+    def bindings_of(self, call: Call) -> Sequence[Binding]:
+        """The bindings of a call of this graph, also where it keeps only what it reads."""
         simple = self._signatures[id(call.fn)].simple or ()
-        bindings = call.bindings or [
-            Binding(*pair, ABSENT) for pair in zip(simple, [False] * len(simple), call.reads, strict=True)
-        ]
-        for parameter, _, dataset, default in bindings:
+        if call.bindings or not call.reads:
+            return call.bindings
+        return [Binding(name, False, dataset, ABSENT) for name, dataset in zip(simple, call.reads, strict=True)]
+
+    def _add_inputs(self, found: dict[str, Input], reader: str, call: Call) -> None:
+        for parameter, _, dataset, default in self.bindings_of(call):
             if dataset is None or self.producers[dataset] != OUTSIDE:
                 continue
             name, required = self.datasets[dataset], default is ABSENT
@@ -529,7 +613,8 @@ class Graph:
                 kind = hints_of(call.fn).get(parameter)
                 found[name] = Input(name, kind, None if required else default, required, (reader,))
             else:
-                readers = before.readers if reader in before.readers else (*before.readers, reader)
+                others = tuple(other for other in before.readers if other != reader)
+                readers = (reader, *others) if required and not before.required else (*others, reader)
                 found[name] = Input(name, before.type, before.default, before.required or required, readers)
 
     @functools.cached_property
@@ -573,21 +658,20 @@ class Graph:
         return selection
 
     def _check_given(self, selection: Selection, outside: frozenset[int]) -> None:
-        if not self.inputs:
-            return
-        running = {self.nodes[index].name for index in selection.nodes}
-        missing = (
-            entry
-            for entry in self.inputs.values()
-            if entry.required and self.ids[entry.name] not in outside and not running.isdisjoint(entry.readers)
-        )
-        faults = [
-            f"Step {entry.readers[0]!r} reads {entry.name!r}, which this run was not given: "
-            f"run(inputs={{{entry.name!r}: ...}})."
-            for entry in missing
-        ]
+        faults = {
+            dataset: f"Step {self.nodes[index].name!r} reads {self.datasets[dataset]!r}, which this run was not given: "
+            f"run(inputs={{{self.datasets[dataset]!r}: ...}})."
+            for index in (selection.nodes if self.required_inputs - outside else ())
+            for dataset in self.nodes[index].needs
+            if self.producers[dataset] == OUTSIDE and dataset not in outside
+        }
         if faults:
-            raise GraphError(faults)
+            raise GraphError(list(faults.values()))
+
+    @functools.cached_property
+    def required_inputs(self) -> frozenset[int]:
+        """The datasets from outside that some step cannot do without."""
+        return frozenset(self.ids[name] for name, entry in self.inputs.items() if entry.required)
 
     def _selected(self, outside: frozenset[int], targets: Sequence[int] | None) -> Selection:
         upstream: Sequence[Sequence[int]] = self.upstream
@@ -602,7 +686,7 @@ class Graph:
             for dataset in self.nodes[index].reads:
                 uses[dataset] += 1
         unmet = [len(waits) if chosen[index] else sys.maxsize for index, waits in enumerate(upstream)]
-        return Selection(nodes, unmet, downstream, uses, None if targets is None else frozenset(targets))
+        return Selection(nodes, upstream, unmet, downstream, uses, None if targets is None else frozenset(targets))
 
     def _waits(self, node: Node, outside: frozenset[int]) -> tuple[int, ...]:
         """The steps that a step waits for when some datasets come from outside."""
@@ -671,7 +755,7 @@ def signature_of(fn: Callable[..., Any]) -> Signature:
         takes = code.co_argcount
         if not (code.co_kwonlyargcount or code.co_posonlyargcount or fn.__defaults__ or code.co_flags & 0x0C):
             simple = code.co_varnames[:takes]
-            parameters = tuple(Parameter(name, False, ABSENT) for name in simple)
+            parameters = tuple(Parameter(name, True, ABSENT) for name in simple)
             return Signature(parameters, False, is_async(fn), simple)
     return _inspected(fn)
 
@@ -687,5 +771,5 @@ def _inspected(fn: Callable[..., Any]) -> Signature:
             takes_any = True
         elif parameter.kind is not parameter.VAR_POSITIONAL:
             default = ABSENT if parameter.default is parameter.empty else parameter.default
-            parameters.append(Parameter(name, parameter.kind is parameter.POSITIONAL_ONLY, default))
+            parameters.append(Parameter(name, parameter.kind is not parameter.KEYWORD_ONLY, default))
     return Signature(tuple(parameters), takes_any, is_async(fn), None)

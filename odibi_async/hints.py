@@ -16,7 +16,9 @@ def hints_of(fn: Any) -> dict[str, Any]:
     """The annotations of a callable as types; those that cannot be resolved are left out."""
     while isinstance(fn, functools.partial):
         fn = fn.func
-    if not inspect.isroutine(fn) and not inspect.isclass(fn):
+    if inspect.isclass(fn):
+        fn = fn.__init__
+    elif not inspect.isroutine(fn):
         fn = getattr(fn, "__call__", fn)  # noqa: B004
     try:
         return typing.get_type_hints(fn)

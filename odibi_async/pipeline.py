@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import os
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
-from typing import Any, get_args
+from types import TracebackType
+from typing import Any, Self
 
+import anyio
+import anyio.from_thread
+import anyio.to_thread
+
+from odibi_async import selection
+from odibi_async._gate import Gate
 from odibi_async._run import Execution, OnError, Policies
 from odibi_async.abc import Observer
-from odibi_async.errors import DeadlineError, OptionError, RunError, did_you_mean
+from odibi_async.errors import DeadlineError, GraphError, OptionError, RunCancelled, RunError, did_you_mean
+from odibi_async.events import Event
 from odibi_async.executors.local import Threads
 from odibi_async.graph import Graph, Input
-from odibi_async.result import RunResult
+from odibi_async.limits import Limits, default_threads
+from odibi_async.result import RunResult, Status
 from odibi_async.retry import Retry
 from odibi_async.steps import Step, is_async
-
-GRACE_SECONDS = 5.0
 
 
 class Pipeline:
@@ -26,7 +35,7 @@ class Pipeline:
     Steps that were checked once and can be run many times, also at the same time.
 
     Args:
-        steps: Steps or plain functions, in any order.
+        steps: Steps, plain functions, and other pipelines, in any order.
         inputs: The names of the datasets that are given from outside.
 
     Raises:
@@ -34,7 +43,7 @@ class Pipeline:
     """
 
     def __init__(self, steps: Iterable[Any], inputs: Iterable[str] = ()) -> None:
-        self._graph = Graph(steps, inputs)
+        self._graph = Graph(_unfolded(steps), inputs)
 
     @property
     def steps(self) -> tuple[Step[..., Any, Any], ...]:
@@ -57,6 +66,29 @@ class Pipeline:
             levels[level].append(node.name)
         return levels
 
+    def select(self, *terms: str) -> Pipeline:
+        """
+        The part of the pipeline that any of the terms names, as a pipeline of its own.
+
+        What its steps read of the others becomes an input. An `after=` that names one of the others is
+        dropped.
+
+        Args:
+            *terms: The name of a step, with `*` for any letters; `tag:x`; `layer:x`. A `+` before it takes all
+                that it needs too, a `+` behind it all that needs it.
+
+        Raises:
+            GraphError: A term names nothing.
+        """
+        chosen = selection.chosen(self._graph, terms)
+        steps = [self._graph.nodes[index].step for index in chosen]
+        return Pipeline(selection.cut_loose(steps), selection.inputs_of(self._graph, chosen))
+
+    def prefixed(self, prefix: str) -> Pipeline:
+        """The same pipeline with this text before the names of its steps, its datasets and its inputs."""
+        declared = [name for name, entry in self.inputs.items() if entry.required]
+        return Pipeline(selection.prefixed(self._graph, prefix), [prefix + name for name in declared])
+
     def to_mermaid(self) -> str:
         """The graph in the Mermaid language, coloured by layer."""
         return self._graph.to_mermaid()
@@ -72,26 +104,227 @@ class Pipeline:
         retry: Retry | None = None,
         timeout: float | None = None,
         on_error: OnError = "raise",
+        limits: Limits | None = None,
         observers: Sequence[Observer] = (),
     ) -> RunResult:
         """Runs the steps; the arguments are those of `run_pipeline`."""
+        runner = _runner_of_loop() if limits is None else Runner(limits=limits)
+        return await runner.run(
+            self, inputs, targets=targets, retry=retry, timeout=timeout, on_error=on_error, observers=observers
+        )
+
+
+class Runner:
+    """
+    What outlives one run: the limits that its runs share, and the observers of all of them.
+
+    Use it in one event loop: `async with Runner(limits=...) as runner`. Leaving the block cancels the runs that
+    were started and are not over.
+
+    Args:
+        limits: How much may run at a time, over all runs.
+        observers: They hear the events of every run.
+    """
+
+    def __init__(self, *, limits: Limits | None = None, observers: Sequence[Observer] = ()) -> None:
+        self.limits = limits or Limits()
+        self._observers = _checked(observers)
+        self._gate = Gate(self.limits)
+        self._threads: Threads | None = None
+        self._runs: set[Run] = set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for run in list(self._runs):
+            await run.cancel()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, app: object) -> AsyncIterator[None]:
+        """The runner's life as an ASGI lifespan: `FastAPI(lifespan=runner.lifespan)`."""
+        async with self:
+            yield
+
+    async def run(
+        self,
+        steps: Pipeline | Iterable[Any],
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        targets: Iterable[Any] | None = None,
+        retry: Retry | None = None,
+        timeout: float | None = None,
+        on_error: OnError = "raise",
+        observers: Sequence[Observer] = (),
+    ) -> RunResult:
+        """Runs steps and waits for the end; the arguments are those of `run_pipeline`."""
+        execution = await self._prepared(steps, inputs, targets, Policies.of(retry, timeout, on_error), observers)
+        return _judged(execution, await execution.run())
+
+    async def start(
+        self,
+        steps: Pipeline | Iterable[Any],
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        targets: Iterable[Any] | None = None,
+        retry: Retry | None = None,
+        timeout: float | None = None,
+        on_error: OnError = "raise",
+        observers: Sequence[Observer] = (),
+    ) -> Run:
+        """
+        Starts a run in the background; the arguments are those of `run_pipeline`.
+
+        Raises:
+            GraphError: The steps do not make a pipeline; nothing was started.
+        """
+        log = EventLog()
+        policies = Policies.of(retry, timeout, on_error)
+        execution = await self._prepared(steps, inputs, targets, policies, (*observers, log))
+        run = Run(execution, log)
+        self._runs.add(run)
+        run._task.add_done_callback(lambda _: self._runs.discard(run))
+        return run
+
+    async def _prepared(
+        self,
+        steps: Pipeline | Iterable[Any],
+        inputs: Mapping[str, Any] | None,
+        targets: Iterable[Any] | None,
+        policies: Policies,
+        observers: Sequence[Observer],
+    ) -> Execution:
         given = dict(inputs or {})
-        selection = self._graph.select(given, targets)
-        execution = Execution(
-            self._graph,
-            selection,
+        graph = (steps if isinstance(steps, Pipeline) else Pipeline(steps, given))._graph
+        selected = graph.select(given, targets)
+        self._check_pools(graph)
+        return Execution(
+            graph,
+            selected,
             given,
             run_id=new_run_id(),
-            policies=_policies(retry, timeout, on_error),
-            threads=_threads_of_loop(),
-            observers=_checked(observers),
+            policies=policies,
+            threads=await self._workers(),
+            gate=self._gate,
+            observers=(*self._observers, *_checked(observers)),
         )
-        result = await execution.run()
-        if execution.deadline_passed and timeout is not None:
-            raise DeadlineError(timeout, result.failures, result)
-        if result.failures and on_error == "raise":
-            raise RunError(result.failures, result)
-        return result
+
+    def _check_pools(self, graph: Graph) -> None:
+        known = self._gate.pools
+        faults = [
+            f"Step {step!r} takes a slot of pool {pool!r}, which the limits do not know.{did_you_mean(pool, known)}"
+            f" Known pools: {', '.join(sorted(known)) or 'none; give them with Limits(pools={...})'}."
+            for pool, step in graph.pools.items()
+            if pool not in known
+        ]
+        if faults:
+            raise GraphError(faults)
+
+    async def _workers(self) -> Threads:
+        if self._threads is None:
+            count = self.limits.threads
+            if count is None:
+                count = await anyio.to_thread.run_sync(default_threads, limiter=anyio.CapacityLimiter(1))
+            self._threads = self._threads or Threads(count, self.limits.grace)
+        return self._threads
+
+
+class EventLog(list[Event]):
+    """An observer that keeps the events of a run for those who listen, from the first one on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._news = asyncio.Event()
+        self.is_over = False
+
+    def __call__(self, event: Event) -> None:
+        self.append(event)
+        self._wake()
+
+    def close(self) -> None:
+        self.is_over = True
+        self._wake()
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def stream(self) -> AsyncIterator[Event]:
+        """Every event, those that come later as they come."""
+        heard = 0
+        while True:
+            while heard < len(self):
+                yield self[heard]
+                heard += 1
+            if self.is_over:
+                return
+            await self._news.wait()
+
+
+class Run:
+    """
+    A run in the background, made by `Runner.start`.
+
+    Attributes:
+        id: Its name.
+    """
+
+    def __init__(self, execution: Execution, log: EventLog) -> None:
+        self.id = execution.run_id
+        self._execution = execution
+        self._log = log
+        self._task = asyncio.get_running_loop().create_task(self._live(), name=f"odibi_async run {self.id}")
+
+    async def _live(self) -> RunResult:
+        try:
+            return await self._execution.run()
+        finally:
+            self._log.close()
+
+    @property
+    def status(self) -> Status:
+        """`running`, or how it ended."""
+        if not self._task.done():
+            return Status.RUNNING
+        return Status.CANCELLED if self._task.cancelled() else self._task.result().status
+
+    async def events(self) -> AsyncIterator[Event]:
+        """Its events from the first one on, until it is over; any number may listen."""
+        async for event in self._log.stream():
+            yield event
+
+    async def cancel(self) -> None:
+        """Cancels it and waits until every step has ended; does nothing if it is over."""
+        self._execution.cancel()
+        await asyncio.wait([self._task])
+
+    async def result(self) -> RunResult:
+        """
+        Waits for its end. Cancelling the waiting task does not cancel the run.
+
+        Raises:
+            RunError: A step failed, and `on_error` is `"raise"`.
+            DeadlineError: It did not end in its time.
+            RunCancelled: It was cancelled.
+        """
+        await asyncio.wait([self._task])
+        if self._task.cancelled():
+            raise asyncio.CancelledError(f"run {self.id} was cancelled from outside")
+        return _judged(self._execution, self._task.result())
+
+
+def _judged(execution: Execution, result: RunResult) -> RunResult:
+    """The result, unless it is to be raised."""
+    timeout = execution.policies.timeout
+    if execution.was_cancelled:
+        raise RunCancelled(result.failures, result)
+    if execution.deadline_passed and timeout is not None:
+        raise DeadlineError(timeout, result.failures, result)
+    if result.failures and execution.policies.on_error == "raise":
+        raise RunError(result.failures, result)
+    return result
 
 
 async def run_pipeline(
@@ -102,6 +335,7 @@ async def run_pipeline(
     retry: Retry | None = None,
     timeout: float | None = None,
     on_error: OnError = "raise",
+    limits: Limits | None = None,
     observers: Sequence[Observer] = (),
 ) -> RunResult:
     """
@@ -116,6 +350,7 @@ async def run_pipeline(
         timeout: Seconds that the whole run may take.
         on_error: `"raise"`: the first failure cancels the rest. `"continue"`: whatever does not need what
             failed is done, and the result tells of the failures.
+        limits: How much may run at a time in this run; `None` for limits that all bare runs of the loop share.
         observers: Callables that take an event (`odibi_async.events`).
 
     Raises:
@@ -124,10 +359,30 @@ async def run_pipeline(
         DeadlineError: The run did not end within `timeout`, whatever `on_error` says.
         asyncio.CancelledError: The caller was cancelled; every step has ended before it is raised.
     """
-    pipeline = steps if isinstance(steps, Pipeline) else Pipeline(steps, tuple(inputs or ()))
-    return await pipeline.run(
-        inputs, targets=targets, retry=retry, timeout=timeout, on_error=on_error, observers=observers
+    runner = _runner_of_loop() if limits is None else Runner(limits=limits)
+    return await runner.run(
+        steps, inputs, targets=targets, retry=retry, timeout=timeout, on_error=on_error, observers=observers
     )
+
+
+def run_pipeline_sync(
+    steps: Pipeline | Iterable[Any], inputs: Mapping[str, Any] | None = None, **options: Any
+) -> RunResult:
+    """
+    Runs steps and waits for the end, without `await`; the arguments are those of `run_pipeline`.
+
+    Where a loop runs already in this thread, in a notebook say, the run gets a loop of its own in a
+    thread of its own, and the calling loop stands still until it is over: prefer `await run_pipeline` there.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(run_pipeline(steps, inputs, **options))
+    context = contextvars.copy_context()
+    with anyio.from_thread.start_blocking_portal() as portal:
+        run: Callable[[], Any] = lambda: run_pipeline(steps, inputs, **options)  # noqa: E731
+        result: RunResult = context.run(portal.start_task_soon, run).result()
+        return result
 
 
 def new_run_id() -> str:
@@ -135,28 +390,30 @@ def new_run_id() -> str:
     return f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{os.urandom(3).hex()}"
 
 
-def _policies(retry: Retry | None, timeout: float | None, on_error: str) -> Policies:
-    if on_error not in (known := get_args(OnError)):
-        raise OptionError(f"on_error={on_error!r} is none of {', '.join(known)}.{did_you_mean(on_error, known)}")
-    if timeout is not None and not timeout > 0:
-        raise OptionError(f"timeout={timeout!r}: seconds above 0 are needed.")
-    return Policies(retry=retry, timeout=timeout, on_error=on_error)  # type: ignore[arg-type]
+def _unfolded(steps: Iterable[Any]) -> Iterable[Any]:
+    """The steps, with those of a pipeline in its place."""
+    for each in steps:
+        if isinstance(each, Pipeline):
+            yield from each.steps
+        else:
+            yield each
 
 
-def _checked(observers: Sequence[Observer]) -> Sequence[Observer]:
+def _checked(observers: Iterable[Observer]) -> Sequence[Observer]:
+    observers = tuple(observers)
     for observer in observers:
         if not callable(observer) or is_async(observer):
             raise OptionError(f"An observer is a plain callable that takes an event; {observer!r} is not.")
     return observers
 
 
-_threads: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Threads] = weakref.WeakKeyDictionary()
+_runners: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Runner] = weakref.WeakKeyDictionary()
 
 
-def _threads_of_loop() -> Threads:
-    """The worker threads that all bare runs of one loop share."""
+def _runner_of_loop() -> Runner:
+    """The runner that all bare runs of one loop share."""
     loop = asyncio.get_running_loop()
-    threads = _threads.get(loop)
-    if threads is None:
-        threads = _threads[loop] = Threads(min(32, (os.cpu_count() or 1) + 4), GRACE_SECONDS)
-    return threads
+    runner = _runners.get(loop)
+    if runner is None:
+        runner = _runners[loop] = Runner()
+    return runner

@@ -120,7 +120,8 @@ class RunResult:
         return values[0] if len(values) == 1 else values
 
     def __contains__(self, key: object) -> bool:
-        return key in self.outputs
+        names = key.datasets if isinstance(key, Step) else (name_of(key),)
+        return all(name in self.outputs for name in names)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.outputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -37,7 +38,7 @@ class Retry:
     max_wait: float = 60.0
     jitter: bool = True
     on: Errors | type[Exception] | Callable[[Exception], bool] = (Exception,)
-    never: Errors = (
+    never: Errors | type[Exception] = (
         TypeError,
         AttributeError,
         NameError,
@@ -56,21 +57,32 @@ class Retry:
             raise OptionError(f"Retry(wait={self.wait!r}): seconds from 0 on are needed.")
         if not self.max_wait >= 0:
             raise OptionError(f"Retry(max_wait={self.max_wait!r}): seconds from 0 on are needed.")
+        _classes("never", self.never)
+        if isinstance(self.on, type) or not callable(self.on):
+            _classes("on", self.on)
 
     def covers(self, error: BaseException) -> bool:
         """Whether this error is worth another call."""
         if not isinstance(error, Exception):
             return False
-        on = self.on
-        if isinstance(on, type):
-            on = (on,)
-        if not isinstance(on, tuple):
+        if not isinstance(self.on, type) and callable(self.on):
             try:
-                return bool(on(error))
+                return bool(self.on(error))
             except Exception as broken:  # the step's own error is the one to report
                 error.add_note(f"Retry(on=...) raised {broken!r}, so the step was not called again.")
                 return False
-        return _distance(error, on) <= _distance(error, self.never) and isinstance(error, on)
+        on, never = _classes("on", self.on), _classes("never", self.never)
+        return _distance(error, on) <= _distance(error, never) and isinstance(error, on)
+
+
+def _classes(option: str, given: Any) -> Errors:
+    """One or several classes of errors as a tuple."""
+    classes = (given,) if isinstance(given, type) else given
+    if not isinstance(classes, tuple | list) or not all(
+        isinstance(c, type) and issubclass(c, Exception) for c in classes
+    ):
+        raise OptionError(f"Retry({option}={given!r}): classes of errors are needed, such as (OSError, ValueError).")
+    return tuple(classes)
 
 
 def _distance(error: Exception, classes: Errors) -> int:
@@ -80,16 +92,24 @@ def _distance(error: Exception, classes: Errors) -> int:
 
 
 def asked_delay(error: BaseException) -> float | None:
-    """The seconds that an error asks its caller to wait, if it does."""
-    asked: Any = getattr(error, "retry_after", None)
-    if asked is None:
-        headers: Any = getattr(getattr(error, "response", None), "headers", None)
-        asked = None if headers is None else headers.get("Retry-After")
-    if isinstance(asked, timedelta):
-        return max(0.0, asked.total_seconds())
+    """The seconds that an error asks its caller to wait, if it does so in a form that makes sense."""
     try:
-        return None if asked is None else max(0.0, float(asked))
-    except (TypeError, ValueError):
+        asked: Any = getattr(error, "retry_after", None)
+        if asked is None:
+            headers: Any = getattr(getattr(error, "response", error), "headers", None)
+            asked = None if headers is None else headers.get("Retry-After")
+        seconds = None if asked is None else _seconds(asked)
+    except Exception:  # the error is anybody's: whatever its attributes do, it is the one to report
+        return None
+    return None if seconds is None or math.isnan(seconds) else max(0.0, seconds)
+
+
+def _seconds(asked: Any) -> float | None:
+    if isinstance(asked, timedelta):
+        return asked.total_seconds()
+    try:
+        return float(asked)
+    except ValueError:
         return _until(asked)
 
 
@@ -103,4 +123,4 @@ def _until(date: object) -> float | None:
         return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=timezone.utc)
-    return max(0.0, (when - datetime.now(timezone.utc)).total_seconds())
+    return (when - datetime.now(timezone.utc)).total_seconds()

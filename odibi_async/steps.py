@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -28,7 +29,7 @@ class Step(Generic[P, R, T]):
     Attributes:
         layer: What kind of work it does: ingest, transform, store, ...
         name: What it is called, and what its dataset is called unless `outputs` says otherwise.
-        type: `"function"`.
+        type: `"function"`, or `"resource"` for a context manager.
         engine: What its datasets are: `"pandas"` or `"spark"`; `None` for the engine of the run.
         value: The function.
         params: Parameter -> value, for parameters that no dataset fills.
@@ -41,6 +42,9 @@ class Step(Generic[P, R, T]):
         after: Steps to wait for without reading what they make.
         when: A predicate with parameters bound like the function's; the step is skipped if it is false.
         tags: Words to find it by.
+        pool: The name of the pool of slots (`Limits.pools`) that it takes one of.
+        map_over: The parameter that gets, instead of a list, each of its elements in turn; the dataset is
+            the list of the results. Each element has its own retries, timeout and slot.
     """
 
     layer: str
@@ -59,6 +63,8 @@ class Step(Generic[P, R, T]):
     after: tuple[str, ...] = ()
     when: Callable[..., Any] | None = None
     tags: tuple[str, ...] = ()
+    pool: str | None = None
+    map_over: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -66,7 +72,7 @@ class Step(Generic[P, R, T]):
         for optional in ("params", "inputs", "outputs", "metadata"):
             if getattr(self, optional) is None:
                 object.__setattr__(self, optional, {})
-        if type(self.outputs) is not dict:
+        if self.outputs or type(self.outputs) is not dict:
             object.__setattr__(self, "outputs", _named_outputs(self.name, self.outputs))
         if self.after:
             after = (self.after,) if isinstance(self.after, str) else self.after
@@ -85,8 +91,9 @@ class Step(Generic[P, R, T]):
         return result
 
     @property
-    def __wrapped__(self) -> Any:
-        return self.value
+    def is_resource(self) -> bool:
+        """Whether it is a context manager, open as long as somebody reads it."""
+        return self.type == "resource"
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -110,6 +117,8 @@ class StepOptions(TypedDict, total=False):
     after: Sequence[str | Step[..., Any, Any] | Callable[..., Any]] | str
     when: Callable[..., Any]
     tags: Sequence[str]
+    pool: str
+    map_over: str
 
 
 class _Decorator(Protocol):
@@ -150,6 +159,26 @@ def step(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     return Step(options.pop("layer", "transform"), name, "function", options.pop("engine", None), fn, **options)
 
 
+def resource(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """
+    Makes a step of a context manager function: `@resource`, or `@resource(name=..., params=...)`.
+
+    What the context manager yields is a dataset for the steps that read it. It is entered before the first of
+    them and exited after the last, also when the run fails or is cancelled; several are exited in reverse
+    order. On exit it is given the error of a reader that failed, as a `with` block would. It is never
+    returned, cached or journaled.
+
+    Args:
+        fn: An async or plain generator function that yields once, or any callable that returns an async or
+            plain context manager. Plain ones are entered and exited in worker threads.
+        **options: As for `step`.
+    """
+    if fn is None:
+        return functools.partial(resource, **options)
+    made = step(fn, **({"layer": "connect"} | options))
+    return dataclasses.replace(made, type="resource")
+
+
 def as_step(thing: Any) -> Step[..., Any, Any]:
     """The step itself, or the step of a plain function."""
     return thing if isinstance(thing, Step) else step(thing)
@@ -181,14 +210,16 @@ def is_async(fn: Any) -> bool:
     """Whether calling gives a coroutine; partials and callable objects are looked into."""
     while isinstance(fn, functools.partial):
         fn = fn.func
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
+    if isinstance(fn, staticmethod | classmethod):
+        fn = fn.__func__
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(type(fn), "__call__", None))  # noqa: B004
 
 
 def _named_outputs(step: str, outputs: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
     """The mapping form of `outputs`: the name that the function uses -> the dataset."""
-    if isinstance(outputs, Mapping):
-        return dict(outputs)
-    names = (outputs,) if isinstance(outputs, str) else tuple(outputs)
+    if isinstance(outputs, str):
+        outputs = (outputs,)
+    names = tuple(outputs.values()) if isinstance(outputs, Mapping) else tuple(outputs)
     if len(set(names)) < len(names):
         raise GraphError([f"Step {step!r} declares an output twice: {', '.join(map(repr, names))}."])
-    return {name: name for name in names}
+    return dict(outputs) if isinstance(outputs, Mapping) else {name: name for name in names}

@@ -12,10 +12,9 @@ import anyio
 import anyio.from_thread
 import pytest
 
-from odibi_async import RunError, Status, check_cancelled, run_pipeline, step
+from odibi_async import Limits, RunError, Runner, Status, check_cancelled, run_pipeline, step
 from odibi_async.errors import DeadlineError
 from odibi_async.events import RunFinished, StepAbandoned, StepFinished
-from odibi_async.executors.local import Threads
 from tests.conftest import Heard
 
 STEPS = 20
@@ -143,8 +142,7 @@ async def test_a_loop_that_shuts_down_ends_the_run():
     assert cleaned == ["yes"]
 
 
-async def test_a_step_that_swallows_its_cancellation_is_cancelled_again_after_the_grace(monkeypatch: Any):
-    monkeypatch.setattr("odibi_async.pipeline.GRACE_SECONDS", 0.02)
+async def test_a_step_that_swallows_its_cancellation_is_cancelled_again_after_the_grace():
     cancels = 0
     begun = asyncio.Event()
 
@@ -157,7 +155,7 @@ async def test_a_step_that_swallows_its_cancellation_is_cancelled_again_after_th
             except asyncio.CancelledError:
                 cancels += 1
 
-    await by_cancel(run_pipeline([stubborn]), begun)
+    await by_cancel(run_pipeline([stubborn], limits=Limits(grace=0.02)), begun)
     assert cancels == 3
 
 
@@ -247,16 +245,16 @@ async def test_a_blocking_step_that_returns_in_the_grace_is_waited_for(heard: He
     assert heard.of(StepFinished)[0].status is Status.SUCCEEDED
 
 
-async def test_a_thread_that_does_not_end_is_abandoned_and_keeps_its_slot(heard: Heard, monkeypatch: Any):
-    threads = Threads(2, grace=0.05)
-    monkeypatch.setattr("odibi_async.pipeline._threads_of_loop", lambda: threads)
+async def test_a_thread_that_does_not_end_is_abandoned_and_keeps_its_slot(heard: Heard):
+    runner = Runner(limits=Limits(threads=2, grace=0.05))
+    threads = await runner._workers()
     begun, release = threading.Event(), threading.Event()
 
     def stuck() -> None:
         begun.set()
         assert release.wait(10)
 
-    task = asyncio.ensure_future(run_pipeline([stuck], observers=[heard]))
+    task = asyncio.ensure_future(runner.run([stuck], observers=[heard]))
     while not begun.is_set():
         await asyncio.sleep(0.001)
     task.cancel()
@@ -267,7 +265,7 @@ async def test_a_thread_that_does_not_end_is_abandoned_and_keeps_its_slot(heard:
     assert threads.active == 1
 
     both = threading.Barrier(2)
-    result = await run_pipeline([step(lambda: both.wait(0.1), name=n) for n in "ab"], on_error="continue")
+    result = await runner.run([step(lambda: both.wait(0.1), name=n) for n in "ab"], on_error="continue")
     assert isinstance(result.steps["a"].error, threading.BrokenBarrierError)  # only one thread is left
 
     release.set()
@@ -275,9 +273,7 @@ async def test_a_thread_that_does_not_end_is_abandoned_and_keeps_its_slot(heard:
         await asyncio.sleep(0.001)
 
 
-async def test_waiting_blocking_steps_are_dropped_at_once(heard: Heard, monkeypatch: Any):
-    threads = Threads(1, grace=5)
-    monkeypatch.setattr("odibi_async.pipeline._threads_of_loop", lambda: threads)
+async def test_waiting_blocking_steps_are_dropped_at_once(heard: Heard):
     begun = threading.Event()
     called = []
 
@@ -288,7 +284,7 @@ async def test_waiting_blocking_steps_are_dropped_at_once(heard: Heard, monkeypa
             threading.Event().wait(0.001)
 
     steps = [first, *[step(lambda i=i: called.append(i), name=f"w{i}") for i in range(10)]]
-    task = asyncio.ensure_future(run_pipeline(steps, observers=[heard]))
+    task = asyncio.ensure_future(run_pipeline(steps, observers=[heard], limits=Limits(threads=1)))
     while not begun.is_set():
         await asyncio.sleep(0.001)
     task.cancel()

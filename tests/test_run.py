@@ -14,7 +14,7 @@ import anyio.from_thread
 import pandas as pd
 import pytest
 
-from odibi_async import OdibiError, Pipeline, RunError, Status, StepError, run_pipeline, step
+from odibi_async import Limits, OdibiError, Pipeline, RunError, Status, StepError, run_pipeline, step
 from odibi_async.errors import DatasetMissing, DeadlineError, GraphError, OptionError, OutputError
 from tests.conftest import Heard
 
@@ -683,8 +683,8 @@ async def test_no_thread_to_be_had_is_a_failure_and_no_hang(monkeypatch: pytest.
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr("anyio.to_thread.run_sync", none_left)
-    failure = await failure_of(step(lambda: 1, name="s"))
-    assert "can't start new thread" in str(failure)
+    with pytest.raises(RunError, match="can't start new thread"):
+        await run_pipeline([step(lambda: 1, name="s"), step(lambda: 1, name="t")], limits=Limits(threads=2))
 
 
 # -- the deadline ------------------------------------------------------------------------------------------

@@ -10,8 +10,7 @@ other; its slot stays taken until it has returned.
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
+import functools
 import math
 import threading
 import weakref
@@ -22,6 +21,8 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
+
+from odibi_async._gate import FairQueue
 
 FLUSH_SECONDS = 0.002
 """How long what a worker tells may wait, so that a burst of short jobs wakes the loop once."""
@@ -36,6 +37,9 @@ class Mailbox:
         self._loop = weakref.ref(loop)  # a loop that keeps its threads must not be kept by them
         self._calls: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._flush_is_due = False
+
+    def __len__(self) -> int:
+        return len(self._calls)
 
     def post(self, call: Callable[..., None], *args: Any, urgent: bool = False) -> None:
         """Leaves a call, to be made within 2 ms, or at once if it is urgent. From any thread."""
@@ -62,11 +66,13 @@ class Mailbox:
     def empty(self) -> None:
         """Makes the calls. On the loop's thread."""
         self._flush_is_due = False
-        for _ in range(min(len(self._calls), MAILS_AT_ONCE)):
-            call, args = self._calls.popleft()
-            call(*args)
-        if self._calls:
-            asyncio.get_running_loop().call_soon(self.empty)
+        try:
+            for _ in range(min(len(self._calls), MAILS_AT_ONCE)):
+                call, args = self._calls.popleft()
+                call(*args)
+        finally:
+            if self._calls:
+                asyncio.get_running_loop().call_soon(self.empty)
 
 
 class Worker:
@@ -96,12 +102,13 @@ class Job:
     Attributes:
         owner: Owners take turns at the threads.
         priority: Of one owner's jobs, the highest goes first.
-        stopped: Whether it was cancelled.
         worker: The worker that took it.
+        withdrawn: Whether it was cancelled before a worker took it.
+        stopped: Whether it was cancelled after that.
         is_over: Whether its end, whatever it was, has been told on the loop.
     """
 
-    __slots__ = ("is_over", "owner", "priority", "stopped", "withdrawn", "worker")
+    __slots__ = ("_patience", "is_over", "owner", "priority", "stopped", "withdrawn", "worker")
 
     def __init__(self, owner: object, priority: int) -> None:
         self.owner = owner
@@ -110,6 +117,18 @@ class Job:
         self.withdrawn = False
         self.is_over = False
         self.worker: Worker | None = None
+        self._patience: asyncio.TimerHandle | None = None
+
+    def wait_for_end(self, seconds: float, abandon: Callable[[Job], None]) -> None:
+        """Gives the job some time to end."""
+        self._patience = asyncio.get_running_loop().call_later(seconds, abandon, self)
+
+    def end(self) -> bool:
+        """Notes that the job's end is being told; whether it is told for the first time."""
+        if self._patience is not None:
+            self._patience.cancel()
+        first, self.is_over = not self.is_over, True
+        return first
 
     def run(self) -> None:
         """Does the work, in the worker's thread. It must not raise."""
@@ -122,41 +141,6 @@ class Job:
     def abandoned(self) -> None:
         """On the loop: it was cancelled and its thread did not return within the grace."""
         raise NotImplementedError
-
-
-class FairQueue:
-    """Jobs of several owners: the owners take turns, each with its job of the highest priority."""
-
-    def __init__(self) -> None:
-        self._heaps: dict[object, list[tuple[int, int, Job]]] = {}
-        self._turns: deque[object] = deque()
-        self._count = itertools.count()
-        self._length = 0
-
-    def __len__(self) -> int:
-        return self._length
-
-    def put(self, job: Job) -> None:
-        self._length += 1
-        heap = self._heaps.get(job.owner)
-        if heap is None:
-            heap = self._heaps[job.owner] = []
-            self._turns.append(job.owner)
-        heapq.heappush(heap, (-job.priority, next(self._count), job))
-
-    def take(self) -> Job | None:
-        while self._turns:
-            owner = self._turns.popleft()
-            heap = self._heaps[owner]
-            job = heapq.heappop(heap)[2]
-            self._length -= 1
-            if heap:
-                self._turns.append(owner)
-            else:
-                del self._heaps[owner]
-            if not job.withdrawn:
-                return job
-        return None
 
 
 class Threads:
@@ -174,60 +158,77 @@ class Threads:
         self.mailbox = Mailbox(asyncio.get_running_loop())
         self._limiter = anyio.CapacityLimiter(math.inf)  # private; the counting is ours, see `active`
         self._lock = threading.Lock()
-        self._queue = FairQueue()
+        self._queue: FairQueue[Job] = FairQueue()
         self._hosts: set[asyncio.Task[None]] = set()
+        self._starting = 0
         self.active = 0
 
     def put(self, jobs: Iterable[Job]) -> None:
         """Queues jobs and sees to it that threads come for them. On the loop's thread."""
         with self._lock:
             for job in jobs:
-                self._queue.put(job)
+                self._queue.put(job.owner, job.priority, job)
         self._staff()
 
     def put_from_worker(self, jobs: Iterable[Job]) -> None:
         """The same from a worker's thread, which will itself take the next job if it can."""
         with self._lock:
             for job in jobs:
-                self._queue.put(job)
-            short = len(self._queue) > 1 and self.active < self.limit
+                self._queue.put(job.owner, job.priority, job)
+            short = len(self._queue) > 1 + self._starting and self.active < self.limit
         if short:
             self.mailbox.post(self._staff, urgent=True)
 
     def _staff(self) -> None:
         """Starts the workers that are lacking."""
         with self._lock:
-            lacking = min(len(self._queue), self.limit - self.active)
-            self.active += max(0, lacking)
+            lacking = max(0, min(len(self._queue) - self._starting, self.limit - self.active))
+            self.active += lacking
+            self._starting += lacking
         for _ in range(lacking):
+            worker = Worker()
             task = asyncio.get_running_loop().create_task(
-                self._host(Worker()), name="odibi_async worker", context=Context()
+                self._host(worker), name="odibi_async worker", context=Context()
             )
             self._hosts.add(task)
-            task.add_done_callback(self._hosts.discard)
+            task.add_done_callback(functools.partial(self._host_ended, worker))
 
     async def _host(self, worker: Worker) -> None:
         """The life of one worker, seen from the loop."""
         try:
             with worker.scope:
                 await anyio.to_thread.run_sync(self._work, worker, abandon_on_cancel=True, limiter=self._limiter)
-        except RuntimeError as error:  # the system has no thread left to give
+        except RuntimeError as error:
             if worker.began:
                 raise
             self._no_thread(error)
-        finally:
-            worker.retired = True
-            self.mailbox.empty()
+        self.mailbox.empty()
 
     def _no_thread(self, error: RuntimeError) -> None:
+        """The system has no thread left to give: when no other worker is left, nobody will take the jobs."""
         with self._lock:
-            self.active -= 1
-            hopeless = [] if self.active else list(iter(self._queue.take, None))
+            hopeless = [self._queue.take() for _ in range(len(self._queue))] if self.active == 1 else []
         for job in hopeless:
             job.dropped(error)
 
+    def _host_ended(self, worker: Worker, host: asyncio.Task[None]) -> None:
+        """Gives back the slot of a worker that never got its thread, whoever cancelled its host."""
+        self._hosts.discard(host)
+        with self._lock:
+            worker.retired = True
+            if not worker.began:
+                self.active -= 1
+                self._starting -= 1
+        if not host.cancelled():
+            host.exception()  # its jobs told of all that went wrong
+        self._staff()
+
     def _work(self, worker: Worker) -> None:
-        worker.began = True
+        with self._lock:
+            if worker.retired:
+                return
+            worker.began = True
+            self._starting -= 1
         try:
             while (job := self._next(worker)) is not None:
                 _here.job = job
@@ -242,10 +243,13 @@ class Threads:
 
     def _next(self, worker: Worker) -> Job | None:
         with self._lock:
-            job = worker.job = None if worker.retired else self._queue.take()
-            if job is not None:
-                job.worker = worker
-        return job
+            worker.job = None
+            while not worker.retired and len(self._queue):
+                job = self._queue.take()
+                if not job.withdrawn:
+                    job.worker, worker.job = worker, job
+                    break
+            return worker.job
 
     def cancel(self, job: Job) -> None:
         """
@@ -265,81 +269,90 @@ class Threads:
             job.dropped(None)
         elif runs and worker is not None:
             worker.scope.cancel()
-            asyncio.get_running_loop().call_later(self.grace, self._abandon, job)
+            job.wait_for_end(self.grace, self._abandon)
 
     def _abandon(self, job: Job) -> None:
-        if not job.is_over:
-            job.abandoned()
+        self.mailbox.post(job.abandoned, urgent=True)  # behind what the job itself may have told just now
 
-    async def call(
-        self, fn: Callable[..., Any], args: list[Any], kwargs: dict[str, Any], context: Context, owner: object
-    ) -> Any:
+    async def call(self, job: CallJob) -> Any:
         """
         Calls a function in a worker thread and waits for it.
 
         When the waiting task is cancelled, the job is; the task then waits until the thread has returned or
-        is abandoned. An error that the function raises in the meantime is raised.
+        is abandoned. What the function returns or raises in the meantime is what counts.
         """
-        job = CallJob(self, fn, args, kwargs, context, owner)
         self.put((job,))
-        try:
-            await job.over.wait()
-        except asyncio.CancelledError:
-            self.cancel(job)
-            while not job.is_over:
-                try:
-                    await job.over.wait()
-                except asyncio.CancelledError:
-                    continue
-            if job.error is not None and not isinstance(job.error, asyncio.CancelledError):
-                raise job.error from None
-            raise
+        cancelled: asyncio.CancelledError | None = None
+        while not job.is_over:
+            try:
+                await job.over.wait()
+            except asyncio.CancelledError as error:
+                cancelled = cancelled or error
+                self.cancel(job)
+        if isinstance(job.error, asyncio.CancelledError) and cancelled is not None:
+            raise cancelled
         if job.error is not None:
             raise job.error
         return job.value
 
 
 class CallJob(Job):
-    """A call that a task waits for."""
+    """
+    A call that a task waits for: `await threads.call(CallJob(...))`.
 
-    __slots__ = ("_args", "_context", "_fn", "_kwargs", "_threads", "error", "over", "value", "was_abandoned")
+    Args:
+        call: What to call.
+        mailbox: That of the threads.
+        context: What to call it in.
+        on_start: Called on the loop when a thread has taken the job.
+        on_abandoned: Called on the loop if its thread does not return.
+    """
+
+    __slots__ = ("_call", "_context", "_mailbox", "_on_abandoned", "_on_start", "error", "over", "value")
 
     def __init__(
         self,
-        threads: Threads,
-        fn: Callable[..., Any],
-        args: list[Any],
-        kwargs: dict[str, Any],
-        context: Context,
         owner: object,
+        priority: int,
+        call: Callable[[], Any],
+        *,
+        mailbox: Mailbox,
+        context: Context,
+        on_start: Callable[[], None] | None = None,
+        on_abandoned: Callable[[], None] | None = None,
     ) -> None:
-        super().__init__(owner, 0)
-        self._threads = threads
-        self._fn, self._args, self._kwargs, self._context = fn, args, kwargs, context
+        super().__init__(owner, priority)
+        self._call: Callable[[], Any] | None = call
+        self._mailbox = mailbox
+        self._context = context
+        self._on_start = on_start
+        self._on_abandoned = on_abandoned
         self.over = asyncio.Event()
         self.value: Any = None
         self.error: BaseException | None = None
-        self.was_abandoned = False
 
     def run(self) -> None:
-        value, error = None, None
+        value, error, call = None, None, self._call
+        if self._on_start is not None:
+            self._mailbox.post(self._on_start, urgent=True)
         try:
-            value = self._context.run(self._fn, *self._args, **self._kwargs)
+            assert call is not None
+            value = self._context.run(call)
         except BaseException as raised:
             error = raised
-        self._threads.mailbox.post(self._end, value, error, urgent=True)
+        self._mailbox.post(self._end, value, error, urgent=True)
 
     def dropped(self, error: BaseException | None) -> None:
         self._end(None, error or asyncio.CancelledError())
 
     def abandoned(self) -> None:
-        self.was_abandoned = True
+        if not self.is_over and self._on_abandoned is not None:
+            self._on_abandoned()
         self._end(None, asyncio.CancelledError())
 
     def _end(self, value: Any, error: BaseException | None) -> None:
-        if not self.is_over:
-            self.is_over, self.value, self.error = True, value, error
-            self._args, self._kwargs = [], {}
+        if self.end():
+            self.value, self.error, self._call = value, error, None
             self.over.set()
 
 

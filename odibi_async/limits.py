@@ -1,0 +1,69 @@
+"""How much may run at a time."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from odibi_async.errors import OptionError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """
+    How much may run at a time, over all runs that share the limits.
+
+    All runs of one `Runner` share its limits, and so do all bare calls of `run_pipeline` in one event loop.
+
+    Attributes:
+        concurrency: Steps, and elements of mapped steps; `None` for no limit.
+        threads: Blocking steps, those that were abandoned included. `None`: the usable CPUs (by affinity
+            and cgroup quota) and 4 more, at most 32.
+        pools: Name -> how many steps with this `pool=` may run at a time.
+        grace: Seconds that a cancelled step has for its clean-up before it is cancelled again, or
+            abandoned when it runs in a thread.
+    """
+
+    concurrency: int | None = None
+    threads: int | None = None
+    pools: Mapping[str, int] = field(default_factory=dict)
+    grace: float = 5.0
+
+    def __post_init__(self) -> None:
+        counts = {"concurrency": self.concurrency, "threads": self.threads}
+        counts.update({f"pools[{name!r}]": count for name, count in self.pools.items()})
+        for name, count in counts.items():
+            whole = isinstance(count, int) and not isinstance(count, bool)
+            if not (whole and count >= 1) and not (count is None and name in ("concurrency", "threads")):  # type: ignore[operator]
+                raise OptionError(f"Limits: {name} is a whole number from 1 on, not {count!r}.")
+        if not self.grace >= 0:
+            raise OptionError(f"Limits: grace={self.grace!r}: seconds from 0 on are needed.")
+
+
+def default_threads() -> int:
+    """The number of worker threads when nobody says another: the usable CPUs and 4, at most 32. Reads files."""
+    return min(32, usable_cpus() + 4)
+
+
+@functools.cache
+def usable_cpus() -> int:
+    """The CPUs that this process may use: by affinity and by the quota of its cgroup (version 2 or 1)."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    granted = cgroup_cpus(Path("/sys/fs/cgroup"))
+    return allowed if granted is None else max(1, min(allowed, math.ceil(granted)))
+
+
+def cgroup_cpus(root: Path) -> float | None:
+    """CPUs' worth of time that the cgroup grants; `None` where there is no quota, or no cgroup."""
+    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        try:
+            quota, period = " ".join((root / name).read_text() for name in files).split()
+            if quota != "max" and int(quota) > 0:
+                return int(quota) / int(period)
+        except (OSError, ValueError):
+            continue
+    return None
