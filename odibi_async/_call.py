@@ -36,6 +36,23 @@ class Course:
     attempts: int = 0
 
 
+def refuse_awaitable(who: str, value: Any) -> None:
+    """
+    Makes sure that a call gave a value.
+
+    Raises:
+        OutputError: It gave a coroutine or a future, which nobody awaits.
+    """
+    kind = KINDS[type(value)]
+    if kind is not None and kind.awaitable:
+        if inspect.iscoroutine(value):
+            value.close()
+        raise OutputError(
+            f"{who} returned {type(value).__name__} {value!r} that nobody awaits: "
+            "make it an async function, or await inside it."
+        )
+
+
 def outputs_of(node: Node, value: Any) -> Sequence[Any]:
     """
     What a step made, one value a dataset, from what its function returned.
@@ -43,14 +60,7 @@ def outputs_of(node: Node, value: Any) -> Sequence[Any]:
     Raises:
         OutputError: The function returned something that nobody awaits, or not what the step declares.
     """
-    kind = KINDS[type(value)]
-    if kind is not None and kind.awaitable:
-        if inspect.iscoroutine(value):
-            value.close()
-        raise OutputError(
-            f"Step {node.name!r} returned {type(value).__name__} {value!r} that nobody awaits: "
-            "make it an async function, or await inside it."
-        )
+    refuse_awaitable(f"Step {node.name!r}", value)
     if len(node.outputs) == 1:
         return (value,)
     names = list(node.step.outputs)

@@ -88,12 +88,11 @@ class Gate:
         return self._free is not None or pool is not None
 
     def enter(self, owner: object, priority: int, pool: str | None, start: Callable[[], None]) -> None:
-        """Calls `start` as soon as there is a slot: perhaps at once."""
+        """Has `start` called once there is a slot; call `admit` when all who are ready have entered."""
         lane = self._lanes.get(pool)
         if lane is None:
             lane = self._lanes[pool] = FairQueue()
         lane.put(owner, priority, start)
-        self._admit()
 
     def leave(self, pool: str | None) -> None:
         """Gives a slot back, once for each call of `start`."""
@@ -101,7 +100,7 @@ class Gate:
             self._free += 1
         if pool is not None:
             self._pools[pool] += 1
-        self._admit()
+        self.admit()
 
     @contextlib.asynccontextmanager
     async def slot(self, owner: object, priority: int, pool: str | None) -> AsyncIterator[None]:
@@ -111,6 +110,7 @@ class Gate:
             return
         given, is_wanted = asyncio.Event(), True
         self.enter(owner, priority, pool, lambda: given.set() if is_wanted else self.leave(pool))
+        self.admit()
         try:
             await given.wait()
             yield
@@ -124,7 +124,8 @@ class Gate:
         for lane in self._lanes.values():
             lane.discard(owner)
 
-    def _admit(self) -> None:
+    def admit(self) -> None:
+        """Lets in whom there are slots for."""
         if self._is_admitting:  # what is started may end at once and come back here: no recursion
             return
         self._is_admitting = True

@@ -28,13 +28,13 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import anyio
 
-from odibi_async._call import Course, Managed, TimeLimit, outputs_of, try_again
+from odibi_async._call import Course, Managed, TimeLimit, outputs_of, refuse_awaitable, try_again
 from odibi_async._elements import ElementFailed, Elements, UpstreamFailed, listed
 from odibi_async._gate import Gate
 from odibi_async._quick import quick
 from odibi_async.abc import Observer
 from odibi_async.dataset import ABSENT, KINDS, reader_copy
-from odibi_async.errors import OptionError, OutputError, StepError, did_you_mean
+from odibi_async.errors import OptionError, StepError, did_you_mean
 from odibi_async.events import (
     Event,
     ResourceOpened,
@@ -171,7 +171,7 @@ class Execution:
         self._special = Special()
         self._ended = asyncio.Event()
         self._is_starting = False
-        self._insisting: asyncio.TimerHandle | None = None
+        self._watch: asyncio.TimerHandle | None = None
         self._seq = 0
 
     # -- the caller's side -----------------------------------------------------------------------------
@@ -189,6 +189,7 @@ class Execution:
         if self.policies.timeout is not None:
             deadline = self._loop.call_later(self.policies.timeout, self._on_deadline)
         if self._left:
+            self._watch = self._loop.call_later(self._threads.grace, self._look_after)
             self._release([index for index in self._selection.nodes if not self._unmet[index]], started)
         else:
             self._ended.set()
@@ -289,6 +290,7 @@ class Execution:
                 self._loop.call_soon(self._start_ready)
                 break
         self._is_starting = False
+        self._gate.admit()
 
     def _enter(self, node: Node, ready_at: float) -> None:
         """Starts a step that was given its slot."""
@@ -388,8 +390,7 @@ class Execution:
         if node.when is not None:
             try:
                 wanted = await self._call(node, node.when, in_thread=not node.when.is_async)
-                if (kind := KINDS[type(wanted)]) is not None and kind.awaitable:
-                    raise OutputError(f"when= of step {node.name!r} returned {type(wanted).__name__} {wanted!r}.")
+                refuse_awaitable(f"The predicate of step {node.name!r}", wanted)
                 if self._stopping:
                     raise asyncio.CancelledError
             except BaseException as error:
@@ -815,15 +816,16 @@ class Execution:
         special = self._special
         if node.index in special.elements:
             special.elements.pop(node.index).close()
-        if node.index in special.holding:
-            special.holding.remove(node.index)
-            self._gate.leave(node.pool)
         for other in node.resources:
-            special.readers[other] -= 1
+            if other in special.readers:
+                special.readers[other] -= 1
         if special.open:
             self._close_resources()
         if ready:
             self._release(ready, perf_counter())
+        if node.index in special.holding:  # now that those it released are among those who wait
+            special.holding.remove(node.index)
+            self._gate.leave(node.pool)
         if not self._running and (self._stopping or not self._left):
             self._end()
 
@@ -841,14 +843,16 @@ class Execution:
         if not self._running:
             self._end()
             return
-        self._insisting = self._loop.call_later(self._threads.grace, self._insist)
+        if self._watch is not None:
+            self._watch.cancel()
+        self._watch = self._loop.call_later(self._threads.grace, self._look_after)
         self._close_resources()
         told = self._is_closing_down()  # then each has its cancellation: another one would cut its clean-up
         for index, running in list(self._running.items()):
             if isinstance(running, Job):
                 self._threads.cancel(running)
             elif index not in self._special.open:  # resources are closed when their readers have ended
-                running.add_done_callback(functools.partial(self._never_began, index))
+                running.add_done_callback(functools.partial(self._task_ended, self._nodes[index]))
                 if not told:
                     running.cancel()
 
@@ -856,23 +860,34 @@ class Execution:
         """Whether the loop cancels all its tasks, as `asyncio.run` does at its end."""
         return all(task.cancelling() for task in asyncio.all_tasks(self._loop))
 
-    def _insist(self) -> None:
-        """After the grace, cancels again what has not ended."""
-        for running in list(self._running.values()):
-            if not isinstance(running, Job):
+    def _look_after(self) -> None:
+        """
+        After each grace: cancels again what was cancelled and has not ended; finds tasks that ended without a
+        word, since somebody else cancelled them before their first turn.
+        """
+        for index, running in list(self._running.items()):
+            if isinstance(running, Job):
+                continue
+            if running.done():
+                self._task_ended(self._nodes[index], running)
+            elif self._stopping:
                 running.cancel()
-        self._insisting = self._loop.call_later(self._threads.grace, self._insist)
+        if not self._ended.is_set():
+            self._watch = self._loop.call_later(self._threads.grace, self._look_after)
 
-    def _never_began(self, index: int, task: asyncio.Task[None]) -> None:
-        """Books the end of a task that was cancelled before its first turn, so that nothing of it ran."""
-        if self._running.get(index) is task:
-            self._ahead -= 1
-            course = self._special.retrying.get(index) or Course(0.0)
-            self._fail(self._nodes[index], course, asyncio.CancelledError())
+    def _task_ended(self, node: Node, task: asyncio.Task[None]) -> None:
+        """
+        Books the end of a step whose task ended without doing so: cancelled before its first turn, or broken by a
+        fault of ours, which must not leave the run waiting.
+        """
+        if self._running.get(node.index) is task:
+            error = asyncio.CancelledError() if task.cancelled() else task.exception()
+            course = self._special.retrying.get(node.index) or Course(0.0)
+            self._fail(node, course, error or asyncio.CancelledError())
 
     def _end(self) -> None:
-        if self._insisting is not None:
-            self._insisting.cancel()
+        if self._watch is not None:
+            self._watch.cancel()
         if self._left:
             self._sweep(iter([index for index in self._selection.nodes if self._records[index] is None]))
         else:

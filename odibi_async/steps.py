@@ -141,8 +141,9 @@ def step(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     Makes a step of a function: `@step`, `@step(name=..., retry=...)` or `step(fn, name=...)`.
 
     Args:
-        fn: Anything callable, sync or async. Its parameters are filled by name: from `inputs` (parameter
-            -> dataset), else from `params`, else from the dataset of the same name, else by its default.
+        fn: Anything callable, sync or async; of a step, another one with other options is made. Its
+            parameters are filled by name: from `inputs` (parameter -> dataset), else from `params`, else from
+            the dataset of the same name, else by its default.
         **options: The policies and names of `Step`. `name` is needed where the callable has none (a
             lambda, an object). `outputs=("train", "test")` names several datasets, for a function that
             returns a tuple in that order or a mapping.
@@ -153,6 +154,8 @@ def step(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """
     if fn is None:
         return functools.partial(step, **options)
+    if isinstance(fn, Step):
+        return dataclasses.replace(fn, **options)
     if not callable(fn):
         raise GraphError([f"A step is made from something callable, not from {fn!r}."])
     name = options.pop("name", None) or function_name(fn)

@@ -405,3 +405,63 @@ async def test_the_callers_cancellation_count_is_untouched():
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
+
+
+async def test_a_task_that_a_stranger_cancels_before_its_first_turn_is_a_failure_and_no_hang():
+    async def meddle() -> None:
+        for task in asyncio.all_tasks():
+            if task.get_name() == "victim":
+                task.cancel()
+
+    async def victim() -> None: ...
+
+    run = run_pipeline([meddle, victim], on_error="continue", limits=Limits(grace=0.02))
+    result = await asyncio.wait_for(run, 5)
+    assert isinstance(result.failures["victim"].__cause__, asyncio.CancelledError)
+
+
+async def test_slots_of_workers_that_a_stranger_cancels_come_back():
+    async with Runner(limits=Limits(threads=2)) as runner:
+        run = asyncio.ensure_future(runner.run([step(lambda: 1, name=str(i)) for i in range(5)], on_error="continue"))
+        await asyncio.sleep(0)
+        while not any(task.get_name() == "odibi_async worker" for task in asyncio.all_tasks()):
+            await asyncio.sleep(0)
+        for task in asyncio.all_tasks():
+            if task.get_name() == "odibi_async worker":
+                task.cancel()
+        assert (await asyncio.wait_for(run, 5)).ok
+
+
+async def test_a_chain_cut_while_all_that_runs_waits_for_a_thread_ends_once(heard: Heard):
+    chain = [step(lambda: 0, name="s0")]
+    chain += [step(lambda x: x, name=f"s{i}", inputs={"x": f"s{i - 1}"}) for i in range(1, 1000)]
+    async with Runner(limits=Limits(threads=1), observers=[heard]) as runner:
+        task = asyncio.ensure_future(runner.run(chain))
+        while not heard:
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(task, 5)
+    assert len(heard.of(StepFinished)) == 1000
+    assert heard.story[-1] == "RunFinished"
+
+
+async def test_the_time_of_a_blocking_step_does_not_run_while_it_waits_for_a_thread(heard: Heard):
+    steps = [step(lambda: threading.Event().wait(0.03), name=f"s{i}", timeout=0.2) for i in range(12)]
+    result = await run_pipeline(steps, limits=Limits(threads=1), observers=[heard])
+    assert result.ok
+    assert max(record.run_seconds for record in result.steps.values()) < 0.2
+    assert max(record.queue_seconds for record in result.steps.values()) > 0.2
+
+
+async def test_a_blocking_step_with_policies_that_does_not_end_is_told_of_as_abandoned(heard: Heard):
+    release = threading.Event()
+    result = await run_pipeline(
+        [step(lambda: release.wait(10), name="stuck", timeout=0.01)],
+        on_error="continue",
+        limits=Limits(threads=1, grace=0.02),
+        observers=[heard],
+    )
+    release.set()
+    assert isinstance(result.failures["stuck"].__cause__, TimeoutError)
+    assert [event.step for event in heard.of(StepAbandoned)] == ["stuck"]

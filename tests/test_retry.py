@@ -11,7 +11,7 @@ import pytest
 
 from odibi_async import Pipeline, Retry, RunError, run_pipeline, step
 from odibi_async._call import try_again
-from odibi_async.errors import OdibiError
+from odibi_async.errors import OdibiError, OptionError
 from odibi_async.events import StepFinished, StepRetrying, StepStarted
 from odibi_async.retry import asked_delay
 from tests.conftest import Heard
@@ -188,3 +188,29 @@ async def test_an_observer_that_raises_does_not_replace_the_steps_error(caplog: 
     with pytest.raises(RunError) as caught:
         await run_pipeline([step(flaky, name="s", retry=NOW)], observers=[broken])
     assert caught.value.__cause__ is flaky.error
+
+
+@pytest.mark.parametrize(
+    "options", [{"on": ("ValueError",)}, {"on": 3}, {"never": [int]}, {"on": (KeyboardInterrupt,)}]
+)
+def test_what_is_no_class_of_errors_is_refused(options: dict[str, Any]):
+    with pytest.raises(OptionError, match="classes of errors are needed"):
+        Retry(**options)
+
+
+def test_classes_may_stand_in_a_list_or_alone():
+    assert Retry(on=[ValueError]).covers(ValueError())  # type: ignore[arg-type]
+    assert not Retry(never=KeyError).covers(KeyError())
+    assert Retry(never=KeyError).covers(TypeError())
+
+
+def test_an_error_whose_attributes_misbehave_asks_for_nothing():
+    class Odd(Exception):
+        @property
+        def retry_after(self) -> float:
+            raise RuntimeError
+
+    assert asked_delay(Odd()) is None
+    assert asked_delay(Busy(response=Busy(headers=[1]))) is None
+    assert asked_delay(Busy(retry_after=10**400)) is None
+    assert asked_delay(Busy(retry_after=float("nan"))) is None

@@ -712,3 +712,102 @@ async def test_the_deadline_raises_whatever_on_error_says(on_error: Any, heard: 
     }
     assert heard.story[-1] == "RunFinished"
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+@pytest.mark.parametrize("options", [{"timeout": 5}, {"outputs": ("src", "b")}, {"params": {"x": 1}}])
+async def test_readers_are_apart_whatever_policies_the_producer_has(options: dict[str, Any]):
+    async def src(x: int = 0) -> Any:
+        return ([1], 0) if "outputs" in options else [1]
+
+    async def spoil(src: list[int]) -> None:
+        src.append(99)
+
+    async def look(src: list[int], spoil: None) -> list[int]:
+        return list(src)
+
+    result = await run_pipeline([step(src, **options), spoil, look])
+    assert result["look"] == result["src"] == [1]
+
+
+async def test_what_is_made_while_pandas_is_being_imported_needs_no_pandas(monkeypatch: pytest.MonkeyPatch):
+    import sys
+    from types import ModuleType
+
+    monkeypatch.setitem(sys.modules, "pandas", ModuleType("pandas"))  # as a half-made module looks
+    assert (await run_pipeline([step(lambda: type("Fresh", (), {})(), name="s")])).ok
+
+
+async def test_a_failed_producer_of_what_was_given_is_nobodys_blame():
+    @step(outputs=("x", "y"))
+    async def pair() -> Any:
+        raise ValueError
+
+    async def slow() -> int:
+        await asyncio.sleep(0.01)
+        return 1
+
+    async def reads_given(x: int, slow: int) -> int:
+        return x
+
+    async def reads_made(y: int) -> int:
+        return y
+
+    pipeline = Pipeline([pair, slow, reads_given, reads_made])
+    result = await pipeline.run({"x": 5}, on_error="continue")
+    assert result["reads_given"] == 5
+    assert result.steps["reads_made"].skipped_because == "pair"
+
+
+async def test_only_what_a_selected_step_requires_must_be_given():
+    pipeline = Pipeline([step(lambda cfg: cfg, name="a"), step(lambda cfg=3: cfg, name="b")], inputs=("cfg",))
+    assert (await pipeline.run(targets=["b"]))["b"] == 3
+
+
+async def test_classes_and_wrappers_can_be_steps():
+    import functools
+
+    class Pair:
+        def __init__(self, a: int) -> None:
+            self.a = a
+
+    def plain(a: int) -> int:
+        return a
+
+    @functools.wraps(plain)
+    def wrapped(*args: Any) -> int:
+        return plain(*args) + 1
+
+    @functools.singledispatch
+    def dispatched(a: Any) -> str:
+        return "other"
+
+    dispatched.register(int, lambda a: "int")
+    result = await run_pipeline([Pair, step(wrapped, name="w"), step(dispatched, name="d")], {"a": 7})
+    assert (result["Pair"].a, result["w"], result["d"]) == (7, 8, "int")
+
+
+async def test_a_predicate_that_returns_a_coroutine_is_a_failure():
+    async def no() -> bool:
+        return False
+
+    failure = await failure_of(step(lambda: 1, name="s", when=lambda: no()))
+    assert "The predicate of step 's' returned coroutine" in str(failure)
+
+
+async def test_a_constant_is_new_for_each_run():
+    def collect(acc: list[int]) -> list[int]:
+        acc.append(1)
+        return acc
+
+    pipeline = Pipeline([step(collect, params={"acc": []})])
+    assert (await pipeline.run())["collect"] == (await pipeline.run())["collect"] == [1]
+
+
+async def test_something_that_can_be_awaited_but_is_no_coroutine_can_be_a_dataset():
+    class Pool:
+        def __await__(self) -> Any:
+            yield
+
+    result = await run_pipeline([Pool, step(lambda Pool: type(Pool).__name__, name="s")])
+    assert result["s"] == "Pool"
+    assert Pool in result

@@ -205,9 +205,10 @@ class Threads:
         self.mailbox.empty()
 
     def _no_thread(self, error: RuntimeError) -> None:
-        """The system has no thread left to give: when no other worker is left, nobody will take the jobs."""
+        """The system has no thread left to give: when no worker is at work, nobody will take the jobs."""
         with self._lock:
-            hopeless = [self._queue.take() for _ in range(len(self._queue))] if self.active == 1 else []
+            at_work = self.active - self._starting
+            hopeless = [] if at_work else [self._queue.take() for _ in range(len(self._queue))]
         for job in hopeless:
             job.dropped(error)
 
