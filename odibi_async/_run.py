@@ -18,6 +18,7 @@ import contextvars
 import functools
 import itertools
 import logging
+import sys
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
@@ -55,6 +56,13 @@ T = TypeVar("T")
 OnError = Literal["raise", "continue"]
 AHEAD = 256
 """How many tasks may wait for their first turn: what the loop does in about two milliseconds."""
+
+EAGERLY: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
+"""Has a task take its first turn at once, so that a step without anything to wait for never goes through the loop."""
+STARTING: Any = type(
+    "Starting", (), {"cancel": lambda _: None, "done": lambda _: False, "add_done_callback": lambda *_: None}
+)()
+"""Stands for the task of a step that is taking its first turn."""
 
 _log = logging.getLogger("odibi_async")
 _step_result = quick(StepResult)
@@ -266,14 +274,19 @@ class Execution:
     def _release_now(self, ready: Sequence[int], at: float) -> None:
         if not self._stopping:
             self._backlog.extend((index, at) for index in ready)
-            if not self._is_starting:
-                self._start_ready()
+            self._start_ready()
 
     def _start_ready(self) -> None:
         """Starts what is ready, but few enough at a time that the loop comes round every few milliseconds."""
-        backlog, nodes, others = self._backlog, self._nodes, AHEAD
-        self._is_starting = True  # a step that is skipped releases others: they join the backlog, no recursion
+        if self._is_starting:  # a step that is over at once releases others: they join the backlog, no recursion
+            return
+        self._is_starting = True
+        backlog, nodes, left = self._backlog, self._nodes, AHEAD
         while backlog and self._ahead < AHEAD:
+            if not left:
+                self._loop.call_soon(self._start_ready)
+                break
+            left -= 1
             index, ready_at = backlog.popleft()
             node = nodes[index]
             if self._blame and (blame := self._blame_for(node)) is not None:
@@ -283,12 +296,6 @@ class Execution:
                 self._gate.enter(self, self._graph.heights[index], node.pool, enter)
             else:
                 self._start(node, ready_at)
-                if not (node.plain and node.in_thread):
-                    continue
-            others -= 1
-            if not others:
-                self._loop.call_soon(self._start_ready)
-                break
         self._is_starting = False
         self._gate.admit()
 
@@ -313,7 +320,15 @@ class Execution:
 
     def _start_task(self, node: Node, life: Coroutine[Any, Any, None]) -> None:
         self._ahead += 1
-        self._running[node.index] = asyncio.Task(life, loop=self._loop, name=node.name, context=self._context.copy())
+        if EAGERLY:
+            self._running[node.index] = STARTING
+        task = asyncio.Task(life, loop=self._loop, name=node.name, context=self._context.copy(), **EAGERLY)
+        if not EAGERLY:
+            self._running[node.index] = task
+        elif self._running.get(node.index) is STARTING:  # else it had nothing to wait for, and is over
+            self._running[node.index] = task
+            if self._stopping:
+                task.cancel()
 
     # -- the life of a step on the loop ----------------------------------------------------------------
 
@@ -358,11 +373,7 @@ class Execution:
         for other in self._selection.downstream[index]:
             unmet[other] = count = unmet[other] - 1
             if not count:
-                child = self._nodes[other]
-                if child.runs_plain and self._ahead < AHEAD and not self._blame:
-                    self._start_task(child, self._plain_step(child, ended))
-                else:
-                    backlog.append((other, ended))
+                backlog.append((other, ended))
         if backlog:
             self._start_ready()
         elif not self._left:

@@ -104,6 +104,7 @@ async def test_runs_take_turns_at_scarce_slots():
 
     async def note(name: str) -> None:
         order.append(name)
+        await asyncio.sleep(0)
 
     def steps(name: str) -> list[Any]:
         return [step(note, name=f"{name}{i}", params={"name": name}) for i in range(10)]
