@@ -183,10 +183,17 @@ def validated(model: type[M], entries: Mapping[str, Any]) -> tuple[M | None, lis
         details = error.errors(include_url=False)
     wrong = []
     for detail in details:
-        keys = tuple(key for key in detail["loc"] if key not in (*_TAGS, _KEY))
         of_key = detail["loc"][-1] == _KEY or detail["type"] in ("extra_forbidden", "invalid_key")
+        keys = _keys(detail)
         wrong.append(Wrong(keys, _told(detail, keys, model), of_key))
     return None, wrong
+
+
+def _keys(detail: ErrorDetails) -> Keys:
+    """What leads to a fault, without what the library adds; an unknown key may look like that."""
+    first, *rest = detail["loc"]
+    last = rest[-1:] if detail["type"] == "extra_forbidden" else []
+    return [first, *(key for key in rest[: len(rest) - len(last)] if key not in (*_TAGS, _KEY)), *last]
 
 
 def json_schema() -> dict[str, Any]:

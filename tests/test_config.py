@@ -260,6 +260,8 @@ def test_a_name_that_stands_twice_is_told_with_both_places(file: Callable[..., P
         ("after: [1]", "after[0]: a text is needed, not 1."),
         ("cache: maybe", "cache: true or false is needed, not 'maybe'."),
         ("enabled: perhaps", "enabled: true or false is needed, not 'perhaps'."),
+        ("'<list>': 1", "'<list>' is unknown. Known: layer, "),
+        ("retry: {'<list>': 1}", "'retry.<list>' is unknown. Known: attempts, "),
         ("type: api", "type 'api' is not supported: use type 'function'"),
     ],
 )
@@ -362,8 +364,8 @@ def test_a_column_is_ignored_only_when_it_means_none_that_is_known(table: Callab
 def test_a_row_of_csv_that_is_too_short_or_too_long_is_a_fault(file: Callable[..., Path]):
     path = file("c.csv", "Layer,StepName,,\n\ntransform,a,,\n,,\ntransform\ntransform,b,c\n")
     assert faults_in(path) == [
-        "c.csv, row 5: there are 1 cells under 2 columns; quote texts with commas.",
-        "c.csv, row 6: there are 3 cells under 2 columns; quote texts with commas.",
+        "c.csv, row 5: the row has another number of cells than the header; quote texts that hold commas.",
+        "c.csv, row 6: the row has another number of cells than the header; quote texts that hold commas.",
         "c.csv, row 5, column StepName: the cell is empty, and every row needs it.",
     ]
 

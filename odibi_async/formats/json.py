@@ -8,21 +8,10 @@ import re
 from typing import Any
 
 from odibi_async.errors import ConfigError, Fault
-from odibi_async.formats.source import MAX_DEPTH, Lines, Marked, Spots
+from odibi_async.formats.source import MAX_DEPTH, Lines, TextSource, forget
 
 
-class JsonSource(Marked):
-    """A source whose spots are offsets in a text."""
-
-    def __init__(self, name: str, value: Any, faults: list[Fault], spots: Spots, lines: Lines) -> None:
-        super().__init__(name, value, faults, spots)
-        self._lines = lines
-
-    def told(self, spot: int) -> str:
-        return self._lines.place(spot)
-
-
-def read(text: str, name: str) -> JsonSource:
+def read(text: str, name: str) -> TextSource:
     """
     Raises:
         ConfigError: The text is no JSON.
@@ -37,7 +26,7 @@ def read(text: str, name: str) -> JsonSource:
     faults = [Fault(name, lines.place(offset), message) for offset, message in scan.faults]
     if value is None and faults:
         raise ConfigError(faults)
-    return JsonSource(name, value, faults, scan.spots, lines)
+    return TextSource(name, value, faults, scan.spots, lines)
 
 
 class _NoJson(Exception):
@@ -46,6 +35,8 @@ class _NoJson(Exception):
         self.message = message
 
 
+_scan_once = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # NaN and Infinity are numbers to it
+_colon = re.compile(r"[ \t\n\r]*:[ \t\n\r]*").match
 _space = re.compile(r"[ \t\n\r]*").match
 _closing = {dict: "}", list: "]"}
 _surrogate = re.compile("[\ud800-\udfff]")
@@ -56,41 +47,40 @@ class _Scan:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.spots: dict[tuple[int, Any], tuple[int, int]] = {}
+        self.spots: dict[int, list[int]] = {}
         self.faults: list[tuple[int, str]] = []
-        self._scan_once = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # NaN and Infinity are numbers to it
         self._may_have_surrogates = "\\ud" in text.lower()
 
     def document(self) -> Any:
         """The value of the text; without recursion, so no depth can exhaust the stack."""
-        text, spots = self.text, self.spots
+        text = self.text
         root: list[Any] = []
         holder: Any = root
         holders: list[Any] = []
-        key: Any = 0
-        key_at = 0
+        spots: list[int] = []
+        key = ""
         at = _skipped(text, 0)
         while True:
             start = at
             value, at = self._value(at)
+            spots.append(start)
             if holder.__class__ is dict:
                 holder[key] = value
             else:
-                key, key_at = len(holder), start
                 holder.append(value)
-            spots[id(holder), key] = (key_at, start)
             at = _skipped(text, at)
             if value.__class__ in _closing:
-                holders.append(holder)
+                holders.append((holder, spots))
                 holder = value
+                spots = self.spots[id(value)] = []
                 if len(holders) > MAX_DEPTH:
                     raise _NoJson(start, f"lists and objects stand in each other more than {MAX_DEPTH} deep.")
                 if not text.startswith(_closing[value.__class__], at):
                     if value.__class__ is dict:
-                        key, key_at, at = self._key(holder, at)
+                        key, at = self._key(holder, spots, at)
                     continue
             while holder is not root and text.startswith(_closing[holder.__class__], at):
-                holder = holders.pop()
+                holder, spots = holders.pop()
                 at = _skipped(text, at + 1)
             if holder is root:
                 break
@@ -98,7 +88,7 @@ class _Scan:
                 raise _NoJson(at, f"',' or {_closing[holder.__class__]!r} is expected{self._found(at)}.")
             at = _skipped(text, at + 1)
             if holder.__class__ is dict:
-                key, key_at, at = self._key(holder, at)
+                key, at = self._key(holder, spots, at)
         if at < len(text):
             raise _NoJson(at, f"the end of the text is expected{self._found(at)}.")
         return root[0]
@@ -111,21 +101,24 @@ class _Scan:
             return [], at + 1
         return self._scalar(at)
 
-    def _key(self, holder: dict[str, Any], at: int) -> tuple[str, int, int]:
-        """The key that stands at an offset, that offset, and where its value begins."""
+    def _key(self, holder: dict[str, Any], spots: list[int], at: int) -> tuple[str, int]:
+        """The key that stands at an offset, and where its value begins."""
         if not self.text.startswith('"', at):
             raise _NoJson(at, f"a name in double quotes is expected{self._found(at)}.")
         key, end = self._scalar(at)
         if key in holder:
             self.faults.append((at, f"{key!r} stands twice in the same object."))
-        end = _skipped(self.text, end)
-        if not self.text.startswith(":", end):
+            forget(holder, spots, key)
+        spots.append(at)
+        colon = _colon(self.text, end)
+        if colon is None:
+            end = _skipped(self.text, end)
             raise _NoJson(end, f"':' is expected{self._found(end)}.")
-        return key, at, _skipped(self.text, end + 1)
+        return key, colon.end()
 
     def _scalar(self, at: int) -> tuple[Any, int]:
         try:
-            value, end = self._scan_once(self.text, at)
+            value, end = _scan_once(self.text, at)
         except StopIteration:
             raise _NoJson(at, f"a value is expected{self._found(at)}.") from None
         except json.JSONDecodeError as error:

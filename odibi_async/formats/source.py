@@ -58,35 +58,43 @@ class Lines:
         return f"{line + 1}:{offset - start + 1}"
 
 
-Spots = Mapping[tuple[int, Any], tuple[Any, Any]]
-"""(The id of a mapping or list, a key in it) -> the spots of the key and of the value."""
+Spots = Mapping[int, Sequence[int]]
+"""The id of a list -> the offset of each element; that of a mapping -> the offsets of each key and its value."""
 
 
-class Marked(Source):
+class TextSource(Source):
     """
-    A source with a spot for each key and value.
+    A source that knows the line and the column of everything.
 
     Args:
-        spots: See `Spots`; what a spot is only `told` knows.
+        spots: See `Spots`.
+        lines: Those of its text.
     """
 
-    def __init__(self, name: str, value: Any, faults: Sequence[Fault], spots: Spots) -> None:
+    def __init__(self, name: str, value: Any, faults: Sequence[Fault], spots: Spots, lines: Lines) -> None:
         super().__init__(name, value, faults)
         self._spots = spots
-
-    def told(self, spot: Any) -> str:
-        raise NotImplementedError
+        self._lines = lines
 
     def place(self, keys: Keys, of_key: bool = False) -> str:
-        value, found, complete = self.value, None, True
+        value, offset = self.value, 0
         for key in keys:
-            spots = self._spots.get((id(value), key))
-            complete = spots is not None
-            if spots is not None:
-                found, value = spots, value[key]
-        if found is None:
-            return "1:1"
-        return self.told(found[0] if of_key and complete else found[1])
+            spots = self._spots.get(id(value), ())
+            if isinstance(value, dict) and key in value:
+                at = 2 * list(value).index(key)
+                offset = spots[at if of_key and key is keys[-1] else at + 1]
+            elif isinstance(value, list):
+                offset = spots[key]
+            else:
+                break
+            value = value[key]
+        return self._lines.place(offset)
+
+
+def forget(mapping: dict[Any, Any], spots: list[int], key: Any) -> None:
+    """Takes a key out of a mapping and out of its spots: it stands there again, further on."""
+    at = 2 * list(mapping).index(key)
+    del mapping[key], spots[at : at + 2]
 
 
 def spelled(keys: Keys) -> str:

@@ -291,10 +291,9 @@ def read_csv(text: str, name: str) -> TableSource:
     (_, header), *body = rows
     while header and _is_empty(header[-1]):
         header.pop()
+    unequal = "the row has another number of cells than the header; quote texts that hold commas."
     source.faults += [
-        Fault(
-            name, f"row {number}", f"there are {len(row)} cells under {len(header)} columns; quote texts with commas."
-        )
+        Fault(name, f"row {number}", unequal)
         for number, row in body
         if len(row) < len(header) or not all(map(_is_empty, row[len(header) :]))
     ]

@@ -24,46 +24,36 @@ from yaml.events import (
 )
 
 from odibi_async.errors import ConfigError, Fault
-from odibi_async.formats.source import MAX_DEPTH, Lines, Marked
+from odibi_async.formats.source import MAX_DEPTH, Lines, TextSource, forget
 
 MAX_REPEATED = 100_000
 """How many values aliases may repeat in all: ten lines of them can stand for billions."""
 
 
-class YamlSource(Marked):
-    """A source whose spots are the marks of the parser."""
-
-    def told(self, spot: Any) -> str:
-        return _told(spot)
-
-
-def read(text: str, name: str) -> YamlSource:
+def read(text: str, name: str) -> TextSource:
     """
     Raises:
         ConfigError: The text is no YAML, or more than one document.
     """
+    lines = Lines(text)
     composer = _Composer()
+    value, fatal = None, []
     try:
         value = composer.document(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
     except yaml.YAMLError as error:
-        fatal = Fault(name, _place_of(error, text), _problem_of(error))
-        raise ConfigError([*_faults(name, composer), fatal]) from None
-    return YamlSource(name, value, _faults(name, composer), composer.spots)
+        fatal = [(_offset_of(error, text), _problem_of(error))]
+    faults = [Fault(name, lines.place(offset), message) for offset, message in [*composer.faults, *fatal]]
+    if fatal:
+        raise ConfigError(faults)
+    return TextSource(name, value, faults, composer.spots, lines)
 
 
-def _faults(name: str, composer: _Composer) -> list[Fault]:
-    return [Fault(name, _told(mark), message) for mark, message in composer.faults]
-
-
-def _told(mark: Any) -> str:
-    return f"{mark.line + 1}:{mark.column + 1}"
-
-
-def _place_of(error: yaml.YAMLError, text: str) -> str:
+def _offset_of(error: yaml.YAMLError, text: str) -> int:
     if isinstance(error, yaml.MarkedYAMLError):
-        return _told(error.problem_mark or error.context_mark)
+        mark: Any = error.problem_mark or error.context_mark
+        return int(mark.index)
     before = text.encode()[: getattr(error, "position", 0)]  # the C parser counts bytes
-    return Lines(text).place(len(before.decode(errors="ignore")))
+    return len(before.decode(errors="ignore"))
 
 
 def _problem_of(error: yaml.YAMLError) -> str:
@@ -81,8 +71,8 @@ class _Composer:
     """Plain values from events; without recursion, so no depth can exhaust the stack."""
 
     def __init__(self) -> None:
-        self.spots: dict[tuple[int, Any], tuple[Any, Any]] = {}
-        self.faults: list[tuple[Any, str]] = []
+        self.spots: dict[int, list[int]] = {}
+        self.faults: list[tuple[int, str]] = []
         self._anchors: dict[str, tuple[Any, int]] = {}
         self._count = 0
         self._repeated = 0
@@ -90,14 +80,14 @@ class _Composer:
     def document(self, events: Iterable[Any]) -> Any:
         root: list[Any] = []
         holder: Any = root
-        holders: list[tuple[Any, str | None, int]] = []
+        holders: list[tuple[Any, list[int], str | None, int]] = []
+        spots: list[int] = []
         key: Any = _NO_KEY
-        key_mark: Any = None
         for event in events:
             kind = event.__class__
             if kind is MappingEndEvent or kind is SequenceEndEvent:
                 ended = holder
-                holder, anchor, before = holders.pop()
+                holder, spots, anchor, before = holders.pop()
                 if anchor is not None:
                     self._anchors[anchor] = (ended, self._count - before)
                 continue
@@ -108,27 +98,29 @@ class _Composer:
             before = self._count
             value = _begins[kind](self, event)
             if holder.__class__ is list:
-                self.spots[id(holder), len(holder)] = (event.start_mark, event.start_mark)
                 holder.append(value)
             elif key is _NO_KEY:
-                key, key_mark = self._key(event, value, holder), event.start_mark
+                key = self._key(event, value, holder, spots)
+                spots.append(event.start_mark.index)
                 continue
             else:
-                self.spots[id(holder), key] = (key_mark, event.start_mark)
                 holder[key] = value
                 key = _NO_KEY
+            spots.append(event.start_mark.index)
             if kind is MappingStartEvent or kind is SequenceStartEvent:
-                holders.append((holder, event.anchor, before))
+                holders.append((holder, spots, event.anchor, before))
                 holder = value
+                spots = self.spots[id(value)] = []
                 if len(holders) > MAX_DEPTH:
                     raise _wrong(event, f"lists and mappings stand in each other more than {MAX_DEPTH} deep")
         return root[0] if root else None
 
-    def _key(self, event: Any, key: Any, holder: dict[Any, Any]) -> Any:
+    def _key(self, event: Any, key: Any, holder: dict[Any, Any], spots: list[int]) -> Any:
         if key.__class__ in (dict, list):
             raise _wrong(event, "a list or a mapping cannot be a key")
         if key in holder:
             self._fault(event, f"{key!r} stands twice in the same mapping.")
+            forget(holder, spots, key)
         if key == "<<" and event.__class__ is ScalarEvent and event.implicit[0]:
             self._fault(event, "'<<' merges mappings in YAML 1.1 only: put what the steps share under 'defaults'.")
         return key
@@ -203,7 +195,7 @@ class _Composer:
         return text
 
     def _fault(self, event: Any, message: str) -> None:
-        self.faults.append((event.start_mark, message))
+        self.faults.append((event.start_mark.index, message))
 
 
 _begins: dict[type, Callable[[_Composer, Any], Any]] = {
