@@ -3,6 +3,7 @@ Everything that odibi_async raises on its own account.
 
     OdibiError
     |- OptionError (also a ValueError)     an argument has a value it cannot have
+    |- ConfigError                         a configuration cannot be read, or says what cannot be
     |- GraphError                          the steps do not make a pipeline
     |  `- CycleError                       ... because they wait for each other
     |- StepError                           one step failed; its __cause__ says why
@@ -19,6 +20,7 @@ Each class words its message from its arguments, keeps them as attributes, and p
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 
@@ -53,6 +55,45 @@ class OptionError(OdibiError, ValueError):
     """An argument has a value that it cannot have."""
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """
+    One thing that is wrong in a configuration.
+
+    Attributes:
+        source: The file, as it was named; `<rows>` for what is no file.
+        place: Where in it: `12:9` (line and column), `12: steps[0].engine` (line and key path), or `row 3,
+            column Params`. Empty where the file as a whole is meant.
+        message: What is wrong, and what would be right.
+    """
+
+    source: str
+    place: str
+    message: str
+
+    def __str__(self) -> str:
+        if not self.place:
+            return f"{self.source}: {self.message}"
+        between = ":" if self.place[0].isdigit() else ", "
+        return f"{self.source}{between}{self.place}: {self.message}"
+
+
+class ConfigError(OdibiError):
+    """
+    A configuration cannot be read, or says what cannot be.
+
+    Attributes:
+        faults: Every fault that was found, each with its place.
+    """
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        super().__init__(faults)
+        self.faults = tuple(faults)
+
+    def __str__(self) -> str:
+        return listed("configuration", list(map(str, self.faults)))
+
+
 class GraphError(OdibiError):
     """
     The steps do not make a pipeline.
@@ -66,10 +107,7 @@ class GraphError(OdibiError):
         self.faults = tuple(faults)
 
     def __str__(self) -> str:
-        if len(self.faults) == 1:
-            return self.faults[0]
-        indented = (fault.replace("\n", "\n    ") for fault in self.faults)
-        return "\n  - ".join((f"{len(self.faults)} faults in the pipeline:", *indented))
+        return listed("pipeline", self.faults)
 
 
 class CycleError(GraphError):
@@ -218,15 +256,24 @@ def in_a_line(error: BaseException) -> str:
     return f"{name}: {text.splitlines()[0]}" if text else name
 
 
+def listed(where: str, faults: Sequence[str]) -> str:
+    """The fault, or all of them under a headline."""
+    if len(faults) == 1:
+        return faults[0]
+    indented = (fault.replace("\n", "\n    ") for fault in faults)
+    return "\n  - ".join((f"{len(faults)} faults in the {where}:", *indented))
+
+
 def shortened(names: Sequence[str], most: int = 8) -> str:
     """Names with commas between them; those beyond `most` are only counted."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """A question that offers the known name nearest to `name`, with a leading space, or nothing."""
     import difflib  # 12 ms to import, for a message that few runs need
 
-    nearest = difflib.get_close_matches(name, list(known), n=1)
-    return f" Did you mean {nearest[0]!r}?" if nearest else ""
+    spelled = {each.casefold(): each for each in known}
+    nearest = difflib.get_close_matches(name.casefold(), list(spelled), n=1, cutoff=cutoff)
+    return f" Did you mean {spelled[nearest[0]]!r}?" if nearest else ""
