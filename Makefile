@@ -32,6 +32,7 @@ benchmarks: $(VENV)/ready
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/imports.py
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/sql.py
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
