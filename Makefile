@@ -33,6 +33,7 @@ benchmarks: $(VENV)/ready
 	$(BIN)/python benchmarks/imports.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/config.py
+	$(BIN)/python benchmarks/sql.py
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

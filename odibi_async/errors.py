@@ -12,7 +12,10 @@ Everything that odibi_async raises on its own account.
     |- RunError                            a run failed; names every failed step
     |  |- DeadlineError (also a TimeoutError)
     |  `- RunCancelled                     ... by `Run.cancel()`
-    `- DatasetMissing (also a KeyError)    a dataset was asked for that the run did not make
+    |- DatasetMissing (also a KeyError)    a dataset was asked for that the run did not make
+    |- PathError                           a dataset cannot be read from, or written to, the place that was named
+    |- SqlError                            a query that is refused, or that does not fit the frames it reads
+    `- ExtraMissing (also an ImportError)  a library is not installed that only some pipelines need
 
 Each class words its message from its arguments, keeps them as attributes, and pickles.
 """
@@ -247,6 +250,46 @@ class DatasetMissing(OdibiError, KeyError):
 
     def __str__(self) -> str:
         return f"There is no dataset {self.name!r}: {self.reason}"
+
+
+class PathError(OdibiError):
+    """
+    A dataset cannot be read from, or written to, the place that was named.
+
+    Attributes:
+        path: The place, as it was given.
+        reason: Why not.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path!r} cannot be used: {self.reason}"
+
+
+class SqlError(OdibiError):
+    """A query that is refused, or that does not fit the frames it reads."""
+
+
+class ExtraMissing(OdibiError, ImportError):
+    """
+    A library is not installed that only some pipelines need.
+
+    Attributes:
+        purpose: What it is needed for.
+        extra: The extra of this package that brings it.
+    """
+
+    def __init__(self, purpose: str, extra: str) -> None:
+        super().__init__(purpose, extra)
+        self.purpose = purpose
+        self.extra = extra
+
+    def __str__(self) -> str:
+        return f"{self.purpose} needs a library that is not installed: pip install 'odibi_async[{self.extra}]'"
 
 
 def in_a_line(error: BaseException) -> str:

@@ -1,0 +1,269 @@
+"""File formats: which one a path means, and how frames are read from and written to open files of each."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import inspect
+import lzma
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import IO, Any, Final
+
+import pandas as pd
+
+from odibi_async.errors import ExtraMissing, OptionError, PathError, did_you_mean, shortened
+
+COMPRESSIONS: Final = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zip": "zip", ".zst": "zstd"}
+OPENERS: Final[dict[str, Callable[..., Any]]] = {"gzip": gzip.open, "bz2": bz2.open, "xz": lzma.open}
+OURS: Final = frozenset(
+    ("self", "filepath_or_buffer", "path", "path_or_buf", "io", "excel_writer", "mode", "storage_options")
+    + ("filesystem", "partition_cols", "iterator", "kwargs")
+)
+"""Parameters of pandas' readers and writers that are no options here: what or where is said otherwise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """
+    A kind of file.
+
+    Attributes:
+        name: What `format=` calls it.
+        suffixes: How paths end that mean it.
+        read: Gives the frame of an open file.
+        write: Writes a frame, its first argument, to an open file, its second.
+        reading: Options of `read`, where the user gives none.
+        writing: Options of `write`, where the user gives none.
+        is_text: Whether the suffix of a compression may follow, and lines can be added at the end.
+        extra: The extra of this package that it needs.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    read: Callable[..., Any]
+    write: Callable[..., Any]
+    reading: Mapping[str, Any] = field(default_factory=dict)
+    writing: Mapping[str, Any] = field(default_factory=dict)
+    is_text: bool = False
+    extra: str = ""
+
+
+RECORDS: Final = {"orient": "records", "date_format": "iso"}
+FORMATS: Final = {
+    each.name: each
+    for each in (
+        Format(
+            name="csv",
+            suffixes=(".csv",),
+            read=pd.read_csv,
+            write=pd.DataFrame.to_csv,
+            writing={"index": False},
+            is_text=True,
+        ),
+        Format(
+            name="parquet",
+            suffixes=(".parquet", ".pq"),
+            read=pd.read_parquet,
+            write=pd.DataFrame.to_parquet,
+            writing={"index": False},
+        ),
+        Format(
+            name="jsonl",
+            suffixes=(".jsonl", ".ndjson"),
+            read=pd.read_json,
+            write=pd.DataFrame.to_json,
+            reading={"lines": True},
+            writing={**RECORDS, "lines": True},
+            is_text=True,
+        ),
+        Format(
+            name="json",
+            suffixes=(".json",),
+            read=pd.read_json,
+            write=pd.DataFrame.to_json,
+            writing=RECORDS,
+            is_text=True,
+        ),
+        Format(
+            name="excel",
+            suffixes=(".xlsx", ".xlsm"),
+            read=pd.read_excel,
+            write=pd.DataFrame.to_excel,
+            reading={"engine": "openpyxl"},
+            writing={"index": False, "engine": "openpyxl"},
+            extra="excel",
+        ),
+        Format(name="feather", suffixes=(".feather",), read=pd.read_feather, write=pd.DataFrame.to_feather),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """
+    A format as one path has it.
+
+    Attributes:
+        format: What kind of file it is.
+        path: The path, as it was given.
+        compression: What the last suffix says; `None` for nothing.
+    """
+
+    format: Format
+    path: str
+    compression: str | None = None
+
+
+def dialect(path: str, name: str | None) -> Dialect:
+    """
+    How the file at `path` is to be read and written: as `name` says, else as its suffix says.
+
+    Raises:
+        OptionError: There is no such format, or the suffix is that of none.
+    """
+    *_, before, last = ["", "", *PurePath(path).suffixes]
+    compression = COMPRESSIONS.get(last.lower())
+    suffix = (before if compression else last).lower()
+    if name is not None and name not in FORMATS:
+        raise OptionError(f"There is no format {name!r}.{did_you_mean(name, FORMATS)} Formats: {', '.join(FORMATS)}.")
+    found = FORMATS[name] if name else next((each for each in FORMATS.values() if suffix in each.suffixes), None)
+    if found is None or (compression and not found.is_text):
+        raise OptionError(f"The suffix of {path!r} is that of no format: say format=, one of {', '.join(FORMATS)}.")
+    return Dialect(found, path, compression)
+
+
+def read_frame(file: Any, how: Dialect, options: Mapping[str, Any]) -> pd.DataFrame:
+    """
+    The frame of an open file.
+
+    Raises:
+        OptionError: The reader has no such option, or several frames were asked for.
+        ExtraMissing: The format needs a library that is not installed.
+    """
+    doing = f"Reading {how.path!r} as {how.format.name}"
+    defaults = {**how.format.reading, **({"compression": how.compression} if how.format.is_text else {})}
+    frame = _called(doing, how, how.format.read, (file,), {**defaults, **options})
+    if not isinstance(frame, pd.DataFrame):
+        raise OptionError(f"{doing} with {dict(options)} gives no single frame.")
+    return frame
+
+
+def write_frame(frame: pd.DataFrame, file: IO[bytes], how: Dialect, options: Mapping[str, Any]) -> None:
+    """
+    Writes a frame to an open file. The index is written, as columns, where its levels have names.
+
+    Raises:
+        OptionError: The writer has no such option.
+        ExtraMissing: The format needs a library that is not installed.
+    """
+    defaults = dict(how.format.writing)
+    if how.compression == "zip":
+        defaults["compression"] = {"method": "zip", "archive_name": PurePath(how.path).stem}
+    elif how.compression:
+        defaults["compression"] = how.compression
+    if not options.get("index"):
+        frame = without_index(frame)
+    doing = f"Writing {how.path!r} as {how.format.name}"
+    _called(doing, how, how.format.write, (frame, file), {**defaults, **options})
+
+
+def without_index(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with its index as columns where the levels have names, else without it."""
+    named = any(name is not None for name in frame.index.names)
+    return frame.reset_index(drop=not named)
+
+
+def append_frame(frame: pd.DataFrame, old: IO[bytes], new: IO[bytes], how: Dialect, options: Mapping[str, Any]) -> None:
+    """
+    Writes to `new` what `old` holds and then the frame.
+
+    The lines of CSV and JSON lines are copied as they are. Other formats are read and written again.
+
+    Raises:
+        PathError: The frame has other columns than the file.
+        OptionError: This cannot be done with this option or compression.
+    """
+    if options.get("index"):
+        raise OptionError(f"Appending to {how.path!r}: index=True cannot be told from a column: use reset_index().")
+    frame = without_index(frame)
+    if how.format.name == "csv":
+        _append_csv(frame, old, new, how, dict(options))
+    elif how.format.name == "jsonl" or options.get("lines"):
+        _append_lines(frame, old, new, how, options)
+    else:
+        before = read_frame(old, how, {})
+        if how.format.name == "excel" and len(pd.ExcelFile(old, engine="openpyxl").sheet_names) > 1:
+            raise OptionError(f"Appending to {how.path!r}: it has several sheets, all but the first would be lost.")
+        frame = _ordered_like(before.columns, frame, how)
+        write_frame(pd.concat([before, frame], ignore_index=True), new, how, options)
+
+
+def _append_csv(frame: pd.DataFrame, old: IO[bytes], new: IO[bytes], how: Dialect, options: dict[str, Any]) -> None:
+    if "columns" in options:
+        frame = frame[list(options.pop("columns"))]
+    if options.get("header", True) is True:
+        shared = {name: value for name, value in options.items() if name in ("sep", "encoding", "quotechar")}
+        with contextlib.suppress(pd.errors.EmptyDataError):  # nothing in it yet: the header is still to be written
+            header = read_frame(old, how, {**shared, "nrows": 0})
+            frame = _ordered_like(header.columns, frame, how)
+            options["header"] = False
+        old.seek(0)
+    _append_lines(frame, old, new, how, options)
+
+
+def _append_lines(
+    frame: pd.DataFrame, old: IO[bytes], new: IO[bytes], how: Dialect, options: Mapping[str, Any]
+) -> None:
+    if "compression" in options or (how.compression and how.compression not in OPENERS):
+        raise OptionError(f"Appending to {how.path!r}: not to this compression.")
+    with _plain(old, how, "rb") as before, _plain(new, how, "wb") as after:
+        ended = True
+        while block := before.read(2**20):
+            ended = block.endswith(b"\n")
+            after.write(block)
+        if not ended:
+            after.write(b"\n")
+        write_frame(frame, after, Dialect(how.format, how.path), options)
+
+
+def _plain(file: IO[bytes], how: Dialect, mode: str) -> contextlib.AbstractContextManager[IO[bytes]]:
+    """The file without its compression."""
+    if how.compression is None:
+        return contextlib.nullcontext(file)
+    opened: contextlib.AbstractContextManager[IO[bytes]] = OPENERS[how.compression](file, mode)
+    return opened
+
+
+def _ordered_like(columns: pd.Index[Any], frame: pd.DataFrame, how: Dialect) -> pd.DataFrame:
+    """The frame with its columns in the order of those of the file."""
+    there, given = [str(name) for name in columns], [str(name) for name in frame.columns]
+    if sorted(there) != sorted(given) or len(set(given)) < len(given):
+        other = f"the file has the columns {shortened(there)}; the frame {shortened(given)}."
+        raise PathError(how.path, f"what is appended does not fit: {other}")
+    return frame.set_axis(given, axis=1)[there]
+
+
+def _called(
+    doing: str, how: Dialect, function: Callable[..., Any], args: tuple[Any, ...], options: Mapping[str, Any]
+) -> Any:
+    """Calls a reader or writer of pandas; options that it does not know are an error that names them."""
+    known = inspect.signature(function).parameters
+    takes_any = any(each.kind is each.VAR_KEYWORD for each in known.values())
+    for option in options:
+        if option in OURS or not (takes_any or option in known):
+            raise OptionError(f"{doing}: there is no option {option!r}.{did_you_mean(option, set(known) - OURS)}")
+    try:
+        return function(*args, **options)
+    except ImportError as error:
+        if not how.format.extra:
+            raise
+        raise ExtraMissing(doing, how.format.extra) from error
+    except TypeError as error:
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if unknown is None or unknown[1] not in options:
+            raise
+        raise OptionError(f"{doing}: there is no option {unknown[1]!r}.") from error

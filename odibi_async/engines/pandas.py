@@ -1,0 +1,262 @@
+"""The pandas engine: datasets are frames, files and tables are read and written by pandas, SQL runs in DuckDB."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+from urllib.parse import urlsplit
+
+import pandas as pd
+
+from odibi_async.dataset import reader_copy
+from odibi_async.engines._databases import SUFFIXES, Databases, read_sqlite, shown, write_sqlite
+from odibi_async.engines._duckdb import Database, OnInterruptible
+from odibi_async.engines._files import location, opened, replaced
+from odibi_async.engines._formats import append_frame, dialect, read_frame, write_frame
+from odibi_async.errors import OptionError, PathError, SqlError, did_you_mean
+
+Mode = Literal["overwrite", "append", "error", "ignore"]
+Secrets = Mapping[str, Any] | Callable[[str], Any]
+MODES: Final[tuple[str, ...]] = get_args(Mode)
+
+
+class PandasEngine:
+    """
+    Reads, writes and queries pandas frames. Every method blocks: call it in a worker thread.
+
+    Safe to share between threads. Use it as a context manager, or call `close`.
+
+    Args:
+        root: The folder that the paths of datasets are relative to and confined to; `None` for the
+            working directory and no limit. How well it holds while others swap files and links says
+            `odibi_async.engines._files.opened`.
+        secrets: Name -> secret, or a function that gives the secret of a name.
+        threads: Threads of DuckDB, for all queries together; `None` for one a core.
+        memory_limit: Memory of DuckDB, such as `"4GB"`; `None` for 80 % of the machine's.
+        temp_directory: Where DuckDB may spill what does not fit; `None` for the system's place.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str] | None = None,
+        secrets: Secrets | None = None,
+        threads: int | None = None,
+        memory_limit: str | None = None,
+        temp_directory: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self._root = None if root is None else location(root, None)
+        self._secrets = secrets
+        self._sql = Database(threads, memory_limit, None if temp_directory is None else os.fspath(temp_directory))
+        self._databases = Databases(self._root)
+        self._temps: dict[str, pd.DataFrame] = {}
+        self._writing: dict[Path, threading.Lock] = {}
+
+    def __enter__(self) -> PandasEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of databases and temporary frames; what runs is still done."""
+        self._temps.clear()
+        self._databases.close()
+        self._sql.close()
+
+    def connect(self, value: str, **params: Any) -> Any:
+        """
+        Makes sure that a source of data is there.
+
+        Args:
+            value: The SQLAlchemy URL of a database, or the path of a file or folder.
+            params: For a database: username, password, host, port, database, and what
+                `sqlalchemy.create_engine` takes. Secrets in them are resolved already.
+
+        Returns:
+            The SQLAlchemy engine, or the path in full. `read` and `write` find the database by the same URL.
+
+        Raises:
+            PathError: There is no such file or folder, or it leads out of the root.
+        """
+        if "://" in value:
+            return self._databases.connect(value, **params)
+        if params:
+            raise OptionError(f"Connecting to {value!r}: a path takes no options, but {', '.join(params)} is given.")
+        path = location(value, self._root)
+        if not path.exists():
+            raise PathError(value, "there is no such file or folder.")
+        return path
+
+    def read(self, path_or_query: str | os.PathLike[str], format: str | None = None, **options: Any) -> pd.DataFrame:
+        """
+        The frame of a file, of a table in a database, or of a query to one.
+
+            engine.read("flights.csv.gz", usecols=["dest"])
+            engine.read("sales.db", table="orders")
+            engine.read("postgresql+psycopg://host/sales", query="SELECT * FROM orders WHERE day = :day", params={...})
+            engine.read("SELECT * FROM orders", connection="sales.db")
+
+        Args:
+            path_or_query: A path, a URL, or, with `connection=`, a query.
+            format: csv, parquet, jsonl, json, excel, feather, sqlite or sql; `None` to go by the suffix.
+            options: For databases `table=`, `query=` or `connection=`, a path or URL. All others are those of
+                the reader of pandas.
+
+        Raises:
+            PathError: The path leads out of the root.
+            OptionError: The format is unknown, or the reader has no such option.
+        """
+        place = os.fspath(path_or_query)
+        if "connection" in options:
+            place, options = options.pop("connection"), {**options, "query": place}
+        if _is_url(place, format, options):
+            return self._databases.read(place, **options)
+        if _is_sqlite(place, format):
+            return read_sqlite(self._file(place), self._root, **options)
+        if "://" in place:
+            return self._read_url(place, format, options)
+        how, path = dialect(place, format), self._file(place)
+        with opened(path, self._root) as file:
+            return read_frame(file, how, options)
+
+    def _file(self, place: str) -> Path:
+        path = location(place, self._root)
+        if path == self._root or path.is_dir():
+            raise PathError(place, "it is a folder, not a file.")
+        return path
+
+    def _read_url(self, url: str, format: str | None, options: Mapping[str, Any]) -> pd.DataFrame:
+        if self._root is not None:
+            raise PathError(shown(url), "it is no file in the folder that datasets are confined to.")
+        return read_frame(url, dialect(urlsplit(url).path, format), options)
+
+    def write(
+        self,
+        frame: pd.DataFrame,
+        path: str | os.PathLike[str],
+        format: str | None = None,
+        mode: Mode = "overwrite",
+        **options: Any,
+    ) -> None:
+        """
+        Writes a frame to a file or to a table of a database: all of it, or, if anything fails, nothing.
+
+        The index is written, as columns, where its levels have names. Folders are made. Writes to one file
+        wait for each other within this engine; between processes the last one wins.
+
+        Args:
+            frame: What to write.
+            path: A path, or the URL of a database.
+            format: See `read`.
+            mode: What to do where there is something already: `"overwrite"` it, `"append"` to it, see it as
+                an `"error"`, or leave it as it is: `"ignore"`.
+            options: For databases `table=`. All others are those of the writer of pandas.
+
+        Raises:
+            PathError: The path leads out of the root; it exists and the mode is `"error"`; or what is there
+                has other columns than what is appended.
+            OptionError: The format or the mode is unknown, or the writer has no such option.
+        """
+        if mode not in MODES:
+            raise OptionError(f"mode={mode!r} is none of {', '.join(MODES)}.{did_you_mean(mode, MODES)}")
+        place = os.fspath(path)
+        if _is_url(place, format, options):
+            self._databases.write(frame, place, mode, **options)
+        elif _is_sqlite(place, format):
+            write_sqlite(frame, self._file(place), self._root, mode, **options)
+        elif "://" in place:
+            raise PathError(shown(place), "URLs of files can only be read.")
+        else:
+            self._write_file(frame, place, format, mode, options)
+
+    def _write_file(
+        self, frame: pd.DataFrame, place: str, format: str | None, mode: Mode, options: Mapping[str, Any]
+    ) -> None:
+        how, path = dialect(place, format), self._file(place)
+        with self._writing.setdefault(path, threading.Lock()):
+            there = path.exists()
+            if there and mode == "error":
+                raise PathError(place, "it exists already, and mode='error' was asked for.")
+            if there and mode == "ignore":
+                return
+            if there and mode == "append":
+                with opened(path, self._root) as old, replaced(path, self._root) as new:
+                    append_frame(frame, old, new, how, options)
+                return
+            with replaced(path, self._root) as file:
+                write_frame(frame, file, how, options)
+
+    def execute_sql(
+        self,
+        sql: str,
+        frames: Mapping[str, pd.DataFrame] | None = None,
+        params: Mapping[str, Any] | None = None,
+        *,
+        temps: Collection[str] = (),
+        on_interruptible: OnInterruptible | None = None,
+    ) -> pd.DataFrame:
+        """
+        The rows of one SELECT over frames, and over nothing else.
+
+        Args:
+            sql: The query, in DuckDB's dialect.
+            frames: What it may read, by the names it uses.
+            params: The value of each `$name` in it.
+            temps: The names of those temporary frames that it may read too.
+            on_interruptible: Is given what stops the query; see `odibi_async.engines._duckdb.OnInterruptible`.
+
+        Raises:
+            SqlError: It is no SELECT, or does not fit the frames or the params.
+            asyncio.CancelledError: It was interrupted.
+        """
+        return self._sql.run(sql, {**self._asked(temps), **(frames or {})}, params, on_interruptible)
+
+    def _asked(self, names: Collection[str]) -> dict[str, pd.DataFrame]:
+        temps = self._temps
+        for name in names:
+            if name not in temps:
+                raise SqlError(f"There is no temporary frame {name!r}.{did_you_mean(name, temps)}")
+        return {name: temps[name] for name in names}
+
+    def register_temp(self, name: str, frame: pd.DataFrame) -> None:
+        """Keeps a frame under a name, for queries that ask for it; see `NodeContext` for names that never clash."""
+        self._temps[name] = reader_copy(frame)
+
+    def drop_temp(self, name: str) -> None:
+        """Forgets the frame of that name, if there is one."""
+        self._temps.pop(name, None)
+
+    def get_secret(self, name: str) -> Any:
+        """
+        The secret of that name.
+
+        Raises:
+            OptionError: There is none.
+        """
+        if callable(self._secrets):
+            found = self._secrets(name)
+            known: Collection[str] = ()
+        else:
+            known = self._secrets or {}
+            found = (self._secrets or {}).get(name)
+        if found is None:
+            raise OptionError(f"There is no secret {name!r}.{did_you_mean(name, known)}")
+        return found
+
+    def collect_sample(self, frame: pd.DataFrame, n: int = 5) -> list[dict[Any, Any]]:
+        """The first `n` rows, each as column -> value."""
+        return frame.head(n).to_dict(orient="records")
+
+
+def _is_url(place: str, format: str | None, options: Mapping[str, Any]) -> bool:
+    """Whether it is the URL of a database."""
+    return "://" in place and (format == "sql" or "table" in options or "query" in options)
+
+
+def _is_sqlite(place: str, format: str | None) -> bool:
+    if format is None:
+        return "://" not in place and place.lower().endswith(SUFFIXES)
+    return format == "sqlite"
