@@ -54,11 +54,12 @@ from odibi_async.retry import Retry
 
 T = TypeVar("T")
 OnError = Literal["raise", "continue"]
+Task = asyncio.Task
 AHEAD = 256
 """How many tasks may wait for their first turn: what the loop does in about two milliseconds."""
 
-EAGERLY: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
-"""Has a task take its first turn at once, so that a step without anything to wait for never goes through the loop."""
+EAGERLY = sys.version_info >= (3, 12)
+"""Whether a task takes its first turn at once: a step without anything to wait for then never goes through the loop."""
 STARTING: Any = type(
     "Starting", (), {"cancel": lambda _: None, "done": lambda _: False, "add_done_callback": lambda *_: None}
 )()
@@ -289,7 +290,9 @@ class Execution:
             left -= 1
             index, ready_at = backlog.popleft()
             node = nodes[index]
-            if self._blame and (blame := self._blame_for(node)) is not None:
+            if self._ordinary and node.runs_plain and not self._blame:
+                self._start_task(node, self._plain_step(node, ready_at))
+            elif self._blame and (blame := self._blame_for(node)) is not None:
                 self._skip(node, blame)
             elif self._gate.limits(node.pool) and not node.is_resource and node.maps is None:
                 enter = functools.partial(self._enter, node, ready_at)
@@ -297,7 +300,8 @@ class Execution:
             else:
                 self._start(node, ready_at)
         self._is_starting = False
-        self._gate.admit()
+        if not self._ordinary:
+            self._gate.admit()
 
     def _enter(self, node: Node, ready_at: float) -> None:
         """Starts a step that was given its slot."""
@@ -321,11 +325,14 @@ class Execution:
     def _start_task(self, node: Node, life: Coroutine[Any, Any, None]) -> None:
         self._ahead += 1
         if EAGERLY:
-            self._running[node.index] = STARTING
-        task = asyncio.Task(life, loop=self._loop, name=node.name, context=self._context.copy(), **EAGERLY)
-        if not EAGERLY:
-            self._running[node.index] = task
-        elif self._running.get(node.index) is STARTING:  # else it had nothing to wait for, and is over
+            self._start_eagerly(node, life)
+        else:
+            self._running[node.index] = Task(life, loop=self._loop, name=node.name, context=self._context.copy())
+
+    def _start_eagerly(self, node: Node, life: Coroutine[Any, Any, None]) -> None:
+        self._running[node.index] = STARTING
+        task = Task(life, loop=self._loop, name=node.name, context=self._context.copy(), eager_start=True)  # type: ignore[call-arg]
+        if self._running.get(node.index) is STARTING:  # else it had nothing to wait for, and is over
             self._running[node.index] = task
             if self._stopping:
                 task.cancel()
@@ -373,7 +380,11 @@ class Execution:
         for other in self._selection.downstream[index]:
             unmet[other] = count = unmet[other] - 1
             if not count:
-                backlog.append((other, ended))
+                child = self._nodes[other]
+                if EAGERLY or self._ahead >= AHEAD or self._blame or not child.runs_plain:
+                    backlog.append((other, ended))
+                else:
+                    self._start_task(child, self._plain_step(child, ended))
         if backlog:
             self._start_ready()
         elif not self._left:
@@ -555,7 +566,7 @@ class Execution:
         self, node: Node, source: Sequence[Any] | Elements, elements: Elements, index: int
     ) -> asyncio.Task[Any]:
         life = self._element(node, source, elements, index)
-        return asyncio.Task(life, loop=self._loop, name=f"{node.name}[{index}]", context=self._context.copy())
+        return Task(life, loop=self._loop, name=f"{node.name}[{index}]", context=self._context.copy())
 
     async def _element(self, node: Node, source: Sequence[Any] | Elements, elements: Elements, index: int) -> None:
         """The life of one element: its slot, its attempts, its result."""

@@ -131,6 +131,7 @@ class Runner:
         self._observers = _checked(observers)
         self._gate = Gate(self.limits)
         self._threads: Threads | None = None
+        self._counting_cpus = asyncio.Lock()
         self._runs: set[Run] = set()
 
     async def __aenter__(self) -> Self:
@@ -206,7 +207,7 @@ class Runner:
             given,
             run_id=new_run_id(),
             policies=policies,
-            threads=await self._workers(),
+            threads=self._threads or await self._workers(),
             gate=self._gate,
             observers=(*self._observers, *_checked(observers)),
         )
@@ -223,11 +224,12 @@ class Runner:
             raise GraphError(faults)
 
     async def _workers(self) -> Threads:
-        if self._threads is None:
-            count = self.limits.threads
-            if count is None:
-                count = await anyio.to_thread.run_sync(default_threads, limiter=anyio.CapacityLimiter(1))
-            self._threads = self._threads or Threads(count, self.limits.grace)
+        async with self._counting_cpus:
+            if self._threads is None:
+                count = self.limits.threads
+                if count is None:
+                    count = await anyio.to_thread.run_sync(default_threads, limiter=anyio.CapacityLimiter(1))
+                self._threads = Threads(count, self.limits.grace)
         return self._threads
 
 
