@@ -32,6 +32,8 @@ benchmarks: $(VENV)/ready
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/imports.py
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/speedup.py
+	$(BIN)/python benchmarks/soak.py
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
