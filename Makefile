@@ -34,6 +34,8 @@ benchmarks: $(VENV)/ready
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/config.py
 	$(BIN)/python benchmarks/sql.py
+	$(BIN)/python benchmarks/speedup.py
+	$(BIN)/python benchmarks/soak.py
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

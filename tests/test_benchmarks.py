@@ -1,0 +1,119 @@
+"""Every benchmark runs, here at a tiny size, and prints what it promises. None of these tests is timed."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+NUMBER = r"-?\d+\.\d+"
+
+
+def output_of(script: str, *arguments: object) -> str:
+    """What a benchmark prints, run as people run it."""
+    command = [sys.executable, "-W", "error", BENCHMARKS / script, *map(str, arguments)]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert process.stderr == ""
+    return process.stdout
+
+
+def lines(printed: str, *patterns: str) -> None:
+    for pattern in patterns:
+        assert re.search(f"^ *{pattern}", printed, re.MULTILINE), f"{pattern} in\n{printed}"
+
+
+def test_overhead_compares_every_contestant_with_counter() -> None:
+    printed = output_of("overhead.py", "--nodes", 200, "--rounds", 1)
+    titles = re.findall(r"^(\w+), (\w+), 200 nodes", printed, re.MULTILINE)
+    assert titles == [(kind, shape) for kind in ("async", "sync") for shape in ("chain", "fan", "layers")]
+    for contestant in ("counter", "tasks", "levels", "run", "build", "declare"):
+        lines(printed, rf"{contestant} +{NUMBER} us a node +{NUMBER} x counter \({NUMBER} to {NUMBER}\)$")
+    lines(printed, rf"build\+run +{NUMBER} us a node +{NUMBER} x counter\+edges ")
+
+
+def test_imports_tells_what_importing_costs_and_loads() -> None:
+    printed = output_of("imports.py", "--rounds", 2, "--beside", "asyncio", "no_such_library")
+    lines(
+        printed, rf"import odibi_async +{NUMBER} ms", rf"import asyncio +{NUMBER} ms", "no_such_library: not installed"
+    )
+    lines(printed, "heavy libraries that it loads: none$")
+
+
+def test_memory_compares_what_is_kept() -> None:
+    printed = output_of("memory.py", "--frames", 3, "--megabytes", 1)
+    lines(printed, *[rf"{contestant} +{NUMBER} frames" for contestant in ("targets", "everything", "by hand")])
+
+
+def test_speedup_covers_async_and_blocking_steps() -> None:
+    printed = output_of("speedup.py", "--length", 1, "--seconds", 0.01, "--rounds", 1)
+    lines(printed, *[rf"{kind} .*: {NUMBER} times faster" for kind in ("async", "blocking")])
+
+
+DIAMOND: dict[str, tuple[list[str], float]] = {
+    "sink": (["left", "right"], 1.0),
+    "source": ([], 1.0),
+    "left": (["source"], 3.0),
+    "right": (["source"], 2.0),
+    "stranger": ([], 2.0),
+}
+"""Its critical path takes 5 seconds, all of its work 9, level by level 2 + 3 + 1 = 6."""
+
+
+def reduced_form() -> dict[str, Any]:
+    return {"source": "diamond.json", "tasks": len(DIAMOND), "nodes": DIAMOND}
+
+
+def wfformat() -> dict[str, Any]:
+    children = {name: [other for other, (parents, _) in DIAMOND.items() if name in parents] for name in DIAMOND}
+    specification = [
+        {"name": name.title(), "id": name, "parents": parents, "children": children[name], "inputFiles": []}
+        for name, (parents, _) in DIAMOND.items()
+    ]
+    execution = [{"id": name, "runtimeInSeconds": seconds} for name, (_, seconds) in reversed(DIAMOND.items())]
+    return {
+        "name": "diamond",
+        "schemaVersion": "1.5",
+        "workflow": {
+            "specification": {"tasks": specification, "files": []},
+            "execution": {"makespanInSeconds": 6.0, "tasks": execution, "machines": []},
+        },
+    }
+
+
+@pytest.mark.parametrize("form", [reduced_form, wfformat])
+def test_makespan_replays_a_trace(form: Any, tmp_path: Path) -> None:
+    trace = tmp_path / "diamond.json"
+    trace.write_text(json.dumps(form()))
+    printed = output_of("makespan.py", trace, "--slots", 0, 1, "--seconds", 0.05, "--rounds", 1)
+    lines(printed, r"diamond: 5 tasks, 0\.09 s of work, critical path 0\.05 s$")
+    unlimited, one_slot = printed.split("\n\n")[1:]
+    lines(unlimited, r"diamond, no limit: bound 0\.050 s$", r"levels, computed +1\.2000 x the bound$")
+    lines(one_slot, r"diamond, 1 slots: bound 0\.090 s$", r"levels, computed +1\.0000 x the bound$")
+    lines(one_slot, *[rf"{rule}, computed +1\.0000 x the bound$" for rule in ("fifo", "priority", "informed")])
+    for part in unlimited, one_slot:
+        lines(part, *[rf"{name} +1\.\d+ \({NUMBER} to {NUMBER}\) x the bound$" for name in ("run", "counter")])
+    lines(unlimited, rf"run beside counter +{NUMBER} .* \(target: at most 1\.01\)$")
+    lines(one_slot, rf"run beside fifo +{NUMBER} .* \(target: at most 1\.01\)$")
+
+
+def test_soak_finds_nothing_left_behind_one_by_one() -> None:
+    printed = output_of("soak.py", "--only", "one by one", "--runs", 60)
+    grown = ["tasks", "file descriptors", "objects a run", "resident memory"]
+    lines(printed, "threads at the end .* met$", *[rf"growth of {each} +{NUMBER} .* met$" for each in grown])
+
+
+def test_soak_tells_of_many_runs_at_once() -> None:
+    printed = output_of("soak.py", "--only", "at once", "--at-once", 50)
+    lines(printed, rf"50 runs at once take +{NUMBER} s", rf"more resident memory +{NUMBER} MB .* met$")
+
+
+def test_soak_finds_blocking_runs_within_the_default_number_of_threads() -> None:
+    printed = output_of("soak.py", "--only", "blocking", "--blocking", 50)
+    lines(printed, rf"50 blocking runs at once, threads +{NUMBER} .* met$")
