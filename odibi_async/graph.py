@@ -569,8 +569,8 @@ class Graph:
 
     @functools.cached_property
     def is_simple(self) -> bool:
-        """Whether all steps run on the loop and none is a resource or mapped."""
-        return not any(node.in_thread or node.is_resource or node.maps is not None for node in self.nodes)
+        """Whether all steps run on the loop, and none is a resource, mapped, or in a pool."""
+        return not any(n.in_thread or n.is_resource or n.maps is not None or n.pool is not None for n in self.nodes)
 
     @functools.cached_property
     def has_threads(self) -> bool:
