@@ -353,12 +353,15 @@ class Execution:
         if self._observers:
             self._hear(_step_started(self.run_id, self._seq, started_at, node.name))
         try:
-            if not call.reads:
+            reads = call.reads
+            if not reads:
                 value = await call.fn()
-            elif self._ordinary:
-                value = await call.fn(*[values[dataset] for dataset in call.reads])
+            elif not self._ordinary:
+                value = await call.fn(*[reader_copy(values[dataset]) for dataset in reads])
+            elif len(reads) == 1:
+                value = await call.fn(values[reads[0]])
             else:
-                value = await call.fn(*[reader_copy(values[dataset]) for dataset in call.reads])
+                value = await call.fn(*[values[dataset] for dataset in reads])
             ordinary = self._ordinary and node.single and KINDS[type(value)] is None
             if not ordinary:
                 made = outputs_of(node, value)
