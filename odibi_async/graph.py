@@ -162,7 +162,9 @@ class Node:
         self.outputs = outputs
         self.needs = call.reads
         self.reads = call.reads
-        if call.bindings or when is not None or len(call.reads) > 1:
+        if len(call.reads) > 1:
+            self.needs = self.reads = tuple(dict.fromkeys(call.reads))
+        if call.bindings or when is not None:
             calls = (call,) if when is None else (call, when)
             self.needs = tuple(dict.fromkeys(dataset for each in calls for dataset in each.needs))
             self.reads = tuple(dict.fromkeys(dataset for each in calls for dataset in each.datasets))
@@ -364,9 +366,9 @@ class Graph:
         ids, inputs = self.ids, step.inputs
         if not inputs:
             reads = [ids.get(name) for name in names]
-        elif whole and not inputs.keys() <= set(names):
-            return None
         else:
+            if whole and any([name not in names for name in inputs]):  # noqa: C419 (a generator costs twice as much)
+                return None
             reads = [ids.get(inputs.get(name, name)) for name in names]
         return None if None in reads else tuple(reads)  # type: ignore[arg-type]
 
@@ -430,7 +432,7 @@ class Graph:
                 producer = producers[reads[0]]
                 edges.append(() if producer == OUTSIDE else (producer,))
                 continue
-            waits = dict.fromkeys(producers[dataset] for dataset in reads)
+            waits = dict.fromkeys([producers[dataset] for dataset in reads])
             waits.pop(OUTSIDE, None)
             for name in node.step.after:
                 if name in self.names:
@@ -510,29 +512,25 @@ class Graph:
                 self.faults.append(f"Input {name!r} is given, but no step reads it or makes it.{hint}")
 
     def _check_types(self) -> None:
-        """Finds edges whose two annotations exclude each other."""
-        hints: dict[int, dict[str, Any]] = {}
-
-        def annotations(fn: Any) -> dict[str, Any]:
-            if id(fn) not in hints:
-                hints[id(fn)] = hints_of(fn)
-            return hints[id(fn)]
-
+        """Finds edges whose two annotations exclude each other; each pair of functions is looked at once."""
+        seen: dict[tuple[int, int, str], tuple[str, str] | None] = {}
         for node in self.nodes:
-            if isinstance(node.call.fn, FunctionType) and not node.call.fn.__annotations__:
+            reader = node.call.fn
+            if isinstance(reader, FunctionType) and not reader.__annotations__:
                 continue
             for parameter, _, dataset, _ in self.bindings_of(node.call):
-                if dataset is None or (producer := self.producers[dataset]) == OUTSIDE:
+                if dataset is None or self.producers[dataset] == OUTSIDE or parameter == node.maps:
                     continue
-                maker = self.nodes[producer]
-                if maker.is_resource or parameter == node.maps:
-                    continue  # the annotation is that of a context manager's function, or of one element
-                made = list if maker.maps is not None else annotations(maker.call.fn).get("return", Any)
-                taken = annotations(node.call.fn).get(parameter, Any)
-                if len(maker.outputs) == 1 and not can_fit(made, taken):
+                maker = self.nodes[self.producers[dataset]]
+                if maker.is_resource or not maker.single or maker.maps is not None:
+                    continue  # its annotation is not that of what it makes
+                pair = (id(maker.call.fn), id(reader), parameter)
+                if pair not in seen:
+                    seen[pair] = _misfit(maker.call.fn, reader, parameter)
+                if (misfit := seen[pair]) is not None:
+                    made, taken = misfit
                     self.faults.append(
-                        f"Step {node.name!r} takes {parameter!r} as {_spelled(taken)}, but step {maker.name!r} "
-                        f"makes {_spelled(made)}."
+                        f"Step {node.name!r} takes {parameter!r} as {taken}, but step {maker.name!r} makes {made}."
                     )
 
     # -- questions -------------------------------------------------------------------------------------
@@ -730,6 +728,12 @@ def _mermaid_text(text: str) -> str:
         letter if letter.isalnum() or letter in " _-.,:+/()" else " " if letter.isspace() else f"#{ord(letter)};"
         for letter in text
     )
+
+
+def _misfit(maker: Any, reader: Any, parameter: str) -> tuple[str, str] | None:
+    """What one function makes and another one takes, if no value can be both."""
+    made, taken = hints_of(maker).get("return", Any), hints_of(reader).get(parameter, Any)
+    return None if can_fit(made, taken) else (_spelled(made), _spelled(taken))
 
 
 def _spelled(kind: Any) -> str:
