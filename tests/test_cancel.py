@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Coroutine
@@ -467,3 +469,40 @@ async def test_a_blocking_step_with_policies_that_does_not_end_is_told_of_as_aba
     release.set()
     assert isinstance(result.failures["stuck"].__cause__, TimeoutError)
     assert [event.step for event in heard.of(StepAbandoned)] == ["stuck"]
+
+
+INTERRUPTED = """
+import asyncio, threading
+from odibi_async import check_cancelled, run_pipeline
+
+async def endless():
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await asyncio.sleep(0.01)
+        print("cleaned")
+
+def blocking():
+    print("ready", flush=True)
+    try:
+        while True:
+            check_cancelled()
+            threading.Event().wait(0.005)
+    finally:
+        print("told")
+
+asyncio.run(run_pipeline([endless, blocking]))
+"""
+
+
+def test_ctrl_c_lets_every_step_clean_up():
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    printed, errors = process.communicate(timeout=20)
+    assert sorted(printed.split()) == ["cleaned", "told"]
+    assert errors.strip().endswith("KeyboardInterrupt")
+    assert process.returncode in (-signal.SIGINT, 130)

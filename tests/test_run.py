@@ -14,7 +14,7 @@ import anyio.from_thread
 import pandas as pd
 import pytest
 
-from odibi_async import Limits, OdibiError, Pipeline, RunError, Status, StepError, run_pipeline, step
+from odibi_async import Limits, OdibiError, Pipeline, RunError, Runner, Status, StepError, run_pipeline, step
 from odibi_async.errors import DatasetMissing, DeadlineError, GraphError, OptionError, OutputError
 from tests.conftest import Heard
 
@@ -625,21 +625,23 @@ async def test_a_pipeline_runs_many_times_at_once():
 
 
 async def test_two_threads_that_finish_together_never_lose_a_dataset():
-    for _ in range(50):
-        meeting = threading.Barrier(2, timeout=10)
+    meeting = threading.Barrier(2, timeout=10)
 
-        def left(meeting: threading.Barrier = meeting) -> int:
-            meeting.wait()
-            return 1
+    def left(n: int) -> int:
+        meeting.wait()
+        return n
 
-        def right(meeting: threading.Barrier = meeting) -> int:
-            meeting.wait()
-            return 2
+    def right(n: int) -> int:
+        meeting.wait()
+        return 2 * n
 
-        def both(left: int, right: int) -> int:
-            return left + right
+    def both(left: int, right: int) -> int:
+        return left + right
 
-        assert (await run_pipeline([left, right, both]))["both"] == 3
+    pipeline = Pipeline([left, right, both], inputs=("n",))
+    async with Runner(limits=Limits(threads=2)) as runner:
+        for n in range(1000):
+            assert (await runner.run(pipeline, {"n": n}))["both"] == 3 * n
 
 
 async def test_blocking_runs_at_once_share_the_default_threads():
