@@ -11,7 +11,7 @@ and what counts is the median of the ratios to "counter" of the same round.
                 through `run_in_executor` with 8 threads)
     tasks       one asyncio task a node, made at once, each awaiting the tasks of its inputs
     levels      `asyncio.gather` over one level after the other
-    run         a prebuilt `Pipeline`, with its records and one observer
+    run         a prebuilt `Pipeline`, with its records and one observer (sync: 8 threads)
     build       `Pipeline(steps)` from steps that are there
     declare     the steps from functions
     build+run   both together; its rival also has to find out who waits for whom
@@ -29,7 +29,7 @@ from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 from typing import Any
 
-from odibi_async import Pipeline, Step, step
+from odibi_async import Limits, Pipeline, Step, step
 
 Parents = list[tuple[int, ...]]
 Function = Callable[..., Any]
@@ -191,6 +191,8 @@ async def compare(kind: str, shape: str, nodes: int, rounds: int, alone: bool) -
     pipeline = Pipeline(steps)
     listener = Listener()
     options: dict[str, Any] = {"observers": [listener]}
+    if kind == "sync":
+        options["limits"] = Limits(threads=8)
     by_hand = counter if kind == "async" else counter_sync
     contestants: dict[str, Callable[[], Any]] = {
         "counter": lambda: by_hand(parents, functions, children, counts),
