@@ -9,7 +9,6 @@ import importlib
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -26,13 +25,16 @@ from odibi_async.steps import is_async
 @dataclass(slots=True)
 class Course:
     """
-    How far a step has come: from the moment it was ready (seconds of `perf_counter`), through its start, to
-    the number of its attempts.
+    How far a step has come.
+
+    Attributes:
+        ready: When its inputs were there, in seconds of `perf_counter`.
+        started: When its first attempt began; 0 before that.
+        attempts: How many began.
     """
 
-    ready_at: float
+    ready: float
     started: float = 0.0
-    started_at: datetime | None = None
     attempts: int = 0
 
 

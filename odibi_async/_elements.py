@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from typing import Any
 
 from odibi_async.dataset import ABSENT
@@ -53,12 +52,10 @@ class Elements:
     Args:
         total: How many there are.
         grace: Seconds that cancelled elements have before they are cancelled again.
-        started_at: When the step began (UTC).
     """
 
-    def __init__(self, total: int, grace: float, started_at: datetime) -> None:
+    def __init__(self, total: int, grace: float) -> None:
         self.done = 0
-        self.started_at = started_at
         self._results: list[Any] = [ABSENT] * total
         self._grace = grace
         self._failure: ElementFailed | UpstreamFailed | None = None

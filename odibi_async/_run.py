@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from time import perf_counter
+from time import perf_counter, time
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import anyio
@@ -69,7 +69,7 @@ _log = logging.getLogger("odibi_async")
 _step_result = quick(StepResult)
 _step_started = quick(StepStarted)
 _step_finished = quick(StepFinished)
-_utc, now, _done = timezone.utc, datetime.now, Status.SUCCEEDED
+_done = Status.SUCCEEDED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +156,7 @@ class Execution:
         self._threads = threads
         self._gate = gate
         self._observers = list(observers)
+        self._epoch = time() - perf_counter()
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
         # shared with worker threads, under the lock
@@ -192,7 +193,7 @@ class Execution:
         When the calling task is cancelled, every step is, and the cancellation goes on only when all
         of them have ended.
         """
-        started_at, started = now(_utc), perf_counter()
+        started = perf_counter()
         self._tell(RunStarted, tuple(self._nodes[index].name for index in self._selection.nodes))
         deadline = None
         if self.policies.timeout is not None:
@@ -212,7 +213,7 @@ class Execution:
                 await self._outlast()
         if deadline is not None:
             deadline.cancel()
-        result = self._result(started_at, perf_counter() - started)
+        result = self._result(started)
         self._tell(RunFinished, result.status, result)
         self._values, self._failures = [], {}  # an error's traceback may keep this object, but no data
         if cancelled is not None:
@@ -241,7 +242,7 @@ class Execution:
             self.deadline_passed = True
             self.stop()
 
-    def _result(self, started_at: datetime, seconds: float) -> RunResult:
+    def _result(self, started: float) -> RunResult:
         graph, kept, values = self._graph, self._selection.kept, self._values
         if self.was_cancelled:
             status = Status.CANCELLED
@@ -255,8 +256,8 @@ class Execution:
             steps={record.name: record for record in records},
             outputs={graph.datasets[place]: values[place] for place in places if values[place] is not ABSENT},
             failures=self._failures,
-            started_at=started_at,
-            seconds=seconds,
+            started_at=datetime.fromtimestamp(started + self._epoch, timezone.utc),
+            seconds=perf_counter() - started,
             producers=graph.makers,
         )
 
@@ -349,9 +350,9 @@ class Execution:
         self._ahead -= 1
         if self._backlog and self._ahead < AHEAD // 2:
             self._start_ready()
-        started, started_at, values, call = perf_counter(), now(_utc), self._values, node.call
+        started, values, call = perf_counter(), self._values, node.call
         if self._observers:
-            self._hear(_step_started(self.run_id, self._seq, started_at, node.name))
+            self._hear(_step_started(self.run_id, self._seq, started + self._epoch, node.name))
         try:
             reads = call.reads
             if not reads:
@@ -365,21 +366,22 @@ class Execution:
             ordinary = self._ordinary and node.single and KINDS[type(value)] is None
             if not ordinary:
                 made = outputs_of(node, value)
-                record = self._record(node, made, Course(ready_at, started, started_at, 1))
+                record = self._record(node, made, Course(ready_at, started, 1))
         except BaseException as error:
-            await self._after_failure(node, Course(ready_at, started, started_at, 1), error)
+            await self._after_failure(node, Course(ready_at, started, 1), error)
             return
         if not ordinary:
             self._succeed(node, made, record)
             return
         index, ended, unmet, backlog = node.index, perf_counter(), self._unmet, self._backlog
         values[node.outputs[0]] = value
-        record = _step_result(node.name, _done, 1, started - ready_at, ended - started, started_at, None, None, None)
+        at = started + self._epoch
+        record = _step_result(node.name, _done, 1, started - ready_at, ended - started, at, None, None, None)
         self._records[index] = record
         del self._running[index]
         self._left -= 1
         if self._observers:
-            self._hear(_step_finished(self.run_id, self._seq, now(_utc), node.name, _done, record))
+            self._hear(_step_finished(self.run_id, self._seq, ended + self._epoch, node.name, _done, record))
         for other in self._selection.downstream[index]:
             unmet[other] = count = unmet[other] - 1
             if not count:
@@ -430,10 +432,10 @@ class Execution:
 
     def _note_start(self, node: Node, course: Course) -> None:
         """Tells of the start of a step, the first time."""
-        if course.started_at is None:
-            course.started, course.started_at = perf_counter(), now(_utc)
+        if not course.started:
+            course.started = perf_counter()
             if self._observers:
-                self._tell_started(node.name, course.started_at)
+                self._tell_started(node.name, course.started)
 
     async def _attempt(self, node: Node, course: Course, instead: Mapping[str, Any] = NOTHING) -> Sequence[Any]:
         """Calls the function once, within the step's time limit; what it made, one value a dataset."""
@@ -535,12 +537,11 @@ class Execution:
             return
         try:
             source = self._elements_of(node)
-            assert course.started_at is not None
-            elements = Elements(len(source), self._threads.grace, course.started_at)
+            elements = Elements(len(source), self._threads.grace)
             self._special.elements[node.index] = elements
             self._release_streams(node)
             course.attempts = 1
-            made = await elements.all(functools.partial(self._start_element, node, source, elements))
+            made = await elements.all(functools.partial(self._start_element, node, course, source, elements))
         except UpstreamFailed:
             blame = self._blame_for(node)
             if blame is None:
@@ -566,19 +567,21 @@ class Execution:
         return listed(node.name, str(node.maps), value)
 
     def _start_element(
-        self, node: Node, source: Sequence[Any] | Elements, elements: Elements, index: int
+        self, node: Node, course: Course, source: Sequence[Any] | Elements, elements: Elements, index: int
     ) -> asyncio.Task[Any]:
-        life = self._element(node, source, elements, index)
+        life = self._element(node, course, source, elements, index)
         return Task(life, loop=self._loop, name=f"{node.name}[{index}]", context=self._context.copy())
 
-    async def _element(self, node: Node, source: Sequence[Any] | Elements, elements: Elements, index: int) -> None:
+    async def _element(
+        self, node: Node, course: Course, source: Sequence[Any] | Elements, elements: Elements, index: int
+    ) -> None:
         """The life of one element: its slot, its attempts, its result."""
         try:
             value = await source.item(index) if isinstance(source, Elements) else source[index]
             async with self._gate.slot(self, self._graph.heights[node.index], node.pool):
-                course = Course(0.0, 0.0, elements.started_at)
-                attempt = functools.partial(self._attempt, node, course, {str(node.maps): value})
-                made = await self._attempts(node, course, attempt, index)
+                own = Course(course.ready, course.started)
+                attempt = functools.partial(self._attempt, node, own, {str(node.maps): value})
+                made = await self._attempts(node, own, attempt, index)
         except BaseException as error:
             elements.failed(index, error)
         else:
@@ -669,9 +672,9 @@ class Execution:
         if self._stopping:
             post(self.job_dropped, job, None, urgent=True)
             return
-        course.started, course.started_at, course.attempts = perf_counter(), now(_utc), 1
+        course.started, course.attempts = perf_counter(), 1
         if self._observers:
-            post(self._tell_started, node.name, course.started_at)
+            post(self._tell_started, node.name, course.started)
         try:
             made = self._call_here(node)
             record = self._record(node, made, course)
@@ -775,8 +778,9 @@ class Execution:
     def _record(self, node: Node, made: Sequence[Any], course: Course) -> StepResult:
         kind = KINDS[type(made[0])] if len(made) == 1 else None
         rows = None if kind is None or kind.rows is None else kind.rows(made[0])
-        took, queued = perf_counter() - course.started, course.started - course.ready_at
-        return _step_result(node.name, _done, course.attempts, queued, took, course.started_at, None, None, rows)
+        took, queued = perf_counter() - course.started, course.started - course.ready
+        at = course.started + self._epoch
+        return _step_result(node.name, _done, course.attempts, queued, took, at, None, None, rows)
 
     def _succeed(self, node: Node, made: Sequence[Any], record: StepResult) -> None:
         with self._lock:
@@ -789,14 +793,13 @@ class Execution:
         if isinstance(error, ElementFailed):
             element, error = error.index, error.error
         cancelled = self._stopping and isinstance(error, asyncio.CancelledError)
-        began = course.started_at is not None
         record = StepResult(
             name=node.name,
             status=Status.CANCELLED if cancelled else Status.FAILED,
             attempts=course.attempts,
-            queue_seconds=course.started - course.ready_at if began else 0.0,
-            run_seconds=perf_counter() - course.started if began else 0.0,
-            started_at=course.started_at,
+            queue_seconds=course.started - course.ready if course.started else 0.0,
+            run_seconds=perf_counter() - course.started if course.started else 0.0,
+            at=course.started + self._epoch if course.started else None,
             error=None if cancelled else error,
         )
         if not cancelled:
@@ -837,7 +840,8 @@ class Execution:
         self._running.pop(node.index, None)
         self._left -= 1
         if self._observers:
-            self._hear(_step_finished(self.run_id, self._seq, now(_utc), node.name, record.status, record))
+            at = perf_counter() + self._epoch
+            self._hear(_step_finished(self.run_id, self._seq, at, node.name, record.status, record))
         special = self._special
         if node.index in special.elements:
             special.elements.pop(node.index).close()
@@ -941,10 +945,10 @@ class Execution:
 
     def _tell(self, kind: type[Event], *about: Any) -> None:
         if self._observers:
-            self._hear(kind(self.run_id, self._seq, now(_utc), *about))
+            self._hear(kind(self.run_id, self._seq, perf_counter() + self._epoch, *about))
 
-    def _tell_started(self, step: str, at: datetime) -> None:
-        self._hear(_step_started(self.run_id, self._seq, at, step))
+    def _tell_started(self, step: str, started: float) -> None:
+        self._hear(_step_started(self.run_id, self._seq, started + self._epoch, step))
 
     def _hear(self, event: Event) -> None:
         """Hands an event to the observers. One that raises is not asked again: it must not break a run."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timezone
 
 from odibi_async.result import RunResult, Status, StepResult
 
@@ -16,12 +16,17 @@ class Event:
     Attributes:
         run_id: The run.
         seq: 0, 1, 2, ... within the run, in the order in which observers hear of it.
-        time: When it happened (UTC).
+        at: When it happened, in seconds since the epoch.
     """
 
     run_id: str
     seq: int
-    time: datetime
+    at: float
+
+    @property
+    def time(self) -> datetime:
+        """When it happened (UTC)."""
+        return datetime.fromtimestamp(self.at, timezone.utc)
 
 
 @dataclass(frozen=True, slots=True)

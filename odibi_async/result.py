@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timezone
 from enum import StrEnum
 from typing import Any, TypeVar, overload
 
@@ -36,7 +36,7 @@ class StepResult:
         attempts: How often it was called.
         queue_seconds: Seconds from the moment its inputs were there until it began.
         run_seconds: Seconds from its beginning to its end, waits between attempts included.
-        started_at: When its first attempt began (UTC); `None` if none did.
+        at: When its first attempt began, in seconds since the epoch; `None` if none did.
         error: What its last attempt raised.
         skipped_because: Why it was skipped: the step that failed, or whose `when` was false (it may be
             the step itself).
@@ -48,10 +48,15 @@ class StepResult:
     attempts: int = 0
     queue_seconds: float = 0.0
     run_seconds: float = 0.0
-    started_at: datetime | None = None
+    at: float | None = None
     error: BaseException | None = None
     skipped_because: str | None = None
     rows: int | None = None
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When its first attempt began (UTC); `None` if none did."""
+        return None if self.at is None else datetime.fromtimestamp(self.at, timezone.utc)
 
     @property
     def is_done(self) -> bool:
