@@ -352,7 +352,7 @@ class Execution:
             self._start_ready()
         started, values, call = perf_counter(), self._values, node.call
         if self._observers:
-            event = _step_started(self.run_id, self._seq, started + self._epoch, node.name)
+            event: Event = _step_started(self.run_id, self._seq, started + self._epoch, node.name)
             self._seq += 1
             for observer in self._observers:
                 try:
