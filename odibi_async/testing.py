@@ -27,6 +27,7 @@ from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, TypeVar, TypeVarTuple
 
+import anyio
 import anyio.from_thread
 
 from odibi_async.errors import GraphError, OptionError, did_you_mean
@@ -190,6 +191,8 @@ class _Waits:
         await (asyncio.Event().wait() if self.seconds is None else asyncio.sleep(self.seconds))
 
     async def _for_thread(self) -> None:
+        if anyio.current_effective_deadline() == -math.inf:
+            raise asyncio.CancelledError  # the step was, before this task was there to be cancelled with it
         loop = asyncio.get_running_loop()
         with loop.thread_that_waits() if isinstance(loop, VirtualLoop) else contextlib.nullcontext():
             await self.on_loop()
