@@ -173,77 +173,114 @@ class Plan:
         return chosen
 
 
+@dataclass
+class Names:
+    """The datasets that there are so far, by what they hold; and those whose making may fail halfway."""
+
+    numbers: list[str] = field(default_factory=lambda: ["x"])
+    lists: list[str] = field(default_factory=lambda: ["xs"])
+    resources: set[str] = field(default_factory=set)
+    shaky: set[str] = field(default_factory=set)
+
+    def add(self, spec: Spec) -> None:
+        (self.lists if spec.mapped or spec.size is not None else self.numbers).extend(spec.datasets)
+        self.resources |= {spec.name} if spec.is_resource else set()
+        self.shaky |= set(spec.datasets) if spec.mapped and spec.faults else set()
+
+
+@dataclass(frozen=True)
+class Mood:
+    """
+    What the steps of one plan are like.
+
+    Attributes:
+        kinds: "async", "thread", "loop" (blocking, on the loop), "resource".
+        fancy: Whether they are more than functions and edges, which the engine runs in a faster way.
+        trouble: In how many of six steps something goes wrong.
+        has_deadline: Whether some may never end.
+    """
+
+    kinds: tuple[str, ...]
+    fancy: bool
+    trouble: int
+    has_deadline: bool
+
+
+def one_in(draw: st.DrawFn, count: int) -> bool:
+    return draw(st.integers(1, count)) == 1
+
+
+def draw_spec(draw: st.DrawFn, mood: Mood, before: list[Spec], names: Names) -> Spec:
+    kind = draw(st.sampled_from(mood.kinds))
+    is_resource = kind == "resource"
+    place = draw(st.sampled_from(["async", "thread"])) if is_resource else kind
+    may_be_fancy = mood.fancy and not is_resource
+    mapped = may_be_fancy and one_in(draw, 3)
+    reads = draw(st.lists(st.sampled_from(names.numbers + names.lists), max_size=3, unique=True))
+    if mapped:
+        over = draw(st.sampled_from([name for name in names.lists if name not in names.shaky][-4:]))
+        reads = [over, *(name for name in reads if name != over or one_in(draw, 4))][:3]
+    needed = [i == 0 and mapped for i in range(len(reads))]
+    optional = [
+        mood.fancy and name not in ("x", "xs") and not need and one_in(draw, 3)
+        for name, need in zip(reads, needed, strict=True)
+    ]
+    when = None
+    if mood.fancy and one_in(draw, 4):
+        deciders = [name for name in names.numbers if name not in names.resources]
+        when = draw(st.sampled_from(["yes", "no", *deciders]))
+    fault = draw_fault(draw, mood, place, is_resource)
+    return Spec(
+        name=f"s{len(before)}",
+        place=place,
+        is_resource=is_resource,
+        reads=tuple(reads),
+        optional=tuple(optional),
+        outputs=2 if may_be_fancy and one_in(draw, 5) else 1,
+        size=draw(st.sampled_from([None, None, 3, 1] if mapped else [None, None, 3, 1, 0])) if may_be_fancy else None,
+        mapped=mapped,
+        after=(draw(st.sampled_from(before)).name,) if mood.fancy and before and one_in(draw, 2) else (),
+        when=when,
+        when_is_async=when is not None and draw(st.booleans()),
+        pool="p" if may_be_fancy and one_in(draw, 4) else None,
+        attempts=draw(st.integers(1, 3)) if fault else 1,
+        fault=fault or "raise",
+        faults=draw(st.integers(1, 3)) if fault else 0,
+        touchy=draw(st.sampled_from([None, 0, 1])) if mapped else None,
+        turns=draw(st.integers(0, 2)),
+    )
+
+
+def draw_fault(draw: st.DrawFn, mood: Mood, place: str, is_resource: bool) -> str | None:
+    fault = None
+    if draw(st.integers(0, 5)) < mood.trouble:
+        fault = draw(st.sampled_from(["raise", "raise", "hang", "cancel"]))
+    if mood.has_deadline and not is_resource and one_in(draw, 4):
+        fault = "forever"
+    can_hang = place == "async" or (place == "thread" and not is_resource)
+    return "raise" if fault in ("hang", "forever") and not can_hang else fault
+
+
 @st.composite
 def plans(draw: st.DrawFn, most: int = 8, *, cancelled: bool = False) -> Plan:
+    mood = Mood(
+        kinds=draw(st.sampled_from([("async",), ("async", "thread"), ("async", "thread", "loop", "resource")])),
+        fancy=draw(st.booleans()),
+        trouble=draw(st.integers(0, 3)),
+        has_deadline=one_in(draw, 8),
+    )
     specs: list[Spec] = []
-    plain: list[str] = ["x"]
-    lists: list[str] = ["xs"]
-    kinds = draw(st.sampled_from([("async",), ("async", "thread"), ("async", "thread", "loop", "resource")]))
-    fancy = draw(st.booleans())  # else nothing but functions and edges: the engine's fast ways
-    trouble = draw(st.integers(0, 3))
-    has_deadline = draw(st.integers(0, 7)) == 0
-    for index in range(draw(st.integers(1, most))):
-        kind = draw(st.sampled_from(kinds))
-        is_resource = kind == "resource"
-        place = draw(st.sampled_from(["async", "thread"])) if is_resource else kind
-        mapped = fancy and not is_resource and draw(st.integers(0, 2)) == 0
-        reads = draw(st.lists(st.sampled_from(plain + lists), max_size=3, unique=True))
-        if mapped:
-            shaky = {name for spec in specs if spec.mapped and spec.faults for name in spec.datasets}
-            over = draw(st.sampled_from([name for name in lists if name not in shaky][-4:]))
-            reads = [over, *(name for name in reads if name != over or draw(st.integers(0, 3)) == 0)][:3]
-        optional = [fancy and name not in ("x", "xs") and draw(st.integers(0, 2)) == 0 for name in reads]
-        if mapped:
-            optional[0] = False
-        sizes = [None, None, 3, 1] if mapped else [None, None, 3, 1, 0]
-        when = None
-        if fancy and draw(st.integers(0, 3)) == 0:
-            readable = [
-                d for d in plain if d in ("x",) or not specs[[s.name for s in specs].index(d.split(".")[0])].is_resource
-            ]
-            when = draw(st.sampled_from(["yes", "no", *readable]))
-        has_fault = draw(st.integers(0, 5)) < trouble
-        fault = draw(st.sampled_from(["raise", "raise", "hang", "cancel"]))
-        if has_deadline and draw(st.integers(0, 3)) == 0:
-            has_fault, fault = True, "forever"
-        if place == "loop" and fault in ("hang", "forever"):
-            fault = "raise"
-        if is_resource and (fault == "forever" or (place == "thread" and fault == "hang")):
-            fault = "raise"
-        spec = Spec(
-            name=f"s{index}",
-            place=place,
-            is_resource=is_resource,
-            reads=tuple(reads),
-            optional=tuple(optional),
-            outputs=2 if fancy and not is_resource and draw(st.integers(0, 4)) == 0 else 1,
-            size=draw(st.sampled_from(sizes)) if fancy and not is_resource else None,
-            mapped=mapped,
-            after=tuple(
-                draw(st.lists(st.sampled_from([s.name for s in specs]), max_size=1)) if specs and fancy else ()
-            ),
-            when=when,
-            when_is_async=draw(st.booleans()) if when else False,
-            pool="p" if fancy and not is_resource and draw(st.integers(0, 3)) == 0 else None,
-            attempts=draw(st.integers(1, 3)) if has_fault else 1,
-            fault=fault,
-            faults=draw(st.integers(1, 3)) if has_fault else 0,
-            touchy=draw(st.sampled_from([None, 0, 1])) if mapped else None,
-            turns=draw(st.integers(0, 2)),
-        )
+    names = Names()
+    for _ in range(draw(st.integers(1, most))):
+        spec = draw_spec(draw, mood, specs, names)
         specs.append(spec)
-        (lists if spec.mapped or spec.size is not None else plain).extend(spec.datasets)
-    real = [dataset for spec in specs if not spec.is_resource for dataset in spec.datasets]
-    stand_ins = draw(st.lists(st.sampled_from(real), max_size=2, unique=True)) if real and fancy else []
-    given = {"x": 7, "xs": [11, 12, 13]}
-    for name in stand_ins:
-        given[name] = [21, 22] if name in lists else 5
-    read = {dataset for spec in specs for dataset in spec.all_reads}
-    given = {name: value for name, value in given.items() if name in read or name in real}
-    targets = draw(st.lists(st.sampled_from(real), min_size=1, max_size=2)) if real and draw(st.booleans()) else None
+        names.add(spec)
+    made = [dataset for spec in specs if not spec.is_resource for dataset in spec.datasets]
+    given = draw_given(draw, specs, names, made if mood.fancy else [])
+    targets = draw(st.lists(st.sampled_from(made), min_size=1, max_size=2)) if made and draw(st.booleans()) else None
     return Plan(
         specs=tuple(specs),
-        given=tuple(given.items()),
+        given=given,
         targets=None if targets is None else tuple(targets),
         on_error=draw(st.sampled_from(["raise", "continue"])),
         concurrency=draw(st.sampled_from([None, None, 1, 2, 3])),
@@ -251,8 +288,17 @@ def plans(draw: st.DrawFn, most: int = 8, *, cancelled: bool = False) -> Plan:
         pool=draw(st.integers(1, 2)),
         cancel_at=draw(st.integers(0, 3 * len(specs))) if cancelled else None,
         cancel_by=draw(st.sampled_from(["task", "twice", "run"])),
-        has_deadline=has_deadline,
+        has_deadline=mood.has_deadline,
     )
+
+
+def draw_given(draw: st.DrawFn, specs: list[Spec], names: Names, made: list[str]) -> tuple[tuple[str, Any], ...]:
+    """What is read from outside, and values that stand in for what steps make."""
+    read = {dataset for spec in specs for dataset in spec.all_reads}
+    given: dict[str, Any] = {name: value for name, value in (("x", 7), ("xs", [11, 12, 13])) if name in read}
+    for name in draw(st.lists(st.sampled_from(made), max_size=2, unique=True)) if made else ():
+        given[name] = [21, 22] if name in names.lists else 5
+    return tuple(given.items())
 
 
 # -- what must become of it --------------------------------------------------------------------------------
@@ -293,9 +339,8 @@ def evaluate(plan: Plan) -> tuple[dict[str, Expected], dict[str, Any]]:
 def evaluate_step(plan: Plan, spec: Spec, ends: dict[str, Expected], values: dict[str, Any]) -> Expected:
     above = {name: ends[name] for name in plan.upstream(spec)}
     failed = {name for name, end in above.items() if end.status is FAILED}
-    failed |= {
-        root for end in above.values() if end.status is SKIPPED and is_failure(end, ends) for root in end.because
-    }
+    skipped = [end for end in above.values() if end.status is SKIPPED and is_failure(end, ends)]
+    failed |= {root for end in skipped for root in end.because}
     if failed:
         source = plan.streams_from(spec)
         begins = source is not None and (ends[source.name].status is FAILED or ends[source.name].may_begin)
@@ -729,9 +774,9 @@ def run_and_check(plan: Plan) -> None:
 
 
 QUICK = settings(
-    deadline=None, derandomize=True, database=None, max_examples=400, suppress_health_check=list(HealthCheck)
+    deadline=None, derandomize=True, database=None, max_examples=600, suppress_health_check=list(HealthCheck)
 )
-LONG = settings(QUICK, max_examples=20_000, derandomize=False)
+LONG = settings(QUICK, max_examples=5_000, derandomize=False)
 
 
 @QUICK
