@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
 
 import pytest
 from blockbuster import blockbuster_ctx
 
-from odibi_async.events import Event
+from odibi_async.testing import Recorder
 
 
 @pytest.fixture(autouse=True)
@@ -36,21 +35,6 @@ async def nothing_is_left_behind() -> AsyncIterator[None]:
     assert not busy, busy
 
 
-class Heard(list[Event]):
-    """An observer that keeps what it hears."""
-
-    def __call__(self, event: Event) -> None:
-        self.append(event)
-
-    def of(self, kind: type[Event]) -> list[Any]:
-        return [event for event in self if type(event) is kind]
-
-    @property
-    def story(self) -> list[str]:
-        """`StepStarted a`, `RunFinished`, ...: the kinds of events, with their steps."""
-        return [f"{type(event).__name__} {getattr(event, 'step', '')}".strip() for event in self]
-
-
 @pytest.fixture
-def heard() -> Heard:
-    return Heard()
+def heard() -> Recorder:
+    return Recorder()

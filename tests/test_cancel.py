@@ -18,7 +18,7 @@ import pytest
 from odibi_async import Limits, RunError, Runner, Status, check_cancelled, run_pipeline, step
 from odibi_async.errors import DeadlineError
 from odibi_async.events import RunFinished, StepAbandoned, StepFinished
-from tests.conftest import Heard
+from odibi_async.testing import Recorder
 
 STEPS = 20
 
@@ -101,7 +101,7 @@ WAYS = [by_cancel, by_many_cancels, by_wait_for, by_timeout, by_anyio, by_task_g
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_every_step_finishes_its_clean_up_however_the_run_is_cancelled(way: Callable[..., Any], heard: Heard):
+async def test_every_step_finishes_its_clean_up_however_the_run_is_cancelled(way: Callable[..., Any], heard: Recorder):
     cleaners = Cleaners()
     await way(run_pipeline(cleaners.steps(), observers=[heard]), cleaners.all_run)
     assert (cleaners.running, cleaners.cleaned) == (STEPS, STEPS)
@@ -110,7 +110,7 @@ async def test_every_step_finishes_its_clean_up_however_the_run_is_cancelled(way
     assert heard[-1].status is Status.CANCELLED
 
 
-async def test_steps_whose_task_is_cancelled_before_its_first_turn_are_told_of_and_never_called(heard: Heard):
+async def test_steps_whose_task_is_cancelled_before_its_first_turn_are_told_of_and_never_called(heard: Recorder):
     called = []
 
     async def boom() -> None:
@@ -162,7 +162,7 @@ async def test_a_step_that_swallows_its_cancellation_is_cancelled_again_after_th
     assert cancels == 3
 
 
-async def test_a_step_that_ends_well_though_cancelled_has_succeeded(heard: Heard):
+async def test_a_step_that_ends_well_though_cancelled_has_succeeded(heard: Recorder):
     begun = asyncio.Event()
 
     async def finishes() -> int:
@@ -175,7 +175,7 @@ async def test_a_step_that_ends_well_though_cancelled_has_succeeded(heard: Heard
     assert heard.of(StepFinished)[0].status is Status.SUCCEEDED
 
 
-async def test_an_error_in_the_clean_up_is_reported(heard: Heard):
+async def test_an_error_in_the_clean_up_is_reported(heard: Recorder):
     begun = asyncio.Event()
 
     async def endless() -> None:
@@ -194,7 +194,7 @@ async def test_an_error_in_the_clean_up_is_reported(heard: Heard):
 # -- blocking steps ----------------------------------------------------------------------------------------
 
 
-async def test_a_blocking_step_ends_itself_when_it_asks(heard: Heard):
+async def test_a_blocking_step_ends_itself_when_it_asks(heard: Recorder):
     begun = threading.Event()
 
     def loop_for_long() -> None:
@@ -228,7 +228,7 @@ async def test_what_a_blocking_step_awaits_on_the_loop_is_cancelled():
     await by_cancel(run_pipeline([step(lambda: anyio.from_thread.run(wait), name="s")]), begun)
 
 
-async def test_a_blocking_step_that_returns_in_the_grace_is_waited_for(heard: Heard):
+async def test_a_blocking_step_that_returns_in_the_grace_is_waited_for(heard: Recorder):
     begun, release = threading.Event(), threading.Event()
 
     def block() -> int:
@@ -248,7 +248,7 @@ async def test_a_blocking_step_that_returns_in_the_grace_is_waited_for(heard: He
     assert heard.of(StepFinished)[0].status is Status.SUCCEEDED
 
 
-async def test_a_thread_that_does_not_end_is_abandoned_and_keeps_its_slot(heard: Heard):
+async def test_a_thread_that_does_not_end_is_abandoned_and_keeps_its_slot(heard: Recorder):
     runner = Runner(limits=Limits(threads=2, grace=0.05))
     threads = await runner._workers()
     begun, release = threading.Event(), threading.Event()
@@ -276,7 +276,7 @@ async def test_a_thread_that_does_not_end_is_abandoned_and_keeps_its_slot(heard:
         await asyncio.sleep(0.001)
 
 
-async def test_waiting_blocking_steps_are_dropped_at_once(heard: Heard):
+async def test_waiting_blocking_steps_are_dropped_at_once(heard: Recorder):
     begun = threading.Event()
     called = []
 
@@ -360,7 +360,7 @@ async def test_a_blocking_step_that_takes_too_long_is_told():
     assert told.is_set()
 
 
-async def test_the_limit_holds_for_each_attempt(heard: Heard):
+async def test_the_limit_holds_for_each_attempt(heard: Recorder):
     from odibi_async import Retry
 
     calls = 0
@@ -436,7 +436,7 @@ async def test_slots_of_workers_that_a_stranger_cancels_come_back():
         assert (await asyncio.wait_for(run, 5)).ok
 
 
-async def test_a_chain_cut_while_all_that_runs_waits_for_a_thread_ends_once(heard: Heard):
+async def test_a_chain_cut_while_all_that_runs_waits_for_a_thread_ends_once(heard: Recorder):
     chain = [step(lambda: 0, name="s0")]
     chain += [step(lambda x: x, name=f"s{i}", inputs={"x": f"s{i - 1}"}) for i in range(1, 1000)]
     async with Runner(limits=Limits(threads=1), observers=[heard]) as runner:
@@ -450,7 +450,7 @@ async def test_a_chain_cut_while_all_that_runs_waits_for_a_thread_ends_once(hear
     assert heard.story[-1] == "RunFinished"
 
 
-async def test_the_time_of_a_blocking_step_does_not_run_while_it_waits_for_a_thread(heard: Heard):
+async def test_the_time_of_a_blocking_step_does_not_run_while_it_waits_for_a_thread(heard: Recorder):
     steps = [step(lambda: threading.Event().wait(0.03), name=f"s{i}", timeout=0.2) for i in range(12)]
     result = await run_pipeline(steps, limits=Limits(threads=1), observers=[heard])
     assert result.ok
@@ -458,7 +458,7 @@ async def test_the_time_of_a_blocking_step_does_not_run_while_it_waits_for_a_thr
     assert max(record.queue_seconds for record in result.steps.values()) > 0.2
 
 
-async def test_a_blocking_step_with_policies_that_does_not_end_is_told_of_as_abandoned(heard: Heard):
+async def test_a_blocking_step_with_policies_that_does_not_end_is_told_of_as_abandoned(heard: Recorder):
     release = threading.Event()
     result = await run_pipeline(
         [step(lambda: release.wait(10), name="stuck", timeout=0.01)],

@@ -15,10 +15,10 @@ import pytest
 from odibi_async import Status, StepResult, run_pipeline, step
 from odibi_async._quick import quick
 from odibi_async.events import Event, RunFinished, RunStarted, StepFinished, StepStarted
-from tests.conftest import Heard
+from odibi_async.testing import Recorder
 
 
-async def test_a_run_tells_all_that_happens(heard: Heard):
+async def test_a_run_tells_all_that_happens(heard: Recorder):
     async def a() -> int:
         return 1
 
@@ -47,7 +47,7 @@ async def test_a_run_tells_all_that_happens(heard: Heard):
     assert first.result.started_at == heard.of(StepStarted)[0].time
 
 
-async def test_events_come_on_the_loops_thread_in_an_order_that_makes_sense(heard: Heard):
+async def test_events_come_on_the_loops_thread_in_an_order_that_makes_sense(heard: Recorder):
     threads = set()
     draw = random.Random(3)
 
@@ -71,13 +71,13 @@ async def test_events_come_on_the_loops_thread_in_an_order_that_makes_sense(hear
             assert place[f"StepFinished {dataset}"] < place[f"StepStarted {each.name}"]
 
 
-async def test_skipped_steps_are_told_of_too(heard: Heard):
+async def test_skipped_steps_are_told_of_too(heard: Recorder):
     await run_pipeline([step(lambda: 1, name="s", when=lambda: False)], observers=[heard])
     assert heard.story == ["RunStarted", "StepFinished s", "RunFinished"]
     assert heard.of(StepFinished)[0].status is Status.SKIPPED
 
 
-async def test_an_observer_that_raises_is_logged_and_dropped(heard: Heard, caplog: pytest.LogCaptureFixture):
+async def test_an_observer_that_raises_is_logged_and_dropped(heard: Recorder, caplog: pytest.LogCaptureFixture):
     calls = []
 
     def broken(event: Event) -> None:
@@ -94,7 +94,7 @@ async def test_an_observer_that_raises_is_logged_and_dropped(heard: Heard, caplo
     assert "a bad listener" in caplog.text
 
 
-async def test_events_are_frozen_and_pickle(heard: Heard):
+async def test_events_are_frozen_and_pickle(heard: Recorder):
     await run_pipeline([step(lambda: 1, name="s")], observers=[heard])
     for event in heard:
         with pytest.raises(dataclasses.FrozenInstanceError):

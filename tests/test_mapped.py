@@ -11,7 +11,7 @@ import pytest
 from odibi_async import Limits, Pipeline, Retry, RunError, Status, run_pipeline, step
 from odibi_async.errors import GraphError, MapOverError
 from odibi_async.events import StepFinished, StepProgressed, StepRetrying, StepStarted
-from tests.conftest import Heard
+from odibi_async.testing import Recorder
 
 
 def numbers(count: int) -> list[int]:
@@ -19,7 +19,7 @@ def numbers(count: int) -> list[int]:
 
 
 @pytest.mark.parametrize("place", ["loop", "thread", "async"])
-async def test_the_dataset_is_the_list_of_the_results_in_order(place: Any, heard: Heard):
+async def test_the_dataset_is_the_list_of_the_results_in_order(place: Any, heard: Recorder):
     def square(n: int, plus: int) -> int:
         return n * n + plus
 
@@ -52,7 +52,7 @@ async def test_several_outputs_give_several_lists():
     assert (result["plus"], result["minus"]) == ([0, 1, 2], [0, -1, -2])
 
 
-async def test_each_element_has_its_own_retries(heard: Heard):
+async def test_each_element_has_its_own_retries(heard: Recorder):
     calls = dict.fromkeys(range(4), 0)
 
     def flaky(n: int) -> int:
@@ -133,7 +133,7 @@ async def test_an_element_cancelled_by_itself_is_a_failure():
         await run_pipeline([numbers, step(work, map_over="n", inputs={"n": "numbers"})], {"count": 1})
 
 
-async def test_a_mapped_step_fed_by_a_mapped_step_starts_element_by_element(heard: Heard):
+async def test_a_mapped_step_fed_by_a_mapped_step_starts_element_by_element(heard: Recorder):
     third_may_go = asyncio.Event()
 
     async def first(n: int) -> int:
@@ -217,7 +217,7 @@ def test_the_parameter_must_be_there_and_read_a_dataset():
         Pipeline([step(lambda n: n, name="x", map_over="n", params={"n": [1]})])
 
 
-async def test_a_cancelled_run_ends_its_elements(heard: Heard):
+async def test_a_cancelled_run_ends_its_elements(heard: Recorder):
     cleaned = []
     begun = asyncio.Event()
 
@@ -269,7 +269,7 @@ async def test_elements_in_threads_overlap():
     assert (await run_pipeline([numbers, mapped], {"count": 3}, limits=Limits(threads=3)))["meet"] == numbers(3)
 
 
-async def test_thousands_of_elements_run(heard: Heard):
+async def test_thousands_of_elements_run(heard: Recorder):
     async def same(n: int) -> int:
         return n
 

@@ -13,7 +13,7 @@ import pytest
 from odibi_async import Pipeline, Retry, RunError, Status, resource, run_pipeline, step
 from odibi_async.errors import GraphError
 from odibi_async.events import ResourceOpened
-from tests.conftest import Heard
+from odibi_async.testing import Recorder
 
 
 class Log(list[str]):
@@ -43,7 +43,7 @@ def log() -> Log:
     return Log()
 
 
-async def test_a_resource_is_open_for_its_readers_only(log: Log, heard: Heard):
+async def test_a_resource_is_open_for_its_readers_only(log: Log, heard: Recorder):
     steps = [
         log.opener("db"),
         log.user("a", "db"),

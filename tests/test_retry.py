@@ -14,7 +14,7 @@ from odibi_async._call import try_again
 from odibi_async.errors import OdibiError, OptionError
 from odibi_async.events import StepFinished, StepRetrying, StepStarted
 from odibi_async.retry import asked_delay
-from tests.conftest import Heard
+from odibi_async.testing import Recorder
 
 NOW = Retry(attempts=4, wait=0)
 
@@ -35,7 +35,7 @@ class Flaky:
 
 
 @pytest.mark.parametrize("place", ["loop", "thread", "async"])
-async def test_a_failed_step_is_called_again_until_it_succeeds(place: Any, heard: Heard):
+async def test_a_failed_step_is_called_again_until_it_succeeds(place: Any, heard: Recorder):
     flaky = Flaky(2)
 
     async def as_async() -> int:

@@ -16,7 +16,7 @@ import pytest
 
 from odibi_async import Limits, OdibiError, Pipeline, RunError, Runner, Status, StepError, run_pipeline, step
 from odibi_async.errors import DatasetMissing, DeadlineError, GraphError, OptionError, OutputError
-from tests.conftest import Heard
+from odibi_async.testing import Recorder
 
 
 async def test_async_and_blocking_steps_make_their_datasets():
@@ -693,7 +693,7 @@ async def test_no_thread_to_be_had_is_a_failure_and_no_hang(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("on_error", ["raise", "continue"])
-async def test_the_deadline_raises_whatever_on_error_says(on_error: Any, heard: Heard):
+async def test_the_deadline_raises_whatever_on_error_says(on_error: Any, heard: Recorder):
     async def endless() -> None:
         await asyncio.Event().wait()
 

@@ -26,7 +26,7 @@ from odibi_async import (
 from odibi_async.errors import DeadlineError, GraphError, OptionError, RunCancelled
 from odibi_async.events import RunFinished, RunStarted
 from odibi_async.limits import cgroup_cpus, default_threads, usable_cpus
-from tests.conftest import Heard
+from odibi_async.testing import Recorder
 
 
 class Crowd:
@@ -233,7 +233,7 @@ async def test_listeners_hear_events_as_they_happen():
     assert heard_start.is_set()
 
 
-async def test_a_started_run_can_be_cancelled_and_says_so(heard: Heard):
+async def test_a_started_run_can_be_cancelled_and_says_so(heard: Recorder):
     cleaned = []
 
     async def endless() -> None:
