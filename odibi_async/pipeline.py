@@ -278,6 +278,7 @@ class Engines:
     def __init__(self) -> None:
         self._contexts: dict[str, Any] = {}
         self._lock = asyncio.Lock()
+        self._borrowers = 0
 
     async def context(self, name: str | None, preferred: Any) -> Any:
         """
@@ -296,10 +297,22 @@ class Engines:
                 self._contexts[name] = await _in_a_thread(_new_context, name)
             return self._contexts[name]
 
+    @contextlib.asynccontextmanager
+    async def borrowed(self) -> AsyncIterator[None]:
+        """A block that uses the contexts. When the last such block is left they are closed: nobody else would."""
+        self._borrowers += 1
+        try:
+            yield
+        finally:
+            self._borrowers -= 1
+            if not self._borrowers:
+                await self.close()
+
     async def close(self) -> None:
         contexts, self._contexts = self._contexts, {}
         for context in contexts.values():
-            await _in_a_thread(context.close)
+            with anyio.CancelScope(shield=True):
+                await _in_a_thread(context.close)
 
 
 def _new_context(name: str) -> Any:
@@ -474,7 +487,11 @@ async def run_pipeline(
         asyncio.CancelledError: The caller was cancelled; every step has ended before it is raised.
     """
     async with contextlib.AsyncExitStack() as stack:
-        runner = _runner_of_loop() if limits is None else await stack.enter_async_context(Runner(limits=limits))
+        if limits is None:
+            runner = _runner_of_loop()
+            await stack.enter_async_context(runner._engines.borrowed())
+        else:
+            runner = await stack.enter_async_context(Runner(limits=limits))
         return await runner.run(
             steps,
             inputs,
