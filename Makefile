@@ -34,6 +34,7 @@ benchmarks: $(VENV)/ready
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/config.py
 	$(BIN)/python benchmarks/sql.py
+	$(BIN)/python benchmarks/pandas_pipeline.py
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

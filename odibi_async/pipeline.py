@@ -297,16 +297,15 @@ class Engines:
                 self._contexts[name] = await _in_a_thread(_new_context, name)
             return self._contexts[name]
 
-    @contextlib.asynccontextmanager
-    async def borrowed(self) -> AsyncIterator[None]:
-        """A block that uses the contexts. When the last such block is left they are closed: nobody else would."""
+    def borrow(self) -> None:
+        """Notes that somebody uses the contexts for a while."""
         self._borrowers += 1
-        try:
-            yield
-        finally:
-            self._borrowers -= 1
-            if not self._borrowers:
-                await self.close()
+
+    async def give_back(self) -> None:
+        """Ends a use of the contexts. After the last one they are closed: nobody else would."""
+        self._borrowers -= 1
+        if self._contexts and not self._borrowers:
+            await self.close()
 
     async def close(self) -> None:
         contexts, self._contexts = self._contexts, {}
@@ -486,12 +485,9 @@ async def run_pipeline(
         DeadlineError: The run did not end within `timeout`, whatever `on_error` says.
         asyncio.CancelledError: The caller was cancelled; every step has ended before it is raised.
     """
-    async with contextlib.AsyncExitStack() as stack:
-        if limits is None:
-            runner = _runner_of_loop()
-            await stack.enter_async_context(runner._engines.borrowed())
-        else:
-            runner = await stack.enter_async_context(Runner(limits=limits))
+    runner = _runner_of_loop() if limits is None else Runner(limits=limits)
+    runner._engines.borrow()
+    try:
         return await runner.run(
             steps,
             inputs,
@@ -504,6 +500,8 @@ async def run_pipeline(
             nodes=nodes,
             observers=observers,
         )
+    finally:
+        await runner._engines.give_back()
 
 
 def run_pipeline_sync(steps: Steps, inputs: Mapping[str, Any] | None = None, **options: Any) -> RunResult:
