@@ -36,6 +36,7 @@ benchmarks: $(VENV)/ready
 	$(BIN)/python benchmarks/sql.py
 	$(BIN)/python benchmarks/speedup.py
 	$(BIN)/python benchmarks/soak.py
+	$(BIN)/python benchmarks/pandas_pipeline.py
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -1,15 +1,25 @@
 """odibi_async: an asyncio-native execution engine for data pipelines."""
 
+from typing import TYPE_CHECKING, Any
+
+from odibi_async.engines import create_engine_context
 from odibi_async.errors import OdibiError, RunError, StepError
 from odibi_async.executors.local import check_cancelled
 from odibi_async.limits import Limits
 from odibi_async.pipeline import Pipeline, Run, Runner, run_pipeline, run_pipeline_sync
 from odibi_async.result import RunResult, Status, StepResult
 from odibi_async.retry import Retry
+from odibi_async.secret import Secret
 from odibi_async.steps import Step, resource, step
 
+if TYPE_CHECKING:
+    from odibi_async.config import ConfigLoader, load_steps
+    from odibi_async.context import NodeContext
+
 __all__ = [
+    "ConfigLoader",
     "Limits",
+    "NodeContext",
     "OdibiError",
     "Pipeline",
     "Retry",
@@ -17,13 +27,27 @@ __all__ = [
     "RunError",
     "RunResult",
     "Runner",
+    "Secret",
     "Status",
     "Step",
     "StepError",
     "StepResult",
     "check_cancelled",
+    "create_engine_context",
+    "load_steps",
     "resource",
     "run_pipeline",
     "run_pipeline_sync",
     "step",
 ]
+
+_LATER = {"ConfigLoader": "config", "NodeContext": "context", "load_steps": "config"}
+"""Names -> modules that load what not everybody needs."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)

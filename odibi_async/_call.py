@@ -65,6 +65,8 @@ def outputs_of(node: Node, value: Any) -> Sequence[Any]:
     refuse_awaitable(f"Step {node.name!r}", value)
     if len(node.outputs) == 1:
         return (value,)
+    if not node.outputs:
+        return ()
     names = list(node.step.outputs)
     if isinstance(value, Mapping):
         if value.keys() != set(names):

@@ -254,7 +254,7 @@ class Execution:
             run_id=self.run_id,
             status=status,
             steps={record.name: record for record in records},
-            outputs={graph.datasets[place]: values[place] for place in places if values[place] is not ABSENT},
+            outputs={graph.datasets[p]: values[p] for p in places if values[p] is not ABSENT and p not in graph.hidden},
             failures=self._failures,
             started_at=datetime.fromtimestamp(started + self._epoch, timezone.utc),
             seconds=perf_counter() - started,

@@ -15,6 +15,18 @@ ABSENT: Final[Any] = type("Absent", (), {"__repr__": lambda _: "ABSENT"})()
 
 
 @dataclass(frozen=True, slots=True)
+class EngineOf:
+    """
+    Stands among a step's params for the context of an engine, which each run brings.
+
+    Attributes:
+        name: Which engine; `None` for the one that the run prefers.
+    """
+
+    name: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Kind:
     """
     What the engine knows of one class of values.

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from types import FunctionType, MappingProxyType
 from typing import Any, NamedTuple
 
-from odibi_async.dataset import ABSENT, reader_copy
+from odibi_async.dataset import ABSENT, EngineOf, reader_copy
 from odibi_async.errors import CycleError, GraphError, did_you_mean, shortened
 from odibi_async.hints import can_fit, hints_of
-from odibi_async.steps import Step, as_step, is_async, name_of
+from odibi_async.steps import CONFIGURED, Step, as_step, is_async, name_of
 
 OUTSIDE = -1
 """Stands for the producer of a dataset that no step makes."""
@@ -227,13 +227,19 @@ class Graph:
     Args:
         steps: Steps or plain functions.
         given: The names of datasets that come from outside.
+        faults: What was found wrong with the steps before.
+
+    Attributes:
+        engines: The engines whose contexts steps take, each with the name of the dataset that holds it.
 
     Raises:
         GraphError: With all faults that there are; a `CycleError` when one of them is a cycle.
     """
 
-    def __init__(self, steps: Iterable[Any], given: Iterable[str] = ()) -> None:
-        self.faults: list[str] = []
+    def __init__(self, steps: Iterable[Any], given: Iterable[str] = (), faults: Iterable[str] = ()) -> None:
+        self.faults = list(faults)
+        self.engines: dict[str | None, str] = {}
+        self._hidden: dict[str, int] = {}
         self.steps = self._collected(steps)
         self.names = {step.name: index for index, step in enumerate(self.steps)}
         self.datasets: list[str] = []
@@ -324,7 +330,7 @@ class Graph:
             if step.map_over is not None:
                 self._check_mapped(step, call)
             nodes.append(Node(index, step, call, when, outputs[index]))
-        self.ids |= self._optional
+        self.ids |= self._optional | self._hidden
         return nodes
 
     def _check_mapped(self, step: Step[..., Any, Any], call: Call) -> None:
@@ -359,7 +365,9 @@ class Graph:
 
     def _names_of_predicate(self, step: Step[..., Any, Any]) -> set[str]:
         """The parameters of `when`, whose entries need not be the function's as well."""
-        return set() if step.when is None else {parameter.name for parameter in signature_of(step.when).parameters}
+        if step.when is None or step.type in CONFIGURED:  # theirs are also the names that a query uses
+            return set()
+        return {parameter.name for parameter in signature_of(step.when).parameters}
 
     def _simple_reads(self, step: Step[..., Any, Any], names: tuple[str, ...], whole: bool) -> tuple[int, ...] | None:
         """The datasets of required parameters; `None` where something is not as simple as that."""
@@ -389,7 +397,7 @@ class Graph:
                     del params[name]
                 yield Binding(name, positional_only, self._read(step, inputs.pop(name), name, names), default)
             elif name in params:
-                yield Binding(name, positional_only, None, params.pop(name))
+                yield self._constant(name, positional_only, params.pop(name))
             elif name in self.ids:
                 yield Binding(name, positional_only, self.ids[name], default)
             elif default is not ABSENT:
@@ -403,11 +411,24 @@ class Graph:
             yield from (
                 Binding(name, False, self._read(step, inputs.pop(name), name, names), ABSENT) for name in list(inputs)
             )
-            yield from (Binding(name, False, None, params.pop(name)) for name in list(params))
+            yield from (self._constant(name, False, params.pop(name)) for name in list(params))
         for option, left in (("inputs", inputs), ("params", params)):
             for name in left:
                 hint = did_you_mean(name, names)
                 self.faults.append(f"Step {step.name!r} has no parameter {name!r}, which its {option}= names.{hint}")
+
+    def _constant(self, parameter: str, by_position: bool, value: Any) -> Binding:
+        """The binding of a parameter to a constant, or to the context of an engine, which is one for the run."""
+        if type(value) is not EngineOf:
+            return Binding(parameter, by_position, None, value)
+        name = self.engines.get(value.name)
+        if name is None:
+            name = f"\0engine {value.name or ''}"
+            while name in self.ids:
+                name = f"\0{name}"
+            self.engines[value.name] = name
+            self._from_outside(name, self._hidden)
+        return Binding(parameter, by_position, self._hidden[name], ABSENT)
 
     def _read(self, step: Step[..., Any, Any], dataset: str, parameter: str, names: Sequence[str]) -> int | None:
         place = self.ids.get(dataset)
@@ -576,6 +597,11 @@ class Graph:
         return any(node.in_thread for node in self.nodes)
 
     @functools.cached_property
+    def hidden(self) -> frozenset[int]:
+        """The places of the datasets that hold the contexts of engines."""
+        return frozenset(self._hidden.values())
+
+    @functools.cached_property
     def makers(self) -> dict[str, str]:
         """The step that makes each dataset."""
         return {
@@ -603,7 +629,7 @@ class Graph:
 
     def _add_inputs(self, found: dict[str, Input], reader: str, call: Call) -> None:
         for parameter, _, dataset, default in self.bindings_of(call):
-            if dataset is None or self.producers[dataset] != OUTSIDE:
+            if dataset is None or self.producers[dataset] != OUTSIDE or dataset in self.hidden:
                 continue
             name, required = self.datasets[dataset], default is ABSENT
             before = found.get(name)
@@ -626,23 +652,26 @@ class Graph:
 
         Args:
             given: Names of datasets that come from outside; they may stand in for what a step makes.
-            targets: Names, steps or functions; `None` for all.
+            targets: Names, steps or functions; `None` for all. A step that makes no dataset goes by its own name.
 
         Raises:
             GraphError: A name is unknown, or a dataset is needed that is not given.
         """
         faults = []
+        known = self.ids.keys() - self._hidden.keys() if self._hidden else self.ids.keys()
         for name in given:
-            if name not in self.ids:
-                hint = did_you_mean(name, self.ids)
+            if name not in known:
+                hint = did_you_mean(name, known)
                 faults.append(f"Input {name!r} is given, but no step reads it or makes it.{hint}")
         wanted: list[str] | None = None
+        ends: set[str] = set()
         if targets is not None:
             wanted = [name for target in _listed(targets) for name in _datasets_of(target)]
+            ends = {name for name in wanted if name in self.names and not self.nodes[self.names[name]].outputs}
             faults += [
-                f"Target {name!r} is no dataset of this pipeline.{did_you_mean(name, self.ids)}"
+                f"Target {name!r} is no dataset of this pipeline.{did_you_mean(name, known)}"
                 for name in wanted
-                if name not in self.ids
+                if name not in known and name not in ends
             ]
         if faults:
             raise GraphError(faults)
@@ -651,7 +680,8 @@ class Graph:
         if wanted is None and not stands_in:
             selection = self.everything
         else:
-            selection = self._selected(outside, None if wanted is None else [self.ids[name] for name in wanted])
+            kept = None if wanted is None else [self.ids[name] for name in wanted if name in known]
+            selection = self._selected(outside, kept, [self.names[name] for name in ends])
         self._check_given(selection, outside)
         return selection
 
@@ -661,7 +691,7 @@ class Graph:
             f"run(inputs={{{self.datasets[dataset]!r}: ...}})."
             for index in (selection.nodes if self.required_inputs - outside else ())
             for dataset in self.nodes[index].needs
-            if self.producers[dataset] == OUTSIDE and dataset not in outside
+            if self.producers[dataset] == OUTSIDE and dataset not in outside and dataset not in self.hidden
         }
         if faults:
             raise GraphError(list(faults.values()))
@@ -671,13 +701,13 @@ class Graph:
         """The datasets from outside that some step cannot do without."""
         return frozenset(self.ids[name] for name, entry in self.inputs.items() if entry.required)
 
-    def _selected(self, outside: frozenset[int], targets: Sequence[int] | None) -> Selection:
+    def _selected(self, outside: frozenset[int], targets: Sequence[int] | None, ends: Sequence[int] = ()) -> Selection:
         upstream: Sequence[Sequence[int]] = self.upstream
         downstream: Sequence[Sequence[int]] = self.downstream
         if any(self.producers[dataset] != OUTSIDE for dataset in outside):
             upstream = [self._waits(node, outside) for node in self.nodes]
             downstream = self._reversed(upstream)
-        chosen = self._ancestors(upstream, outside, targets)
+        chosen = self._ancestors(upstream, outside, targets, ends)
         nodes = [index for index in self.order if chosen[index]]
         uses = [0] * len(self.datasets)
         for index in nodes:
@@ -694,13 +724,17 @@ class Graph:
         return tuple(waits)
 
     def _ancestors(
-        self, upstream: Sequence[Sequence[int]], outside: frozenset[int], targets: Sequence[int] | None
+        self,
+        upstream: Sequence[Sequence[int]],
+        outside: frozenset[int],
+        targets: Sequence[int] | None,
+        ends: Sequence[int],
     ) -> list[bool]:
         """Which steps are needed: a step whose every dataset is given is not, unless another waits for it."""
         if targets is None:
-            needed = [index for index, node in enumerate(self.nodes) if not outside.issuperset(node.outputs)]
+            needed = [i for i, node in enumerate(self.nodes) if not (node.outputs and outside.issuperset(node.outputs))]
         else:
-            needed = [self.producers[dataset] for dataset in targets if dataset not in outside]
+            needed = [self.producers[dataset] for dataset in targets if dataset not in outside] + [*ends]
         chosen = [False] * len(self.nodes)
         while needed:
             index = needed.pop()
@@ -745,7 +779,7 @@ def _listed(targets: Any) -> list[Any]:
 
 
 def _datasets_of(target: Any) -> tuple[str, ...]:
-    return target.datasets if isinstance(target, Step) else (name_of(target),)
+    return (target.datasets or (target.name,)) if isinstance(target, Step) else (name_of(target),)
 
 
 def signature_of(fn: Callable[..., Any]) -> Signature:

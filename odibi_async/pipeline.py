@@ -10,7 +10,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeAlias, TypeVar
 
 import anyio
 import anyio.from_thread
@@ -19,15 +19,22 @@ import anyio.to_thread
 from odibi_async import selection
 from odibi_async._gate import Gate
 from odibi_async._run import Execution, OnError, Policies
-from odibi_async.abc import Observer
+from odibi_async.abc import NodeType, Observer
+from odibi_async.engines import create_engine_context
 from odibi_async.errors import DeadlineError, GraphError, OptionError, RunCancelled, RunError, did_you_mean
 from odibi_async.events import Event
 from odibi_async.executors.local import Threads
 from odibi_async.graph import Graph, Input
-from odibi_async.limits import Limits, default_threads
+from odibi_async.limits import Limits, default_threads, usable_cpus
+from odibi_async.nodes import ENGINES, compiled
 from odibi_async.result import RunResult, Status
 from odibi_async.retry import Retry
 from odibi_async.steps import Step, is_async
+
+T = TypeVar("T")
+Functions: TypeAlias = Mapping[str, Callable[..., Any]]
+Nodes: TypeAlias = Mapping[str, NodeType]
+Steps: TypeAlias = "Pipeline | Iterable[Any] | str | os.PathLike[str]"
 
 
 class Pipeline:
@@ -37,13 +44,23 @@ class Pipeline:
     Args:
         steps: Steps, plain functions, and other pipelines, in any order.
         inputs: The names of the datasets that are given from outside.
+        functions: Name -> function, for configured steps of type function and for their `when`.
+        nodes: Layer -> what makes the callables of its configured steps (`odibi_async.abc.NodeType`).
 
     Raises:
         GraphError: With all the faults that there are, each with what would have been right.
     """
 
-    def __init__(self, steps: Iterable[Any], inputs: Iterable[str] = ()) -> None:
-        self._graph = Graph(_unfolded(steps), inputs)
+    def __init__(
+        self,
+        steps: Iterable[Any],
+        inputs: Iterable[str] = (),
+        *,
+        functions: Functions | None = None,
+        nodes: Nodes | None = None,
+    ) -> None:
+        callables, faults = compiled(_unfolded(steps), functions, nodes)
+        self._graph = Graph(callables, inputs, faults)
 
     @property
     def steps(self) -> tuple[Step[..., Any, Any], ...]:
@@ -105,12 +122,20 @@ class Pipeline:
         timeout: float | None = None,
         on_error: OnError = "raise",
         limits: Limits | None = None,
+        engine: Any = None,
         observers: Sequence[Observer] = (),
     ) -> RunResult:
         """Runs the steps; the arguments are those of `run_pipeline`."""
-        runner = _runner_of_loop() if limits is None else Runner(limits=limits)
-        return await runner.run(
-            self, inputs, targets=targets, retry=retry, timeout=timeout, on_error=on_error, observers=observers
+        return await run_pipeline(
+            self,
+            inputs,
+            targets=targets,
+            retry=retry,
+            timeout=timeout,
+            on_error=on_error,
+            limits=limits,
+            engine=engine,
+            observers=observers,
         )
 
 
@@ -119,7 +144,7 @@ class Runner:
     What outlives one run: the limits that its runs share, and the observers of all of them.
 
     Use it in one event loop: `async with Runner(limits=...) as runner`. Leaving the block cancels the runs that
-    were started and are not over.
+    were started and are not over, and closes the engines that the runner made.
 
     Args:
         limits: How much may run at a time, over all runs.
@@ -133,6 +158,7 @@ class Runner:
         self._threads: Threads | None = None
         self._counting_cpus = asyncio.Lock()
         self._runs: set[Run] = set()
+        self._engines = Engines()
 
     async def __aenter__(self) -> Self:
         return self
@@ -142,6 +168,7 @@ class Runner:
     ) -> None:
         for run in list(self._runs):
             await run.cancel()
+        await self._engines.close()
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: object) -> AsyncIterator[None]:
@@ -151,28 +178,36 @@ class Runner:
 
     async def run(
         self,
-        steps: Pipeline | Iterable[Any],
+        steps: Steps,
         inputs: Mapping[str, Any] | None = None,
         *,
         targets: Iterable[Any] | None = None,
         retry: Retry | None = None,
         timeout: float | None = None,
         on_error: OnError = "raise",
+        engine: Any = None,
+        functions: Functions | None = None,
+        nodes: Nodes | None = None,
         observers: Sequence[Observer] = (),
     ) -> RunResult:
         """Runs steps and waits for the end; the arguments are those of `run_pipeline`."""
-        execution = await self._prepared(steps, inputs, targets, Policies.of(retry, timeout, on_error), observers)
+        policies = Policies.of(retry, timeout, on_error)
+        pipeline = await _pipeline_of(steps, inputs, functions, nodes)
+        execution = await self._prepared(pipeline, inputs, targets, policies, engine, observers)
         return _judged(execution, await execution.run())
 
     async def start(
         self,
-        steps: Pipeline | Iterable[Any],
+        steps: Steps,
         inputs: Mapping[str, Any] | None = None,
         *,
         targets: Iterable[Any] | None = None,
         retry: Retry | None = None,
         timeout: float | None = None,
         on_error: OnError = "raise",
+        engine: Any = None,
+        functions: Functions | None = None,
+        nodes: Nodes | None = None,
         observers: Sequence[Observer] = (),
     ) -> Run:
         """
@@ -183,7 +218,8 @@ class Runner:
         """
         log = EventLog()
         policies = Policies.of(retry, timeout, on_error)
-        execution = await self._prepared(steps, inputs, targets, policies, (*observers, log))
+        pipeline = await _pipeline_of(steps, inputs, functions, nodes)
+        execution = await self._prepared(pipeline, inputs, targets, policies, engine, (*observers, log))
         run = Run(execution, log)
         self._runs.add(run)
         run._task.add_done_callback(lambda _: self._runs.discard(run))
@@ -191,16 +227,21 @@ class Runner:
 
     async def _prepared(
         self,
-        steps: Pipeline | Iterable[Any],
+        pipeline: Pipeline,
         inputs: Mapping[str, Any] | None,
         targets: Iterable[Any] | None,
         policies: Policies,
+        engine: Any,
         observers: Sequence[Observer],
     ) -> Execution:
         given = dict(inputs or {})
-        graph = (steps if isinstance(steps, Pipeline) else Pipeline(steps, given))._graph
+        graph = pipeline._graph
         selected = graph.select(given, targets)
         self._check_pools(graph)
+        _check_engine(engine)
+        for name, dataset in graph.engines.items():
+            if selected.uses[graph.ids[dataset]]:
+                given[dataset] = await self._engines.context(name, engine)
         return Execution(
             graph,
             selected,
@@ -231,6 +272,83 @@ class Runner:
                     count = await anyio.to_thread.run_sync(default_threads, limiter=anyio.CapacityLimiter(1))
                 self._threads = Threads(count, self.limits.grace)
         return self._threads
+
+
+class Engines:
+    """The engines' contexts that a runner makes when a run needs them, one of a kind."""
+
+    def __init__(self) -> None:
+        self._contexts: dict[str, Any] = {}
+        self._lock = asyncio.Lock()
+        self._borrowers = 0
+
+    async def context(self, name: str | None, preferred: Any) -> Any:
+        """
+        The context for steps of one engine.
+
+        Args:
+            name: What the steps say; `None` where they leave it to the run.
+            preferred: What the run says: the name of an engine, a context, or `None`.
+        """
+        if preferred is not None and not isinstance(preferred, str) and name in (None, preferred.name):
+            return preferred
+        if name is None:
+            name = preferred or "pandas"
+        async with self._lock:
+            if name not in self._contexts:
+                self._contexts[name] = await _in_a_thread(_new_context, name)
+            return self._contexts[name]
+
+    def borrow(self) -> None:
+        """Notes that somebody uses the contexts for a while."""
+        self._borrowers += 1
+
+    async def give_back(self) -> None:
+        """Ends a use of the contexts. After the last one they are closed: nobody else would."""
+        self._borrowers -= 1
+        if self._contexts and not self._borrowers:
+            await self.close()
+
+    async def close(self) -> None:
+        contexts, self._contexts = self._contexts, {}
+        for context in contexts.values():
+            with anyio.CancelScope(shield=True):
+                await _in_a_thread(context.close)
+
+
+def _new_context(name: str) -> Any:
+    return create_engine_context(name, threads=usable_cpus())
+
+
+def _check_engine(engine: Any) -> None:
+    if isinstance(engine, str):
+        if engine not in ENGINES:
+            raise OptionError(f"engine={engine!r} is none of {', '.join(ENGINES)}.{did_you_mean(engine, ENGINES)}")
+    elif engine is not None and not isinstance(getattr(engine, "name", None), str):
+        raise OptionError(f"engine={engine!r} is neither a name nor a context made by create_engine_context().")
+
+
+async def _pipeline_of(
+    steps: Steps, inputs: Mapping[str, Any] | None, functions: Functions | None, nodes: Nodes | None
+) -> Pipeline:
+    """The pipeline, made of its steps, or of those in a configuration, which is read in a worker thread."""
+    if isinstance(steps, Pipeline):
+        if functions is not None or nodes is not None:
+            raise OptionError("A Pipeline has its functions and nodes already: give them to Pipeline(...).")
+        return steps
+    things = await _in_a_thread(_load_steps, steps) if isinstance(steps, str | os.PathLike) else steps
+    return Pipeline(things, inputs or (), functions=functions, nodes=nodes)
+
+
+def _load_steps(path: str | os.PathLike[str]) -> Sequence[Step[..., Any, Any]]:
+    from odibi_async.config import load_steps  # loads pydantic
+
+    return load_steps(path)
+
+
+async def _in_a_thread(call: Callable[..., T], *args: Any) -> T:
+    """Calls what takes long, or imports a lot, beside the steps' own threads."""
+    return await anyio.to_thread.run_sync(call, *args, limiter=anyio.CapacityLimiter(1))
 
 
 class EventLog(list[Event]):
@@ -330,7 +448,7 @@ def _judged(execution: Execution, result: RunResult) -> RunResult:
 
 
 async def run_pipeline(
-    steps: Pipeline | Iterable[Any],
+    steps: Steps,
     inputs: Mapping[str, Any] | None = None,
     *,
     targets: Iterable[Any] | None = None,
@@ -338,13 +456,16 @@ async def run_pipeline(
     timeout: float | None = None,
     on_error: OnError = "raise",
     limits: Limits | None = None,
+    engine: Any = None,
+    functions: Functions | None = None,
+    nodes: Nodes | None = None,
     observers: Sequence[Observer] = (),
 ) -> RunResult:
     """
     Runs steps in the running loop: each of them the moment its own inputs are there.
 
     Args:
-        steps: A `Pipeline`, or steps and functions in any order.
+        steps: A `Pipeline`, steps and functions in any order, or the path of a configuration file.
         inputs: Dataset -> value, for those that are given from outside; may stand in for a step's output.
         targets: The datasets wanted: names, steps or functions. Only what they need runs, and all else is
             dropped after its last reader. `None` keeps and returns every dataset.
@@ -353,23 +474,39 @@ async def run_pipeline(
         on_error: `"raise"`: the first failure cancels the rest. `"continue"`: whatever does not need what
             failed is done, and the result tells of the failures.
         limits: How much may run at a time in this run; `None` for limits that all bare runs of the loop share.
+        engine: For configured steps that name no engine: `"pandas"`, or a context made by `create_engine_context`,
+            which then also serves all steps of its kind.
+        functions: Name -> function, for configured steps of type function and for their `when`.
+        nodes: Layer -> what makes the callables of its configured steps (`odibi_async.abc.NodeType`).
         observers: Callables that take an event (`odibi_async.events`).
 
     Raises:
+        ConfigError: The configuration file cannot be read, or says what cannot be; nothing has run.
         GraphError: The steps do not make a pipeline; nothing has run.
         RunError: A step failed, and `on_error` is `"raise"`.
         DeadlineError: The run did not end within `timeout`, whatever `on_error` says.
         asyncio.CancelledError: The caller was cancelled; every step has ended before it is raised.
     """
     runner = _runner_of_loop() if limits is None else Runner(limits=limits)
-    return await runner.run(
-        steps, inputs, targets=targets, retry=retry, timeout=timeout, on_error=on_error, observers=observers
-    )
+    runner._engines.borrow()
+    try:
+        return await runner.run(
+            steps,
+            inputs,
+            targets=targets,
+            retry=retry,
+            timeout=timeout,
+            on_error=on_error,
+            engine=engine,
+            functions=functions,
+            nodes=nodes,
+            observers=observers,
+        )
+    finally:
+        await runner._engines.give_back()
 
 
-def run_pipeline_sync(
-    steps: Pipeline | Iterable[Any], inputs: Mapping[str, Any] | None = None, **options: Any
-) -> RunResult:
+def run_pipeline_sync(steps: Steps, inputs: Mapping[str, Any] | None = None, **options: Any) -> RunResult:
     """
     Runs steps and waits for the end, without `await`; the arguments are those of `run_pipeline`.
 

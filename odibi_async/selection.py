@@ -67,7 +67,8 @@ def cut_loose(steps: Sequence[Step[..., Any, Any]]) -> list[Step[..., Any, Any]]
 def inputs_of(graph: Graph, places: Sequence[int]) -> list[str]:
     """The datasets that some steps read and none of them makes, but for those that may be left out."""
     there = set(places)
-    needed = dict.fromkeys(dataset for place in places for dataset in graph.nodes[place].reads)
+    reads = (dataset for place in places for dataset in graph.nodes[place].reads)
+    needed = dict.fromkeys(dataset for dataset in reads if dataset not in graph.hidden)
     return [
         graph.datasets[dataset]
         for dataset in needed
@@ -101,6 +102,8 @@ def _renamed(graph: Graph, node: Node, prefix: str) -> Step[..., Any, Any]:
 def _is_fixed(graph: Graph, binding: Binding) -> bool:
     """Whether a parameter reads a dataset that is always there; others keep their default under their own name."""
     assert binding.dataset is not None
+    if binding.dataset in graph.hidden:
+        return False
     if graph.producers[binding.dataset] != OUTSIDE:
         return True
     return graph.inputs[graph.datasets[binding.dataset]].required

@@ -17,6 +17,10 @@ R = TypeVar("R")
 T = TypeVar("T")
 RunOn = Literal["loop", "thread"]
 PLACES: tuple[RunOn, ...] = ("loop", "thread")
+CONFIGURED = ("config_op", "sql")
+"""The types of steps that say in words what they do."""
+ENDS = ("connect", "store", "publish")
+"""The layers of theirs that make no dataset, unless they say so."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,9 +33,9 @@ class Step(Generic[P, R, T]):
     Attributes:
         layer: What kind of work it does: ingest, transform, store, ...
         name: What it is called, and what its dataset is called unless `outputs` says otherwise.
-        type: `"function"`, or `"resource"` for a context manager.
+        type: `"function"`, or `"resource"` for a context manager; `"config_op"` and `"sql"` say in words what to do.
         engine: What its datasets are: `"pandas"` or `"spark"`; `None` for the engine of the run.
-        value: The function.
+        value: The function; in configurations its name, a query, a path.
         params: Parameter -> value, for parameters that no dataset fills.
         inputs: Parameter -> dataset, where the parameter is not named like the dataset.
         outputs: The names of its datasets; a mapping gives the name that the function uses first.
@@ -98,7 +102,9 @@ class Step(Generic[P, R, T]):
     @property
     def datasets(self) -> tuple[str, ...]:
         """The names of the datasets that it makes."""
-        return tuple(self.outputs.values()) if self.outputs else (self.name,)
+        if self.outputs:
+            return tuple(self.outputs.values())
+        return () if self.layer in ENDS and self.type in CONFIGURED else (self.name,)
 
 
 class StepOptions(TypedDict, total=False):

@@ -16,7 +16,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from odibi_async import RunResult, Status
+from odibi_async import RunResult, Status, create_engine_context, run_pipeline
 from odibi_async.events import Event, StepFinished
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -228,3 +228,27 @@ def test_the_notebook_runs_from_a_clean_state_without_an_error() -> None:
     printed = "".join(output.text for output in outputs if output.output_type == "stream")
     assert "caribbean: attempt 2 failed" in printed
     assert "Costliest route: " in printed
+
+
+async def test_the_configured_flights_say_what_the_code_says(demo: ModuleType, tmp_path: Path):
+    spec = importlib.util.spec_from_file_location("flights_data", EXAMPLES / "flights_data.py")
+    assert spec is not None
+    assert spec.loader is not None
+    data = importlib.util.module_from_spec(spec)
+    await asyncio.to_thread(spec.loader.exec_module, data)
+    folder = await asyncio.to_thread(data.write, tmp_path / "data")
+    rankings = ["by_route", "by_carrier", "by_weather", "by_age"]
+    coded = await run_pipeline(demo.pipeline, await asyncio.to_thread(demo.given), targets=rankings)
+    engine = await asyncio.to_thread(create_engine_context, "pandas", root=folder)
+    told = await run_pipeline(EXAMPLES / "flights.yaml", engine=engine)
+    await asyncio.to_thread(engine.close)
+    numbers = ["flights", "minutes", "mean", "cancelled"]
+    for name in rankings:
+        mine, theirs = told[name], coded[name]
+        if name == "by_route":  # the code names the Caribbean airports with the help of a service
+            both = [frame[numbers].sort_values(numbers).reset_index(drop=True) for frame in (mine, theirs)]
+        else:
+            both = [frame[numbers].sort_index() for frame in (mine.set_index("group"), theirs)]
+        pd.testing.assert_frame_equal(*both, check_dtype=False, check_names=False, check_index_type=False)
+    assert await asyncio.to_thread((folder / "out" / "by_route.parquet").exists)
+    assert await asyncio.to_thread((folder / "out" / "by_weather.csv").exists)

@@ -172,8 +172,8 @@ def test_an_empty_list_of_steps_is_a_fault():
 
 
 def test_a_step_without_anything_to_call_is_a_fault_and_never_a_success():
-    [fault] = faults_of(lambda: Pipeline([Step("transform", "q", "sql", "pandas", "SELECT 1")]))
-    assert "nothing to call: its value is 'SELECT 1', of type 'sql'" in fault
+    [fault] = faults_of(lambda: Pipeline([Step("transform", "q", "function", "pandas", "clean")]))
+    assert "Step 'q': value names the function 'clean', which is not given" in fault
 
 
 def test_an_async_function_cannot_be_sent_to_a_thread():

@@ -37,7 +37,12 @@ class PandasEngine:
         threads: Threads of DuckDB, for all queries together; `None` for one a core.
         memory_limit: Memory of DuckDB, such as `"4GB"`; `None` for 80 % of the machine's.
         temp_directory: Where DuckDB may spill what does not fit; `None` for the system's place.
+
+    Attributes:
+        name: What steps call this kind of engine.
     """
+
+    name: Final = "pandas"
 
     def __init__(
         self,

@@ -10,12 +10,13 @@ other; its slot stays taken until it has returned.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import math
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import Context
 from typing import Any
 
@@ -26,6 +27,8 @@ from odibi_async._gate import FairQueue
 
 FLUSH_SECONDS = 0.002
 """How long what a worker tells may wait, so that a burst of short jobs wakes the loop once."""
+INTERRUPT_SECONDS = 0.2
+"""How long after an interrupt the next one follows."""
 MAILS_AT_ONCE = 256
 """How many messages the loop takes before it turns to others: about a millisecond's worth."""
 
@@ -106,9 +109,10 @@ class Job:
         withdrawn: Whether it was cancelled before a worker took it.
         stopped: Whether it was cancelled after that.
         is_over: Whether its end, whatever it was, has been told on the loop.
+        interrupts: What stops it, where it waits for something that can be stopped.
     """
 
-    __slots__ = ("_patience", "is_over", "owner", "priority", "stopped", "withdrawn", "worker")
+    __slots__ = ("_patience", "interrupts", "is_over", "owner", "priority", "stopped", "withdrawn", "worker")
 
     def __init__(self, owner: object, priority: int) -> None:
         self.owner = owner
@@ -117,6 +121,7 @@ class Job:
         self.withdrawn = False
         self.is_over = False
         self.worker: Worker | None = None
+        self.interrupts: list[Callable[[], object]] = []
         self._patience: asyncio.TimerHandle | None = None
 
     def wait_for_end(self, seconds: float, abandon: Callable[[Job], None]) -> None:
@@ -270,7 +275,15 @@ class Threads:
             job.dropped(None)
         elif runs and worker is not None:
             worker.scope.cancel()
+            self._interrupt(job)
             job.wait_for_end(self.grace, self._abandon)
+
+    def _interrupt(self, job: Job) -> None:
+        """Stops what the job waits for, again and again: one interrupt may come a moment too early."""
+        if not job.is_over:
+            for interrupt in list(job.interrupts):
+                interrupt()
+            asyncio.get_running_loop().call_later(INTERRUPT_SECONDS, self._interrupt, job)
 
     def _abandon(self, job: Job) -> None:
         self.mailbox.post(job.abandoned, urgent=True)  # behind what the job itself may have told just now
@@ -362,6 +375,29 @@ class _Here(threading.local):
 
 
 _here = _Here()
+
+
+@contextlib.contextmanager
+def on_cancel(interrupt: Callable[[], object]) -> Iterator[None]:
+    """
+    A block within which the cancellation of a blocking step calls `interrupt`, to stop what the block waits for.
+
+    Args:
+        interrupt: Called on the loop's thread, again every 0.2 s until the block is left. It must not block.
+
+    Raises:
+        asyncio.CancelledError: The step is cancelled already.
+    """
+    job = _here.job
+    if job is None:
+        yield
+        return
+    job.interrupts.append(interrupt)
+    try:
+        check_cancelled()
+        yield
+    finally:
+        job.interrupts.remove(interrupt)
 
 
 def check_cancelled() -> None:

@@ -1,0 +1,423 @@
+"""
+Steps of configurations made callable: what each layer does.
+
+A configured step says what it wants in words: a path, a query, the name of a function. `compiled` puts something to
+call in their place; what that needs from outside, the frames, the connection and the engine, it takes as
+arguments, bound by the graph like those of any function.
+
+A query reads its frames as arguments of `execute_sql`, which a cursor of its own knows for the length of that call. So
+steps that run at the same time never see each other's frames, whatever they call them. `NodeContext` does the same
+for engines whose views are seen by all, and for functions that register views themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from odibi_async.abc import NodeType
+from odibi_async.dataset import KINDS, EngineOf
+from odibi_async.errors import OdibiError, did_you_mean, in_a_line, shortened
+from odibi_async.executors.local import on_cancel
+from odibi_async.retry import Retry
+from odibi_async.secret import MASK, Secret
+from odibi_async.steps import Step
+
+T = TypeVar("T")
+AnyStep = Step[..., Any, Any]
+TYPES: Final = ("config_op", "sql", "function")
+ENGINES: Final = ("pandas", "spark")
+MODES: Final = ("overwrite", "append", "error", "ignore")
+ENGINE: Final = "\0engine"
+CONNECTION: Final = "\0connection"
+"""Parameters that no logical name of a dataset can clash with: no engine takes a name with a NUL in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """
+    What a connect step opened.
+
+    Attributes:
+        place: The URL or path by which the engine finds it again.
+        handle: What the engine gave.
+        secrets: Texts that no message may show.
+    """
+
+    place: str = field(repr=False)
+    handle: Any = field(repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """
+    Opens a connection: `engine.connect(value, **params)`.
+
+    A param that ends in `_secret` or `_key` names a secret of the engine, which is passed without that ending:
+    `password_secret: db` becomes `password=...`.
+    """
+
+    value: Any
+    params: Mapping[str, Any]
+
+    def __call__(self, /, **given: Any) -> Any:
+        engine = given[ENGINE]
+        secrets = set(_secrets_in(self.value)) | set(_secrets_in(self.params))
+        with _masked(secrets):
+            params: dict[str, Any] = {}
+            for name, value in self.params.items():
+                ending = next((ending for ending in ("_secret", "_key") if name.endswith(ending)), "")
+                if ending:
+                    value = _revealed(engine.get_secret(_revealed(value)))
+                    secrets.add(str(value))
+                params[name.removesuffix(ending)] = _revealed(value)
+            place = _revealed(self.value)
+            handle = engine.connect(place, **params)
+        return contextlib.nullcontext(Connection(place, handle, tuple(secrets)))
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """
+    Reads a frame: `engine.read(value, **params)`.
+
+    With a connection, `value` is a query, else a table, or a file where the connection is a folder.
+    """
+
+    value: Any
+    params: Mapping[str, Any]
+    is_query: bool = False
+
+    def __call__(self, /, **given: Any) -> Any:
+        place, params, secrets = _placed(self, given)
+        with _masked(secrets):
+            return given[ENGINE].read(place, **params)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """
+    Runs a query: `engine.execute_sql(value, frames, params)`.
+
+    What it is given that is no frame, a year say, fills the `$name` in the query.
+    """
+
+    value: Any
+    params: Mapping[str, Any]
+
+    def __call__(self, /, **given: Any) -> Any:
+        engine = given.pop(ENGINE)
+        frames = {name: value for name, value in given.items() if _is_frame(value)}
+        values = {name: value for name, value in given.items() if name not in frames}
+        with _masked({*_secrets_in(self.value), *_secrets_in(self.params), *_secrets_in(values)}):
+            params = _revealed({**self.params, **values})
+            return engine.execute_sql(_revealed(self.value), frames, params or None, on_interruptible=on_cancel)
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Writes its one input: `engine.write(frame, value, **params)`; with a connection to the table `value` in it."""
+
+    value: Any
+    params: Mapping[str, Any]
+    is_query: bool = False
+
+    def __call__(self, /, **given: Any) -> None:
+        place, params, secrets = _placed(self, given)
+        [frame] = (value for name, value in given.items() if name not in (ENGINE, CONNECTION))
+        with _masked(secrets):
+            given[ENGINE].write(frame, place, **params)
+
+
+def _placed(node: Read | Write, given: Mapping[str, Any]) -> tuple[str, dict[str, Any], set[str]]:
+    """Where to read or write, with which options, and what must not be shown."""
+    value, params = _revealed(node.value), _revealed(dict(node.params))
+    secrets = {*_secrets_in(node.value), *_secrets_in(node.params)}
+    connection = given.get(CONNECTION, params.pop("connection", None))
+    if connection is None:
+        return value, params, secrets
+    if isinstance(connection, Connection):
+        secrets |= set(connection.secrets)
+        place = connection.place
+        if not node.is_query and isinstance(connection.handle, Path) and connection.handle.is_dir():
+            return os.path.join(place, value), params, secrets
+    else:
+        place = os.fspath(connection)
+    if node.is_query:
+        return value, {**params, "connection": place}, secrets
+    return place, {**params, "table": value}, secrets
+
+
+class _Anything:
+    """Stands for what a faulty step would call, so that the other faults of its graph are found too."""
+
+    def __call__(self, /, **_: Any) -> Any: ...
+
+
+def compiled(
+    steps: Iterable[Any],
+    functions: Mapping[str, Callable[..., Any]] | None = None,
+    nodes: Mapping[str, NodeType] | None = None,
+) -> tuple[list[Any], list[str]]:
+    """
+    The same steps with something to call in each of them, and all that is wrong with those that are configured.
+
+    Args:
+        steps: Steps of any kind; those that have something to call already stay as they are.
+        functions: Name -> function, for steps of type function and for `when`. Nothing else can be named: no
+            module is imported and no attribute looked up.
+        nodes: Layer -> what makes its steps' callables; see `NodeType`.
+    """
+    steps = list(steps)
+    if all(not isinstance(step, Step) or _is_callable(step) for step in steps):
+        return steps, []
+    connections = {s.name for s in steps if isinstance(s, Step) and (s.layer == "connect" or s.is_resource)}
+    compiler = _Compiler(functions or {}, nodes or {}, connections)
+    return [compiler.step(s) if isinstance(s, Step) and not _is_callable(s) else s for s in steps], compiler.faults
+
+
+def _is_callable(step: AnyStep) -> bool:
+    return callable(step.value) and not isinstance(step.when, str)
+
+
+class _Faulty(Exception):
+    """What is wrong with a step."""
+
+
+class _Compiler:
+    """Compiles steps, and collects what is wrong with them."""
+
+    def __init__(
+        self, functions: Mapping[str, Callable[..., Any]], nodes: Mapping[str, NodeType], connections: set[str]
+    ) -> None:
+        self.faults: list[str] = []
+        self._functions = functions
+        self._nodes = nodes
+        self._connections = connections
+        self._layers: dict[str, Callable[[AnyStep], AnyStep]] = {
+            "connect": self._connect,
+            "ingest": self._ingest,
+            "transform": self._transform,
+            "store": self._store,
+            "publish": self._store,
+        }
+
+    def step(self, step: AnyStep) -> AnyStep:
+        """The step, callable; one that is faulty too, so that what it reads can be checked as well."""
+        when = step.when
+        if isinstance(when, str):
+            when = self._noting(step, lambda: self._function(str(step.when), "when="))
+            step = dataclasses.replace(step, when=when)
+        if callable(step.value):
+            return step
+        made = self._noting(step, lambda: self._made(step))
+        return made or dataclasses.replace(step, value=_Anything(), params={}, map_over=None)
+
+    def _noting(self, step: AnyStep, make: Callable[[], T]) -> T | None:
+        try:
+            return make()
+        except _Faulty as fault:
+            self.faults.append(f"Step {step.name!r}: {fault}")
+            return None
+
+    def _made(self, step: AnyStep) -> AnyStep:
+        if step.type not in TYPES:
+            if step.type == "api":
+                raise _Faulty("type 'api' is not supported: use type 'function', and a function that calls the API.")
+            raise _Faulty(f"type {step.type!r} is unknown.{_hint(step.type, TYPES)}")
+        if step.engine is not None and step.engine not in ENGINES:
+            raise _Faulty(f"engine {step.engine!r} is unknown.{_hint(step.engine, ENGINES)}")
+        layers = {*self._layers, *self._nodes}
+        if step.layer not in layers:
+            raise _Faulty(
+                f"layer {step.layer!r} is unknown.{_hint(step.layer, layers)} Others are given with nodes={{...}}."
+            )
+        if step.type == "function":
+            return dataclasses.replace(step, value=self._function(step.value, "value"))
+        if step.layer in self._nodes:
+            return self._custom(step, self._nodes[step.layer])
+        if not isinstance(step.value, str | Secret):
+            raise _Faulty(f"its value is a text, not {step.value!r}.")
+        return self._layers[step.layer](step)
+
+    def _function(self, name: Any, where: str) -> Callable[..., Any]:
+        function = self._functions.get(name) if isinstance(name, str) else None
+        if function is None:
+            known = _hint(str(name), self._functions, "functions") if self._functions else ""
+            raise _Faulty(f"{where} names the function {name!r}, which is not given: functions={{...}}.{known}")
+        if not callable(function):
+            raise _Faulty(f"{where} names {name!r}, which is no function but {function!r}.")
+        return function
+
+    def _custom(self, step: AnyStep, make: NodeType) -> AnyStep:
+        try:
+            value = make(step)
+        except OdibiError as error:
+            raise _Faulty(in_a_line(error)) from error
+        if not callable(value):
+            raise _Faulty(f"the node type of layer {step.layer!r} gave {value!r}, which cannot be called.")
+        params = dict(step.params)
+        if "engine" in inspect.signature(value).parameters and "engine" not in {*params, *step.inputs}:
+            params["engine"] = EngineOf(step.engine)
+        return dataclasses.replace(step, value=value, params=params)
+
+    # -- the layers of ODIBI CORE ----------------------------------------------------------------------
+
+    def _connect(self, step: AnyStep) -> AnyStep:
+        self._only(step, "config_op")
+        self._no_inputs(step)
+        if step.outputs:
+            raise _Faulty("a connect step makes no dataset: others name it in their params, connection: <its name>.")
+        made = self._with_engine(step, Connect(self._place(step), step.params))
+        return dataclasses.replace(made, type="resource")
+
+    def _ingest(self, step: AnyStep) -> AnyStep:
+        self._only(step, "config_op", "sql")
+        self._no_inputs(step)
+        self._one_output(step)
+        if step.type == "sql" and "connection" not in step.params:
+            raise _Faulty("an ingest step of type sql needs a connection: params: {connection: <step, URL or path>}.")
+        return self._connected(step, lambda params: Read(self._place(step), params, step.type == "sql"))
+
+    def _transform(self, step: AnyStep) -> AnyStep:
+        if step.type == "config_op":
+            raise _Faulty("a transform step is of type sql or function: config_op says nothing of what to do.")
+        self._one_output(step)
+        if isinstance(step.value, str) and not step.value.strip():
+            raise _Faulty("its value is empty: it holds the query.")
+        for name in step.params.keys() - {"params"}:
+            raise _Faulty(f"a query has no param {name!r}; the value of each $name stands in params: {{params: ...}}.")
+        params = step.params.get("params") or {}
+        if not isinstance(params, Mapping):
+            raise _Faulty(f"the params of a query are a mapping from each $name, not {params!r}.")
+        twice = params.keys() & step.inputs.keys()
+        if twice:
+            raise _Faulty(f"{shortened(sorted(twice))} stands in inputs and in the params of the query.")
+        return self._with_engine(step, Query(step.value, params))
+
+    def _store(self, step: AnyStep) -> AnyStep:
+        self._only(step, "config_op")
+        if len(step.inputs) != 1:
+            raise _Faulty(f"a {step.layer} step writes one dataset, but its inputs name {len(step.inputs) or 'none'}.")
+        if step.outputs:
+            raise _Faulty(f"a {step.layer} step makes no dataset, but its outputs name one.")
+        mode = step.params.get("mode", "overwrite")
+        if mode not in MODES:
+            raise _Faulty(f"mode {mode!r} is unknown.{_hint(str(mode), MODES)}")
+        if mode == "append" and step.retry is None:  # who does it twice has it twice
+            step = dataclasses.replace(step, retry=Retry(attempts=1))
+        return self._connected(step, lambda params: Write(self._place(step), params))
+
+    # -- what they share -------------------------------------------------------------------------------
+
+    def _connected(self, step: AnyStep, make: Callable[[Mapping[str, Any]], Any]) -> AnyStep:
+        """With the connection bound, where the params name the step that opens it."""
+        params = dict(step.params)
+        name = params.get("connection")
+        if name is None:
+            return self._with_engine(step, make(params))
+        if isinstance(name, str) and name in self._connections:
+            del params["connection"]
+            made = self._with_engine(step, make(params))
+            return dataclasses.replace(made, inputs={**step.inputs, CONNECTION: name})
+        if isinstance(name, str) and not any(mark in name for mark in ":/\\."):
+            raise _Faulty(
+                f"its connection {name!r} is no connect step, URL or path.{_hint(name, self._connections, 'ones')}"
+            )
+        return self._with_engine(step, make(params))
+
+    def _with_engine(self, step: AnyStep, value: Any) -> AnyStep:
+        return dataclasses.replace(step, value=value, params={ENGINE: EngineOf(step.engine)})
+
+    def _place(self, step: AnyStep) -> Any:
+        if step.value == "":
+            raise _Faulty("its value is empty: it says where the data is.")
+        return step.value
+
+    def _only(self, step: AnyStep, *types: str) -> None:
+        if step.type not in types:
+            allowed = " or ".join((*types, "function"))
+            raise _Faulty(f"a step of layer {step.layer} is of type {allowed}, not {step.type}.")
+
+    def _no_inputs(self, step: AnyStep) -> None:
+        if step.inputs:
+            raise _Faulty(f"a step of layer {step.layer} reads no datasets, but has inputs; after= waits for steps.")
+
+    def _one_output(self, step: AnyStep) -> None:
+        if len(step.outputs) > 1:
+            raise _Faulty(f"it makes one dataset, but its outputs name {len(step.outputs)}.")
+
+
+def _hint(name: str, known: Iterable[str], what: str = "") -> str:
+    known = sorted(known)
+    return did_you_mean(name, known) or f" Known{what and ' ' + what}: {shortened(known) or 'none'}."
+
+
+# -- frames and secrets --------------------------------------------------------------------------------
+
+
+def _is_frame(value: Any) -> bool:
+    kind = KINDS[type(value)]
+    return kind is not None and kind.rows is not None
+
+
+def _revealed(value: Any) -> Any:
+    """The same value with the text of each secret in its place."""
+    if isinstance(value, Secret):
+        return value.reveal()
+    if isinstance(value, Mapping):
+        return {name: _revealed(each) for name, each in value.items()}
+    return [_revealed(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _secrets_in(value: Any) -> Iterator[str]:
+    if isinstance(value, Secret):
+        yield value.reveal()
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from _secrets_in(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _secrets_in(each)
+
+
+@contextlib.contextmanager
+def _masked(secrets: set[str]) -> Iterator[None]:
+    """Errors raised within show no secret: those of drivers like to repeat the URL that they were given."""
+    try:
+        yield
+    except Exception as error:
+        known = sorted((secret for secret in secrets if secret), key=len, reverse=True)
+        if not _mask_chain(error, known):
+            raise OdibiError(_mask(in_a_line(error), known)) from None
+        raise
+
+
+def _mask_chain(error: BaseException, secrets: Sequence[str]) -> bool:
+    """Masks an error and all that led to it; whether that could be done without changing what it is."""
+    seen: set[int] = set()
+    ahead: list[BaseException | None] = [error] if secrets else []
+    while ahead:
+        each = ahead.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        each.args = tuple(_mask(arg, secrets) if isinstance(arg, str) else arg for arg in each.args)
+        shown = f"{each} {each!r}"
+        if any(secret in shown for secret in secrets):
+            return False
+        ahead += [each.__cause__, each.__context__]
+    return True
+
+
+def _mask(text: str, secrets: Sequence[str]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, MASK)
+    return text
