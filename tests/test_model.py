@@ -774,7 +774,7 @@ def run_and_check(plan: Plan) -> None:
 
 
 QUICK = settings(
-    deadline=None, derandomize=True, database=None, max_examples=600, suppress_health_check=list(HealthCheck)
+    deadline=None, derandomize=True, database=None, max_examples=450, suppress_health_check=list(HealthCheck)
 )
 LONG = settings(QUICK, max_examples=5_000, derandomize=False)
 
