@@ -98,6 +98,7 @@ class Managed:
         self._in_thread = in_thread
         self._manager: Any = None
         self._is_open = False
+        self.is_async = is_async(fn) or inspect.isasyncgenfunction(_innermost(fn))
 
     async def open(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """What the context manager yields."""
@@ -137,17 +138,20 @@ class Managed:
 
 
 def _is_generator(fn: Any) -> bool:
-    while isinstance(fn, functools.partial):
-        fn = fn.func
+    fn = _innermost(fn)
     return inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn)
 
 
 def _manager_of(fn: Any) -> Callable[..., Any]:
-    inner = fn
-    while isinstance(inner, functools.partial):
-        inner = inner.func
-    wrap = contextlib.asynccontextmanager if inspect.isasyncgenfunction(inner) else contextlib.contextmanager
-    return wrap(fn)
+    is_async = inspect.isasyncgenfunction(_innermost(fn))
+    return (contextlib.asynccontextmanager if is_async else contextlib.contextmanager)(fn)
+
+
+def _innermost(fn: Any) -> Any:
+    """The function inside partials."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return fn
 
 
 class TimeLimit:
@@ -172,6 +176,7 @@ class TimeLimit:
         self._grace = grace
         self._at_once = at_once
         self._cancels = 0
+        self._is_over = False
         self._timer: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
@@ -186,7 +191,7 @@ class TimeLimit:
 
     def start(self) -> None:
         """The time runs from now on."""
-        if self._seconds is not None and self._timer is None:
+        if self._seconds is not None and self._timer is None and not self._is_over:
             self._timer = asyncio.get_running_loop().call_later(self._seconds, self._expire)
 
     def _expire(self) -> None:
@@ -197,6 +202,7 @@ class TimeLimit:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._is_over = True
         if self._timer is not None:
             self._timer.cancel()
         if not self._cancels:

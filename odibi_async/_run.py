@@ -438,7 +438,7 @@ class Execution:
             if not wanted:
                 self._skip(node, Blame(node.name, failed=False))
                 return False
-        if node.maps is not None or not node.in_thread:
+        if node.maps is not None or not (node.in_thread or node.is_resource):
             self._note_start(node, course)
         return True
 
@@ -569,13 +569,15 @@ class Execution:
 
     def _elements_of(self, node: Node) -> Sequence[Any] | Elements:
         """What is mapped over: a list, or the elements of a mapped step as they are made."""
-        [dataset] = [b.dataset for b in node.call.bindings if b.parameter == node.maps]
+        [(dataset, default)] = [(b.dataset, b.value) for b in node.call.bindings if b.parameter == node.maps]
         assert dataset is not None
         value = self._values[dataset]
         if value is ABSENT:
             if node.streams_from in self._special.elements:
                 return self._special.elements[node.streams_from]
-            value = next(b.value for b in node.call.bindings if b.parameter == node.maps)
+            if default is ABSENT:  # its maker has failed since it was started
+                raise UpstreamFailed
+            value = default
         return listed(node.name, str(node.maps), value)
 
     def _start_element(
@@ -619,7 +621,7 @@ class Execution:
         if not await self._begins(node, course):
             return
         try:
-            managed, value = await self._attempts(node, course, functools.partial(self._open, node))
+            managed, value = await self._attempts(node, course, functools.partial(self._open, node, course))
         except BaseException as error:
             self._fail(node, course, error)
             return
@@ -644,16 +646,24 @@ class Execution:
         else:
             self._fail(node, course, failure, settled=True)
 
-    async def _open(self, node: Node) -> tuple[Managed, Any]:
+    async def _open(self, node: Node, course: Course) -> tuple[Managed, Any]:
         """Makes and enters the context manager, within the step's time limit."""
+
+        def on_start() -> None:
+            self._note_start(node, course)
+            limit.start()
+
         args, kwargs = node.call.arguments(self._values)
         context = self._context.copy()
 
         async def in_thread(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-            return await self._call_in_thread(node, functools.partial(fn, *args, **kwargs), context=context)
+            call = functools.partial(fn, *args, **kwargs)
+            return await self._call_in_thread(node, call, context=context, on_start=on_start)
 
         managed = Managed(node.call.fn, in_thread)
-        async with TimeLimit(node.step.timeout, self._threads.grace):
+        async with TimeLimit(node.step.timeout, self._threads.grace, at_once=False) as limit:
+            if managed.is_async:
+                on_start()
             return managed, await managed.open(args, kwargs)
 
     def _error_of_readers(self, node: Node) -> BaseException | None:

@@ -112,7 +112,7 @@ class Job:
         interrupts: What stops it, where it waits for something that can be stopped.
     """
 
-    __slots__ = ("_patience", "interrupts", "is_over", "owner", "priority", "stopped", "withdrawn", "worker")
+    __slots__ = ("_timers", "interrupts", "is_over", "owner", "priority", "stopped", "withdrawn", "worker")
 
     def __init__(self, owner: object, priority: int) -> None:
         self.owner = owner
@@ -122,16 +122,16 @@ class Job:
         self.is_over = False
         self.worker: Worker | None = None
         self.interrupts: list[Callable[[], object]] = []
-        self._patience: asyncio.TimerHandle | None = None
+        self._timers: list[asyncio.TimerHandle] = []
 
-    def wait_for_end(self, seconds: float, abandon: Callable[[Job], None]) -> None:
-        """Gives the job some time to end."""
-        self._patience = asyncio.get_running_loop().call_later(seconds, abandon, self)
+    def unless_over(self, seconds: float, call: Callable[[Job], None]) -> None:
+        """Calls this with the job in so many seconds, unless it has ended by then."""
+        self._timers.append(asyncio.get_running_loop().call_later(seconds, call, self))
 
     def end(self) -> bool:
         """Notes that the job's end is being told; whether it is told for the first time."""
-        if self._patience is not None:
-            self._patience.cancel()
+        for timer in self._timers:
+            timer.cancel()
         first, self.is_over = not self.is_over, True
         return first
 
@@ -276,14 +276,13 @@ class Threads:
         elif runs and worker is not None:
             worker.scope.cancel()
             self._interrupt(job)
-            job.wait_for_end(self.grace, self._abandon)
+            job.unless_over(self.grace, self._abandon)
 
     def _interrupt(self, job: Job) -> None:
         """Stops what the job waits for, again and again: one interrupt may come a moment too early."""
-        if not job.is_over:
-            for interrupt in list(job.interrupts):
-                interrupt()
-            asyncio.get_running_loop().call_later(INTERRUPT_SECONDS, self._interrupt, job)
+        for interrupt in list(job.interrupts):
+            interrupt()
+        job.unless_over(INTERRUPT_SECONDS, self._interrupt)
 
     def _abandon(self, job: Job) -> None:
         self.mailbox.post(job.abandoned, urgent=True)  # behind what the job itself may have told just now
