@@ -180,12 +180,10 @@ class Names:
     numbers: list[str] = field(default_factory=lambda: ["x"])
     lists: list[str] = field(default_factory=lambda: ["xs"])
     resources: set[str] = field(default_factory=set)
-    shaky: set[str] = field(default_factory=set)
 
     def add(self, spec: Spec) -> None:
         (self.lists if spec.mapped or spec.size is not None else self.numbers).extend(spec.datasets)
         self.resources |= {spec.name} if spec.is_resource else set()
-        self.shaky |= set(spec.datasets) if spec.mapped and spec.faults else set()
 
 
 @dataclass(frozen=True)
@@ -218,7 +216,7 @@ def draw_spec(draw: st.DrawFn, mood: Mood, before: list[Spec], names: Names) -> 
     mapped = may_be_fancy and one_in(draw, 3)
     reads = draw(st.lists(st.sampled_from(names.numbers + names.lists), max_size=3, unique=True))
     if mapped:
-        over = draw(st.sampled_from([name for name in names.lists if name not in names.shaky][-4:]))
+        over = draw(st.sampled_from(names.lists[-4:]))
         reads = [over, *(name for name in reads if name != over or one_in(draw, 4))][:3]
     needed = [i == 0 and mapped for i in range(len(reads))]
     optional = [
@@ -257,7 +255,7 @@ def draw_fault(draw: st.DrawFn, mood: Mood, place: str, is_resource: bool) -> st
         fault = draw(st.sampled_from(["raise", "raise", "hang", "cancel"]))
     if mood.has_deadline and not is_resource and one_in(draw, 4):
         fault = "forever"
-    can_hang = place == "async" or (place == "thread" and not is_resource)
+    can_hang = place in ("async", "thread")
     return "raise" if fault in ("hang", "forever") and not can_hang else fault
 
 
@@ -683,8 +681,6 @@ def check_events(story: Story) -> None:
         if spec.name not in records:
             continue
         record = records[spec.name]
-        if spec.is_resource:
-            continue
         if record.status is OK:
             assert spec.name in started
         told = [event.seq for event in events if isinstance(event, StepEvent) and event.step == spec.name]
