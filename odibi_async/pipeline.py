@@ -10,7 +10,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from types import TracebackType
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import Any, Self, TypeAlias, TypedDict, TypeVar, Unpack
 
 import anyio
 import anyio.from_thread
@@ -35,6 +35,19 @@ T = TypeVar("T")
 Functions: TypeAlias = Mapping[str, Callable[..., Any]]
 Nodes: TypeAlias = Mapping[str, NodeType]
 Steps: TypeAlias = "Pipeline | Iterable[Any] | str | os.PathLike[str]"
+
+
+class RunOptions(TypedDict, total=False):
+    """What says how a run goes; `run_pipeline` tells what each of them means."""
+
+    targets: Iterable[Any] | None
+    retry: Retry | None
+    timeout: float | None
+    on_error: OnError
+    engine: Any
+    functions: Functions | None
+    nodes: Nodes | None
+    observers: Sequence[Observer]
 
 
 class Pipeline:
@@ -117,26 +130,11 @@ class Pipeline:
         self,
         inputs: Mapping[str, Any] | None = None,
         *,
-        targets: Iterable[Any] | None = None,
-        retry: Retry | None = None,
-        timeout: float | None = None,
-        on_error: OnError = "raise",
         limits: Limits | None = None,
-        engine: Any = None,
-        observers: Sequence[Observer] = (),
+        **options: Unpack[RunOptions],
     ) -> RunResult:
         """Runs the steps; the arguments are those of `run_pipeline`."""
-        return await run_pipeline(
-            self,
-            inputs,
-            targets=targets,
-            retry=retry,
-            timeout=timeout,
-            on_error=on_error,
-            limits=limits,
-            engine=engine,
-            observers=observers,
-        )
+        return await run_pipeline(self, inputs, limits=limits, **options)
 
 
 class Runner:
@@ -177,39 +175,13 @@ class Runner:
             yield
 
     async def run(
-        self,
-        steps: Steps,
-        inputs: Mapping[str, Any] | None = None,
-        *,
-        targets: Iterable[Any] | None = None,
-        retry: Retry | None = None,
-        timeout: float | None = None,
-        on_error: OnError = "raise",
-        engine: Any = None,
-        functions: Functions | None = None,
-        nodes: Nodes | None = None,
-        observers: Sequence[Observer] = (),
+        self, steps: Steps, inputs: Mapping[str, Any] | None = None, **options: Unpack[RunOptions]
     ) -> RunResult:
         """Runs steps and waits for the end; the arguments are those of `run_pipeline`."""
-        policies = Policies.of(retry, timeout, on_error)
-        pipeline = await _pipeline_of(steps, inputs, functions, nodes)
-        execution = await self._prepared(pipeline, inputs, targets, policies, engine, observers)
+        execution = await self._prepared(steps, inputs, **options)
         return _judged(execution, await execution.run())
 
-    async def start(
-        self,
-        steps: Steps,
-        inputs: Mapping[str, Any] | None = None,
-        *,
-        targets: Iterable[Any] | None = None,
-        retry: Retry | None = None,
-        timeout: float | None = None,
-        on_error: OnError = "raise",
-        engine: Any = None,
-        functions: Functions | None = None,
-        nodes: Nodes | None = None,
-        observers: Sequence[Observer] = (),
-    ) -> Run:
+    async def start(self, steps: Steps, inputs: Mapping[str, Any] | None = None, **options: Unpack[RunOptions]) -> Run:
         """
         Starts a run in the background; the arguments are those of `run_pipeline`.
 
@@ -217,23 +189,30 @@ class Runner:
             GraphError: The steps do not make a pipeline; nothing was started.
         """
         log = EventLog()
-        policies = Policies.of(retry, timeout, on_error)
-        pipeline = await _pipeline_of(steps, inputs, functions, nodes)
-        execution = await self._prepared(pipeline, inputs, targets, policies, engine, (*observers, log))
-        run = Run(execution, log)
+        options["observers"] = (*options.get("observers", ()), log)
+        run = Run(await self._prepared(steps, inputs, **options), log)
         self._runs.add(run)
         run._task.add_done_callback(lambda _: self._runs.discard(run))
         return run
 
     async def _prepared(
         self,
-        pipeline: Pipeline,
+        steps: Steps,
         inputs: Mapping[str, Any] | None,
-        targets: Iterable[Any] | None,
-        policies: Policies,
-        engine: Any,
-        observers: Sequence[Observer],
+        *,
+        targets: Iterable[Any] | None = None,
+        retry: Retry | None = None,
+        timeout: float | None = None,
+        on_error: OnError = "raise",
+        engine: Any = None,
+        functions: Functions | None = None,
+        nodes: Nodes | None = None,
+        observers: Sequence[Observer] = (),
     ) -> Execution:
+        policies = Policies.of(retry, timeout, on_error)
+        if inputs is not None and not isinstance(inputs, Mapping):
+            raise OptionError(f"inputs={inputs!r}: a mapping of datasets to values is needed.")
+        pipeline = await _pipeline_of(steps, inputs, functions, nodes)
         given = dict(inputs or {})
         graph = pipeline._graph
         selected = graph.select(given, targets)
