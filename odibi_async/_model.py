@@ -78,9 +78,6 @@ Outputs = Annotated[
     | Annotated[dict[str, Name], Tag(_MAPPING)],
     _either("a mapping, a list of texts or a text"),
 ]
-Caching = Annotated[
-    Annotated[bool, Tag(_ONE)] | Annotated[dict[str, Any], Tag(_MAPPING)], _either("true, false or a mapping")
-]
 Schedule = Annotated[
     Annotated[Name, Tag(_ONE)] | Annotated[list[Any], Tag(_LIST)] | Annotated[dict[str, Any], Tag(_MAPPING)],
     _either("a text, a mapping or a list"),
@@ -125,7 +122,6 @@ class DefaultsModel(_Model):
     metadata: dict[str, Any] | None = None
     retry: Attempts | None = None
     timeout: Annotated[Number, Field(gt=0)] | None = None
-    cache: Caching | None = None
     when: Name | None = None
     tags: Names | None = None
     pool: Name | None = None

@@ -317,7 +317,6 @@ def _is_chosen(given: Any, project: str | None, enabled_only: bool, layer: str |
 
 def _made(model: StepModel, value: Any, params: Any) -> Step[..., Any, Any]:
     when: Any = model.when  # a name until the functions are known
-    newer = {name: each for name in ("pool", "map_over", "cache") if (each := getattr(model, name)) is not None}
     return Step(
         model.layer,
         model.name,
@@ -334,7 +333,8 @@ def _made(model: StepModel, value: Any, params: Any) -> Step[..., Any, Any]:
         after=_listed(model.after),
         when=when,
         tags=_listed(model.tags),
-        **newer,
+        pool=model.pool,
+        map_over=model.map_over,
     )
 
 

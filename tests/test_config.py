@@ -258,7 +258,7 @@ def test_a_name_that_stands_twice_is_told_with_both_places(file: Callable[..., P
         ("run_on: threads", "run_on 'threads' is unknown. Did you mean 'thread'?"),
         ("tags: {a: b}", "tags: a text or a list of texts is needed, not a mapping."),
         ("after: [1]", "after[0]: a text is needed, not 1."),
-        ("cache: maybe", "cache: true or false is needed, not 'maybe'."),
+        ("cache: true", "'cache' is unknown. Known: layer, "),
         ("enabled: perhaps", "enabled: true or false is needed, not 'perhaps'."),
         ("'<list>': 1", "'<list>' is unknown. Known: layer, "),
         ("retry: {'<list>': 1}", "'retry.<list>' is unknown. Known: attempts, "),
@@ -669,18 +669,10 @@ def test_toml_that_exhausts_its_parser_is_a_fault(file: Callable[..., Path]):
 # -- the rest ------------------------------------------------------------------------------------------
 
 
-def test_pool_map_over_and_cache_are_handed_to_the_step_when_they_are_set(monkeypatch: pytest.MonkeyPatch):
-    made = []
-    monkeypatch.setattr(config, "Step", lambda *fields, **policies: made.append(policies))
-    load_steps(
-        [
-            {"name": "a"},
-            {"name": "b", "pool": "db", "map_over": "url", "cache": {"ttl": 5}},
-            {"name": "c", "cache": False},
-        ]
-    )
-    newer = [{name: each[name] for name in ("pool", "map_over", "cache") if name in each} for each in made]
-    assert newer == [{}, {"pool": "db", "map_over": "url", "cache": {"ttl": 5}}, {"cache": False}]
+def test_pool_and_map_over_are_those_of_the_step():
+    plain, mapped = load_steps([{"name": "a"}, {"name": "b", "pool": "db", "map_over": "url"}])
+    assert (plain.pool, plain.map_over) == (None, None)
+    assert (mapped.pool, mapped.map_over) == ("db", "url")
 
 
 def test_the_schema_for_editors_comes_from_the_same_model():

@@ -30,7 +30,6 @@ _POLICIES = {
     for name in (
         "retry",
         "timeout",
-        "cache",
         "when",
         "tags",
         "pool",
