@@ -24,6 +24,8 @@ class Limits:
         threads: Blocking steps, those that were abandoned included. `None`: the usable CPUs (by affinity
             and cgroup quota) and 4 more, at most 32.
         pools: Name -> how many steps with this `pool=` may run at a time.
+        memory: What SQL over frames may take, such as `"4GB"`; `None` for 80 % of the machine's.
+        temp_directory: Where SQL may spill what does not fit in it; `None` for the system's place.
         grace: Seconds that a cancelled step has for its clean-up before it is cancelled again, or
             abandoned when it runs in a thread.
     """
@@ -31,6 +33,8 @@ class Limits:
     concurrency: int | None = None
     threads: int | None = None
     pools: Mapping[str, int] = field(default_factory=dict)
+    memory: str | None = None
+    temp_directory: str | os.PathLike[str] | None = None
     grace: float = 5.0
 
     def __post_init__(self) -> None:

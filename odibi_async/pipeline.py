@@ -156,7 +156,7 @@ class Runner:
         self._threads: Threads | None = None
         self._counting_cpus = asyncio.Lock()
         self._runs: set[Run] = set()
-        self._engines = Engines()
+        self._engines = Engines(self.limits)
 
     async def __aenter__(self) -> Self:
         return self
@@ -254,9 +254,10 @@ class Runner:
 
 
 class Engines:
-    """The engines' contexts that a runner makes when a run needs them, one of a kind."""
+    """The engines' contexts that a runner makes within its limits when a run needs them, one of a kind."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
         self._contexts: dict[str, Any] = {}
         self._lock = asyncio.Lock()
         self._borrowers = 0
@@ -275,8 +276,15 @@ class Engines:
             name = preferred or "pandas"
         async with self._lock:
             if name not in self._contexts:
-                self._contexts[name] = await _in_a_thread(_new_context, name)
+                self._contexts[name] = await _in_a_thread(self._new_context, name)
             return self._contexts[name]
+
+    def _new_context(self, name: str) -> Any:
+        limits = self._limits
+        threads = limits.threads or usable_cpus()
+        return create_engine_context(
+            name, threads=threads, memory_limit=limits.memory, temp_directory=limits.temp_directory
+        )
 
     def borrow(self) -> None:
         """Notes that somebody uses the contexts for a while."""
@@ -293,10 +301,6 @@ class Engines:
         for context in contexts.values():
             with anyio.CancelScope(shield=True):
                 await _in_a_thread(context.close)
-
-
-def _new_context(name: str) -> Any:
-    return create_engine_context(name, threads=usable_cpus())
 
 
 def _check_engine(engine: Any) -> None:

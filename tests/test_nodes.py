@@ -14,7 +14,18 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from odibi_async import Limits, Pipeline, Retry, RunError, Runner, Secret, Step, create_engine_context, step
+from odibi_async import (
+    Limits,
+    Pipeline,
+    Retry,
+    RunError,
+    Runner,
+    Secret,
+    Step,
+    create_engine_context,
+    run_pipeline,
+    step,
+)
 from odibi_async.errors import GraphError, OdibiError, OptionError, SqlError
 from odibi_async.events import StepStarted
 from odibi_async.secret import MASK
@@ -550,3 +561,13 @@ async def test_functions_are_given_to_the_pipeline_once(runner: Runner):
     pipeline = Pipeline([orders])
     with pytest.raises(OptionError, match="has its functions and nodes already"):
         await runner.run(pipeline, functions={})
+
+
+async def test_the_limits_of_the_run_are_those_of_its_sql(tmp_path: Path):
+    sql = "SELECT current_setting('threads') AS threads, current_setting('memory_limit') AS memory"
+    ask = Step("transform", "ask", "sql", "pandas", sql)
+    limits = Limits(threads=1, memory="256MiB", temp_directory=tmp_path)
+    [row] = (await run_pipeline([ask], limits=limits))["ask"].to_dict("records")
+    assert (row["threads"], row["memory"]) == (1, "256.0 MiB")
+    with pytest.raises(RunError, match="nonsense"):
+        await run_pipeline([ask], limits=Limits(memory="nonsense"))
