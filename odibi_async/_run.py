@@ -99,6 +99,8 @@ class Policies:
             raise OptionError(f"on_error={on_error!r} is none of {', '.join(known)}.{did_you_mean(on_error, known)}")
         if timeout is not None and not timeout > 0:
             raise OptionError(f"timeout={timeout!r}: seconds above 0 are needed.")
+        if retry is not None and not isinstance(retry, Retry):
+            raise OptionError(f"retry={retry!r}: a policy is needed, such as Retry(attempts=3).")
         return cls(retry=retry, timeout=timeout, on_error=on_error)  # type: ignore[arg-type]
 
 

@@ -150,6 +150,8 @@ class Runner:
     """
 
     def __init__(self, *, limits: Limits | None = None, observers: Sequence[Observer] = ()) -> None:
+        if limits is not None and not isinstance(limits, Limits):
+            raise OptionError(f"limits={limits!r}: Limits(...) are needed.")
         self.limits = limits or Limits()
         self._observers = _checked(observers)
         self._gate = Gate(self.limits)
@@ -319,6 +321,8 @@ async def _pipeline_of(
         if functions is not None or nodes is not None:
             raise OptionError("A Pipeline has its functions and nodes already: give them to Pipeline(...).")
         return steps
+    if not isinstance(steps, Iterable | str | os.PathLike):
+        raise OptionError(f"steps={steps!r}: a list of steps is needed, also for a single one.")
     things = await _in_a_thread(_load_steps, steps) if isinstance(steps, str | os.PathLike) else steps
     return Pipeline(things, inputs or (), functions=functions, nodes=nodes)
 
@@ -522,6 +526,8 @@ def _unfolded(steps: Iterable[Any]) -> Iterable[Any]:
 
 
 def _checked(observers: Iterable[Observer]) -> Sequence[Observer]:
+    if not isinstance(observers, Iterable):
+        raise OptionError(f"observers={observers!r}: a list of observers is needed, also for a single one.")
     observers = tuple(observers)
     for observer in observers:
         if not callable(observer) or is_async(observer):

@@ -85,6 +85,10 @@ class Step(Generic[P, R, T]):
             object.__setattr__(self, "tags", (self.tags,) if isinstance(self.tags, str) else tuple(self.tags))
         if self.timeout is not None and not self.timeout > 0:
             raise OptionError(f"Step {self.name!r}: timeout={self.timeout!r}: seconds above 0 are needed.")
+        if self.retry is not None and not isinstance(self.retry, Retry):
+            raise OptionError(
+                f"Step {self.name!r}: retry={self.retry!r}: a policy is needed, such as Retry(attempts=3)."
+            )
         if self.run_on is not None and self.run_on not in PLACES:
             hint = did_you_mean(str(self.run_on), PLACES)
             raise OptionError(f"Step {self.name!r}: run_on={self.run_on!r} is none of {', '.join(PLACES)}.{hint}")

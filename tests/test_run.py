@@ -547,11 +547,20 @@ async def test_after_waits():
         ({"timeout": 0}, "seconds above 0"),
         ({"timeout": float("nan")}, "seconds above 0"),
         ({"observers": [3]}, "An observer is a plain callable"),
+        ({"observers": print}, "a list of observers is needed"),
+        ({"retry": 3}, r"such as Retry\(attempts=3\)"),
+        ({"limits": {"threads": 3}}, r"Limits\(...\) are needed"),
+        ({"inputs": "url"}, "a mapping of datasets to values"),
     ],
 )
 async def test_an_option_that_makes_no_sense_is_refused(options: dict[str, Any], message: str):
     with pytest.raises(OptionError, match=message):
         await run_pipeline([step(lambda: 1, name="s")], **options)
+
+
+async def test_a_single_function_is_no_list_of_steps():
+    with pytest.raises(OptionError, match="a list of steps is needed"):
+        await run_pipeline(boom)  # type: ignore[arg-type]
 
 
 async def test_an_async_observer_is_refused():
