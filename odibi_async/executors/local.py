@@ -83,7 +83,8 @@ class Worker:
     One thread that takes jobs.
 
     Attributes:
-        scope: Cancelling it lets go of the thread, and cancels what its job awaits on the loop.
+        scope: Cancelling it lets go of the thread, and cancels what its job awaits on the loop; there as soon
+            as it has taken a job.
         job: What it is doing.
         began: Whether the system gave it a thread.
         retired: Whether it takes no further job.
@@ -92,7 +93,7 @@ class Worker:
     __slots__ = ("began", "job", "retired", "scope")
 
     def __init__(self) -> None:
-        self.scope = anyio.CancelScope()
+        self.scope: anyio.CancelScope | None = None
         self.job: Job | None = None
         self.began = False
         self.retired = False
@@ -201,7 +202,7 @@ class Threads:
     async def _host(self, worker: Worker) -> None:
         """The life of one worker, seen from the loop."""
         try:
-            with worker.scope:
+            with anyio.CancelScope() as worker.scope:
                 await anyio.to_thread.run_sync(self._work, worker, abandon_on_cancel=True, limiter=self._limiter)
         except RuntimeError as error:
             if worker.began:
@@ -273,7 +274,7 @@ class Threads:
             job.withdrawn = job.withdrawn or waits
         if waits:
             job.dropped(None)
-        elif runs and worker is not None:
+        elif runs and worker is not None and worker.scope is not None:
             worker.scope.cancel()
             self._interrupt(job)
             job.unless_over(self.grace, self._abandon)
