@@ -7,7 +7,6 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from odibi_async.errors import OptionError
 
@@ -57,17 +56,22 @@ def default_threads() -> int:
 def usable_cpus() -> int:
     """The CPUs that this process may use: by affinity and by the quota of its cgroup (version 2 or 1)."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    granted = cgroup_cpus(Path("/sys/fs/cgroup"))
+    granted = cgroup_cpus("/sys/fs/cgroup")
     return allowed if granted is None else max(1, min(allowed, math.ceil(granted)))
 
 
-def cgroup_cpus(root: Path) -> float | None:
+def cgroup_cpus(root: str | os.PathLike[str]) -> float | None:
     """CPUs' worth of time that the cgroup grants; `None` where there is no quota, or no cgroup."""
     for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
         try:
-            quota, period = " ".join((root / name).read_text() for name in files).split()
+            quota, period = " ".join(_text_of(os.path.join(root, name)) for name in files).split()
             if quota != "max" and int(quota) > 0:
                 return int(quota) / int(period)
         except (OSError, ValueError):
             continue
     return None
+
+
+def _text_of(path: str) -> str:
+    with open(path, encoding="ascii") as file:
+        return file.read()
