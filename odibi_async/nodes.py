@@ -23,6 +23,7 @@ from typing import Any, Final, TypeVar
 
 from odibi_async.abc import NodeType
 from odibi_async.dataset import KINDS, EngineOf
+from odibi_async.engines import ENGINES
 from odibi_async.errors import OdibiError, did_you_mean, in_a_line, shortened
 from odibi_async.executors.local import on_cancel
 from odibi_async.retry import Retry
@@ -32,7 +33,6 @@ from odibi_async.steps import Step
 T = TypeVar("T")
 AnyStep = Step[..., Any, Any]
 TYPES: Final = ("config_op", "sql", "function")
-ENGINES: Final = ("pandas", "spark")
 MODES: Final = ("overwrite", "append", "error", "ignore")
 ENGINE: Final = "\0engine"
 CONNECTION: Final = "\0connection"
@@ -176,15 +176,9 @@ def compiled(
         nodes: Layer -> what makes its steps' callables; see `NodeType`.
     """
     steps = list(steps)
-    if all(not isinstance(step, Step) or _is_callable(step) for step in steps):
-        return steps, []
     connections = {s.name for s in steps if isinstance(s, Step) and (s.layer == "connect" or s.is_resource)}
     compiler = _Compiler(functions or {}, nodes or {}, connections)
-    return [compiler.step(s) if isinstance(s, Step) and not _is_callable(s) else s for s in steps], compiler.faults
-
-
-def _is_callable(step: AnyStep) -> bool:
-    return callable(step.value) and not isinstance(step.when, str)
+    return [compiler.step(s) if isinstance(s, Step) and s.is_configured else s for s in steps], compiler.faults
 
 
 class _Faulty(Exception):

@@ -19,13 +19,12 @@ from odibi_async import selection
 from odibi_async._gate import Gate
 from odibi_async._run import Execution, OnError, Policies
 from odibi_async.abc import NodeType, Observer
-from odibi_async.engines import create_engine_context
+from odibi_async.engines import ENGINES, create_engine_context
 from odibi_async.errors import DeadlineError, GraphError, OptionError, RunCancelled, RunError, did_you_mean
 from odibi_async.events import Event
 from odibi_async.executors.local import Threads
 from odibi_async.graph import Graph, Input
 from odibi_async.limits import Limits, default_threads, usable_cpus
-from odibi_async.nodes import ENGINES, compiled
 from odibi_async.result import RunResult, Status
 from odibi_async.retry import Retry
 from odibi_async.steps import Step, is_async
@@ -71,8 +70,12 @@ class Pipeline:
         functions: Functions | None = None,
         nodes: Nodes | None = None,
     ) -> None:
-        callables, faults = compiled(_unfolded(steps), functions, nodes)
-        self._graph = Graph(callables, inputs, faults)
+        steps, faults = list(_unfolded(steps)), list[str]()
+        if any([isinstance(each, Step) and each.is_configured for each in steps]):  # noqa: C419 (twice as fast)
+            from odibi_async.nodes import compiled  # 3 ms to import, for those who have a configuration
+
+            steps, faults = compiled(steps, functions, nodes)
+        self._graph = Graph(steps, inputs, faults)
 
     @property
     def steps(self) -> tuple[Step[..., Any, Any], ...]:

@@ -99,6 +99,11 @@ class Step(Generic[P, R, T]):
         return result
 
     @property
+    def is_configured(self) -> bool:
+        """Whether what it is to call is only named yet, as in a configuration."""
+        return not callable(self.value) or isinstance(self.when, str)
+
+    @property
     def is_resource(self) -> bool:
         """Whether it is a context manager, open as long as somebody reads it."""
         return self.type == "resource"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from odibi_async.errors import OdibiError, OptionError, did_you_mean
 
 if TYPE_CHECKING:
     from odibi_async.engines.pandas import PandasEngine
+
+ENGINES: Final = ("pandas", "spark")
+"""The names of the engines."""
 
 
 def create_engine_context(engine: str = "pandas", **options: Any) -> PandasEngine:
@@ -21,7 +24,7 @@ def create_engine_context(engine: str = "pandas", **options: Any) -> PandasEngin
     if engine == "spark":
         raise OdibiError("The Spark engine is not there yet: use 'pandas'.")
     if engine != "pandas":
-        raise OptionError(f"There is no engine {engine!r}.{did_you_mean(engine, ('pandas', 'spark'))}")
+        raise OptionError(f"There is no engine {engine!r}.{did_you_mean(engine, ENGINES)}")
     from odibi_async.engines.pandas import PandasEngine  # loads pandas
 
     return PandasEngine(**options)
