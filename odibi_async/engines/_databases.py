@@ -56,7 +56,7 @@ def read_sqlite(
         query = f'SELECT * FROM "{table.replace(chr(34), chr(34) * 2)}"'
     if not path.exists():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", BUSY, uri=True)) as connection:
+    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", timeout=BUSY, uri=True)) as connection:
         # not mode=ro, which could not undo what a killed writer left half done
         _check_again(path, root)
         connection.set_authorizer(lambda action, *_: sqlite3.SQLITE_OK if action in READS else sqlite3.SQLITE_DENY)
@@ -75,7 +75,7 @@ def write_sqlite(
     """
     table = _table(str(path), table)
     path.parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(path, BUSY, factory=_OneTransaction, isolation_level=None)
+    connection = sqlite3.connect(path, timeout=BUSY, factory=_OneTransaction, isolation_level=None)
     with contextlib.closing(connection):
         _check_again(path, root)
         connection.execute("BEGIN IMMEDIATE")
