@@ -88,7 +88,7 @@ class Policies:
     on_error: OnError = "raise"
 
     @classmethod
-    def of(cls, retry: Retry | None, timeout: float | None, on_error: str) -> Policies:
+    def of(cls, retry: Retry | None, timeout: float | None, on_error: OnError) -> Policies:
         """
         The policies that a caller asks for.
 
@@ -101,7 +101,7 @@ class Policies:
             raise OptionError(f"timeout={timeout!r}: seconds above 0 are needed.")
         if retry is not None and not isinstance(retry, Retry):
             raise OptionError(f"retry={retry!r}: a policy is needed, such as Retry(attempts=3).")
-        return cls(retry=retry, timeout=timeout, on_error=on_error)  # type: ignore[arg-type]
+        return cls(retry=retry, timeout=timeout, on_error=on_error)
 
 
 class Blame(NamedTuple):
@@ -413,8 +413,12 @@ class Execution:
         """The life of a step, in a task of its own."""
         if not await self._begins(node, course):
             return
+        await self._conclude(node, course, self._attempts(node, course, functools.partial(self._attempt, node, course)))
+
+    async def _conclude(self, node: Node, course: Course, attempts: Awaitable[Sequence[Any]]) -> None:
+        """Waits for the last attempt of a step and books its end."""
         try:
-            made = await self._attempts(node, course, functools.partial(self._attempt, node, course))
+            made = await attempts
             record = self._record(node, made, course)
         except BaseException as error:
             self._fail(node, course, error)
@@ -508,7 +512,7 @@ class Execution:
             return await self._retried(node, course, attempt, error, element)
 
     async def _retried(
-        self, node: Node, course: Course, attempt: Callable[[], Awaitable[T]], error: Exception, element: int | None
+        self, node: Node, course: Course, attempt: Callable[[], Awaitable[T]], error: BaseException, element: int | None
     ) -> T:
         policy = self._retry_of(node)
         if policy is None or self._stopping or not policy.covers(error):
@@ -531,17 +535,8 @@ class Execution:
 
     async def _after_failure(self, node: Node, course: Course, error: BaseException) -> None:
         """Goes on after a first attempt that was made elsewhere and failed."""
-        try:
-            if not isinstance(error, Exception):
-                raise error
-            made = await self._retried(node, course, functools.partial(self._attempt, node, course), error, None)
-            record = self._record(node, made, course)
-        except BaseException as last:
-            self._fail(node, course, last)
-            if isinstance(last, KeyboardInterrupt | SystemExit):
-                raise
-        else:
-            self._succeed(node, made, record)
+        attempt = functools.partial(self._attempt, node, course)
+        await self._conclude(node, course, self._retried(node, course, attempt, error, None))
 
     # -- the life of a mapped step ---------------------------------------------------------------------
 

@@ -40,8 +40,9 @@ class Limits:
         counts = {"concurrency": self.concurrency, "threads": self.threads}
         counts.update({f"pools[{name!r}]": count for name, count in self.pools.items()})
         for name, count in counts.items():
-            whole = isinstance(count, int) and not isinstance(count, bool)
-            if not (whole and count >= 1) and not (count is None and name in ("concurrency", "threads")):  # type: ignore[operator]
+            if count is None and name in ("concurrency", "threads"):
+                continue
+            if not isinstance(count, int) or isinstance(count, bool) or count < 1:
                 raise OptionError(f"Limits: {name} is a whole number from 1 on, not {count!r}.")
         if not self.grace >= 0:
             raise OptionError(f"Limits: grace={self.grace!r}: seconds from 0 on are needed.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import functools
 import os
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -510,7 +511,7 @@ def run_pipeline_sync(steps: Steps, inputs: Mapping[str, Any] | None = None, **o
 
     context = contextvars.copy_context()
     with anyio.from_thread.start_blocking_portal() as portal:
-        run: Callable[[], Any] = lambda: run_pipeline(steps, inputs, **options)  # noqa: E731
+        run: Callable[[], Any] = functools.partial(run_pipeline, steps, inputs, **options)
         result: RunResult = context.run(portal.start_task_soon, run).result()
         return result
 

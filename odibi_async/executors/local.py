@@ -15,6 +15,7 @@ import functools
 import math
 import threading
 import weakref
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import Context
@@ -99,7 +100,7 @@ class Worker:
         self.retired = False
 
 
-class Job:
+class Job(ABC):
     """
     Something to do in a worker thread.
 
@@ -136,17 +137,17 @@ class Job:
         first, self.is_over = not self.is_over, True
         return first
 
+    @abstractmethod
     def run(self) -> None:
         """Does the work, in the worker's thread. It must not raise."""
-        raise NotImplementedError
 
+    @abstractmethod
     def dropped(self, error: BaseException | None) -> None:
         """On the loop: no thread will take it, since it was cancelled or since no thread can be had."""
-        raise NotImplementedError
 
+    @abstractmethod
     def abandoned(self) -> None:
         """On the loop: it was cancelled and its thread did not return within the grace."""
-        raise NotImplementedError
 
 
 class Threads:
