@@ -161,11 +161,13 @@ class Wrong(NamedTuple):
     What is wrong with one entry.
 
     Attributes:
+        code: What kind of fault it is.
         keys: What leads to it.
         message: What is wrong, and what would be right.
         of_key: Whether it is the key that is wrong.
     """
 
+    code: str
     keys: Keys
     message: str
     of_key: bool
@@ -181,7 +183,7 @@ def validated(model: type[M], entries: Mapping[str, Any]) -> tuple[M | None, lis
     for detail in details:
         of_key = detail["loc"][-1] == _KEY or detail["type"] in ("extra_forbidden", "invalid_key")
         keys = _keys(detail)
-        wrong.append(Wrong(keys, _told(detail, keys, model), of_key))
+        wrong.append(Wrong(_CODES.get(detail["type"], "OA105"), keys, _told(detail, keys, model), of_key))
     return None, wrong
 
 
@@ -200,6 +202,8 @@ def json_schema() -> dict[str, Any]:
 
 _KEY = "[key]"
 """What the library puts behind the key of a mapping, where the key is wrong."""
+_CODES = {"missing": "OA104", "extra_forbidden": "OA103", "unknown": "OA102", "literal_error": "OA102"}
+"""The kinds of the library's faults -> our codes; all others are of values that cannot stand where they do."""
 _WANTED = {
     "string_type": "a text",
     "string_too_short": "a text that is not empty",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,12 +36,20 @@ class Document:
         version: The version of its form; there is only 1.
         schedule: When it wants to run, as it stands there.
         steps: Its steps, in order.
+        source: What it was read from.
+        keys: The name of each step -> what leads to it in the source.
     """
 
     name: str | None = None
     version: int = 1
     schedule: Any = None
     steps: tuple[Step[..., Any, Any], ...] = ()
+    source: Source = field(default_factory=lambda: Source("<rows>", []), repr=False, compare=False)
+    keys: Mapping[str, Keys] = field(default_factory=dict, repr=False, compare=False)
+
+    def place(self, step: str, keys: Keys = (), of_key: bool = False) -> str:
+        """Where an entry of a step stands, or (`of_key`) its key; see `Fault.place`. Empty for a step of others."""
+        return self.source.place((*self.keys[step], *keys), of_key) if step in self.keys else ""
 
 
 class ConfigLoader:
@@ -137,7 +145,7 @@ class _Reader:
             head, defaults = self._head(value)
             value, above = value.get("steps"), _Part(("steps",))
         if not isinstance(value, list | tuple):
-            self._fault(above, (), "a list of steps is needed, or a mapping whose 'steps' are one.")
+            self._fault("OA105", above, (), "a list of steps is needed, or a mapping whose 'steps' are one.")
             value = []
         given = [_merged(defaults, entries) for entries in value]
         if project is not None:
@@ -148,7 +156,14 @@ class _Reader:
             if _is_chosen(entries, project, enabled_only, layer)
         ]
         made = tuple(step for step in steps if step is not None)
-        return Document(name=head.name, version=head.version, schedule=head.schedule, steps=made)
+        return Document(
+            name=head.name,
+            version=head.version,
+            schedule=head.schedule,
+            steps=made,
+            source=self._source,
+            keys=self._named,
+        )
 
     def _head(self, value: Entries) -> tuple[HeadModel, Entries]:
         """What stands beside the steps, and those of the defaults that are sound."""
@@ -157,8 +172,8 @@ class _Reader:
         if isinstance(given.get("defaults"), dict):
             given["defaults"] = _merged({}, given["defaults"])
         head, wrong = _model.validated(HeadModel, given)
-        for keys, message, of_key in wrong:
-            self._fault(part, keys, message, of_key)
+        for code, keys, message, of_key in wrong:
+            self._fault(code, part, keys, message, of_key)
         sound: Entries = {}
         if isinstance(given.get("defaults"), dict):
             unsound = {fault.keys[1] for fault in wrong if fault.keys[0] == "defaults"}
@@ -171,30 +186,31 @@ class _Reader:
         known = {str(entries["project"]) for entries in given if isinstance(entries, dict) and "project" in entries}
         if project not in known:
             hint = did_you_mean(project, known) or f" Known projects: {shortened(sorted(known)) or 'none'}."
-            self.faults.append(Fault(self._source.name, "", f"no step belongs to project {project!r}.{hint}"))
+            message = f"no step belongs to project {project!r}.{hint}"
+            self.faults.append(Fault(self._source.name, "", message, "OA406"))
 
     def _step(self, keys: Keys, index: int, given: Any) -> Step[..., Any, Any] | None:
         if not isinstance(given, dict):
-            self._fault(_Part(keys), (), f"a step is a mapping, not {shown(given)}.")
+            self._fault("OA105", _Part(keys), (), f"a step is a mapping, not {shown(given)}.")
             return None
         entries, faults = self._source.unpacked(index, given)
         name = entries.get("name")
         part = _Part(keys, f"step {name!r}: " if isinstance(name, str) and name else "")
-        for inner, message in faults:
-            self._fault(part, inner, message)
+        for code, inner, message in faults:
+            self._fault(code, part, inner, message)
         params = self._resolved(part, ("params",), entries.get("params"))
         value = self._resolved(part, ("value",), entries.get("value", ""))
         model, wrong = _model.validated(StepModel, entries)
-        told = {inner[0] for inner, _ in faults}
-        for inner, message, of_key in wrong:
+        told = {fault.keys[0] for fault in faults}
+        for code, inner, message, of_key in wrong:
             if inner[0] not in told:
-                self._fault(part, inner, message, of_key)
+                self._fault(code, part, inner, message, of_key)
         if model is None:
             return None
         first = self._named.setdefault(model.name, keys)
         if first is not keys:
             place = self._source.place((*first, "name"))
-            self._fault(part, ("name",), f"another step has the same name ({place}).")
+            self._fault("OA203", part, ("name",), f"another step has the same name ({place}).")
         return _made(model, value, params)
 
     def _resolved(self, part: _Part, inner: Keys, value: Any) -> Any:
@@ -204,7 +220,7 @@ class _Reader:
         if not isinstance(value, dict | list):
             return value
         if len(inner) > MAX_DEPTH:
-            self._fault(part, inner[:1], f"lists and mappings stand in each other more than {MAX_DEPTH} deep.")
+            self._fault("OA107", part, inner[:1], f"lists and mappings stand in each other more than {MAX_DEPTH} deep.")
             return None
         if isinstance(value, dict):
             return {key: self._resolved(part, (*inner, key), each) for key, each in value.items()}
@@ -215,7 +231,7 @@ class _Reader:
             try:
                 return self._secret(*reference.groups())
             except ValueError as error:
-                self._fault(part, inner, f"{spelled(inner)}: {error}")
+                self._fault("OA108", part, inner, f"{spelled(inner)}: {error}")
                 return ""
 
         resolved, count = _reference.subn(secret, text)
@@ -238,8 +254,8 @@ class _Reader:
         except ConfigError as error:
             raise ValueError(f"the secret's file {name!r}: {error.faults[0].message}") from None
 
-    def _fault(self, part: _Part, inner: Keys, message: str, of_key: bool = False) -> None:
-        self.faults.append(self._source.fault((*part.keys, *inner), part.label + message, of_key))
+    def _fault(self, code: str, part: _Part, inner: Keys, message: str, of_key: bool = False) -> None:
+        self.faults.append(self._source.fault(code, (*part.keys, *inner), part.label + message, of_key))
 
 
 _reference = re.compile(r"\$\{(env|file):([^}]*)(\}?)")
@@ -286,7 +302,7 @@ def _read(path: Path) -> Source:
         case suffix:
             check_file(path)
             hint = did_you_mean(suffix, SUFFIXES) or f" Known: {', '.join(SUFFIXES)}."
-            raise ConfigError([Fault(name, "", f"the suffix {suffix!r} tells of no known format.{hint}")])
+            raise ConfigError([Fault(name, "", f"the suffix {suffix!r} tells of no known format.{hint}", "OA109")])
 
 
 def _merged(defaults: Entries, entries: Any) -> Any:

@@ -17,7 +17,8 @@ Everything that odibi_async raises on its own account.
     |- SqlError                            a query that is refused, or that does not fit the frames it reads
     `- ExtraMissing (also an ImportError)  a library is not installed that only some pipelines need
 
-Each class words its message from its arguments, keeps them as attributes, and pickles.
+Each class words its message from its arguments, keeps them as attributes, and pickles. Each kind of fault has a code
+that stays as it is; `odibi-async explain OA102` tells what is behind it (`odibi_async.codes`).
 """
 
 from __future__ import annotations
@@ -51,11 +52,20 @@ class Outcome(Protocol):
 
 
 class OdibiError(Exception):
-    """The base of all errors of this package."""
+    """
+    The base of all errors of this package.
+
+    Attributes:
+        code: What kind of fault it is.
+    """
+
+    code: str = "OA301"
 
 
 class OptionError(OdibiError, ValueError):
     """An argument has a value that it cannot have."""
+
+    code = "OA502"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +78,13 @@ class Fault:
         place: Where in it: `12:9` (line and column), `12: steps[0].engine` (line and key path), or `row 3,
             column Params`. Empty where the file as a whole is meant.
         message: What is wrong, and what would be right.
+        code: What kind of fault it is.
     """
 
     source: str
     place: str
     message: str
+    code: str
 
     def __str__(self) -> str:
         if not self.place:
@@ -97,20 +109,43 @@ class ConfigError(OdibiError):
         return listed("configuration", list(map(str, self.faults)))
 
 
+@dataclass(frozen=True, slots=True)
+class GraphFault:
+    """
+    One thing that is wrong in a pipeline.
+
+    Attributes:
+        code: What kind of fault it is.
+        message: What is wrong, and what would be right, in a sentence or two.
+        step: The step that it is about, where it is about one.
+        keys: What leads to the entry of this step that is at fault: `("inputs", "data")`.
+        of_key: Whether it is the last of these keys that is wrong, not what stands behind it.
+    """
+
+    code: str
+    message: str
+    step: str | None = None
+    keys: tuple[str | int, ...] = ()
+    of_key: bool = False
+
+    def __str__(self) -> str:
+        return self.message
+
+
 class GraphError(OdibiError):
     """
     The steps do not make a pipeline.
 
     Attributes:
-        faults: Every fault that was found, each a sentence or two.
+        faults: Every fault that was found.
     """
 
-    def __init__(self, faults: Sequence[str]) -> None:
+    def __init__(self, faults: Sequence[GraphFault]) -> None:
         super().__init__(faults)
         self.faults = tuple(faults)
 
     def __str__(self) -> str:
-        return listed("pipeline", self.faults)
+        return listed("pipeline", list(map(str, self.faults)))
 
 
 class CycleError(GraphError):
@@ -121,7 +156,7 @@ class CycleError(GraphError):
         cycle: The names of the steps along the circle; the first stands again at the end.
     """
 
-    def __init__(self, faults: Sequence[str], cycle: Sequence[str]) -> None:
+    def __init__(self, faults: Sequence[GraphFault], cycle: Sequence[str]) -> None:
         super().__init__(faults)
         self.args = (faults, cycle)
         self.cycle = tuple(cycle)
@@ -142,6 +177,10 @@ class StepError(OdibiError):
         self.step = step
         self.error = error
         self.element = element
+        if isinstance(error, OdibiError):
+            self.code = error.code
+        elif isinstance(error, TimeoutError):
+            self.code = "OA304"
         self.__cause__ = error
 
     def __str__(self) -> str:
@@ -164,6 +203,8 @@ class MapOverError(OdibiError, TypeError):
         found: The class of what it was given.
     """
 
+    code = "OA305"
+
     def __init__(self, step: str, parameter: str, found: str) -> None:
         super().__init__(step, parameter, found)
         self.step = step
@@ -176,6 +217,8 @@ class MapOverError(OdibiError, TypeError):
 
 class OutputError(OdibiError):
     """A step returned something other than the outputs that it declares."""
+
+    code = "OA306"
 
 
 class RunError(OdibiError):
@@ -216,6 +259,8 @@ class DeadlineError(RunError, TimeoutError):
         seconds: The time that the run was given.
     """
 
+    code = "OA302"
+
     def __init__(self, seconds: float, failures: Mapping[str, StepError], result: Outcome) -> None:
         super().__init__(failures, result)
         self.args = (seconds, failures, result)
@@ -228,6 +273,8 @@ class DeadlineError(RunError, TimeoutError):
 
 class RunCancelled(RunError):
     """The run was cancelled with `Run.cancel()`; its awaiting callers were not."""
+
+    code = "OA303"
 
     def _headline(self) -> str:
         ended = sum(step.is_done for step in self.result.steps.values())
@@ -261,6 +308,8 @@ class PathError(OdibiError):
         reason: Why not.
     """
 
+    code = "OA307"
+
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(path, reason)
         self.path = path
@@ -273,6 +322,8 @@ class PathError(OdibiError):
 class SqlError(OdibiError):
     """A query that is refused, or that does not fit the frames it reads."""
 
+    code = "OA308"
+
 
 class ExtraMissing(OdibiError, ImportError):
     """
@@ -282,6 +333,8 @@ class ExtraMissing(OdibiError, ImportError):
         purpose: What it is needed for.
         extra: The extra of this package that brings it.
     """
+
+    code = "OA309"
 
     def __init__(self, purpose: str, extra: str) -> None:
         super().__init__(purpose, extra)

@@ -17,7 +17,7 @@ from types import FunctionType, MappingProxyType
 from typing import Any, NamedTuple
 
 from odibi_async.dataset import ABSENT, EngineOf, reader_copy
-from odibi_async.errors import CycleError, GraphError, did_you_mean, shortened
+from odibi_async.errors import CycleError, GraphError, GraphFault, did_you_mean, shortened
 from odibi_async.hints import can_fit, hints_of
 from odibi_async.steps import CONFIGURED, Step, as_step, is_async, name_of
 
@@ -236,7 +236,7 @@ class Graph:
         GraphError: With all faults that there are; a `CycleError` when one of them is a cycle.
     """
 
-    def __init__(self, steps: Iterable[Any], given: Iterable[str] = (), faults: Iterable[str] = ()) -> None:
+    def __init__(self, steps: Iterable[Any], given: Iterable[str] = (), faults: Iterable[GraphFault] = ()) -> None:
         self.faults = list(faults)
         self.engines: dict[str | None, str] = {}
         self._hidden: dict[str, int] = {}
@@ -267,6 +267,11 @@ class Graph:
 
     # -- the build, in order ---------------------------------------------------------------------------
 
+    def _fault(
+        self, code: str, message: str, step: Step[..., Any, Any] | None = None, *keys: str | int, of_key: bool = False
+    ) -> None:
+        self.faults.append(GraphFault(code, message, None if step is None else step.name, keys, of_key))
+
     def _collected(self, things: Iterable[Any]) -> tuple[Step[..., Any, Any], ...]:
         steps: list[Step[..., Any, Any]] = []
         for thing in things:
@@ -275,11 +280,12 @@ class Graph:
             except GraphError as error:
                 self.faults.extend(error.faults)
         if not steps and not self.faults:
-            self.faults.append("There are no steps to run: the list is empty.")
+            self._fault("OA205", "There are no steps to run: the list is empty.")
         names = set()
         for step in steps:
             if step.name in names:
-                self.faults.append(f"Two steps are called {step.name!r}. Give one another name: step(..., name=...).")
+                message = f"Two steps are called {step.name!r}. Give one another name: step(..., name=...)."
+                self._fault("OA203", message, step, "name")
             names.add(step.name)
         return tuple(steps)
 
@@ -293,7 +299,8 @@ class Graph:
                 if name in ids:
                     other = self.steps[producers[ids[name]]].name
                     if other != step.name:
-                        self.faults.append(f"Dataset {name!r} is made by two steps: {other!r} and {step.name!r}.")
+                        message = f"Dataset {name!r} is made by two steps: {other!r} and {step.name!r}."
+                        self._fault("OA204", message, step, "outputs")
                 ids[name] = len(datasets)
                 datasets.append(name)
                 producers.append(index)
@@ -304,7 +311,7 @@ class Graph:
         given = [given] if isinstance(given, str) else list(given)
         for name in given:
             if not isinstance(name, str):
-                self.faults.append(f"The name of an input is a text, not {name!r}.")
+                self._fault("OA404", f"The name of an input is a text, not {name!r}.")
             elif name not in self.ids:
                 self._from_outside(name, self.ids)
         return given
@@ -319,14 +326,14 @@ class Graph:
         nodes = []
         for index, step in enumerate(self.steps):
             if not callable(step.value):
-                self.faults.append(
-                    f"Step {step.name!r} has nothing to call: its value is {step.value!r}, of type {step.type!r}."
-                )
+                message = f"Step {step.name!r} has nothing to call: its value is {step.value!r}, of type {step.type!r}."
+                self._fault("OA212", message, step, "value")
                 continue
             call = self._call(step, step.value, "")
             when = self._call(step, step.when, " (when=)") if step.when is not None else None
             if step.run_on == "thread" and call.is_async:
-                self.faults.append(f"Step {step.name!r} is async, so it runs on the loop, not in a thread (run_on=).")
+                message = f"Step {step.name!r} is async, so it runs on the loop, not in a thread (run_on=)."
+                self._fault("OA210", message, step, "run_on")
             if step.map_over is not None:
                 self._check_mapped(step, call)
             nodes.append(Node(index, step, call, when, outputs[index]))
@@ -337,12 +344,13 @@ class Graph:
         bound = {binding.parameter: binding.dataset for binding in call.bindings}
         if bound.get(str(step.map_over)) is None:
             hint = did_you_mean(str(step.map_over), bound)
-            self.faults.append(
-                f"Step {step.name!r} is to map over {step.map_over!r}, which is no parameter "
-                f"that reads a dataset.{hint}"
+            message = (
+                f"Step {step.name!r} is to map over {step.map_over!r}, which is no parameter that reads a dataset."
             )
+            self._fault("OA209", message + hint, step, "map_over")
         if step.is_resource:
-            self.faults.append(f"Step {step.name!r} is a resource, so it cannot map over {step.map_over!r}.")
+            message = f"Step {step.name!r} is a resource, so it cannot map over {step.map_over!r}."
+            self._fault("OA209", message, step, "map_over")
 
     def _call(self, step: Step[..., Any, Any], fn: Callable[..., Any], which: str) -> Call:
         signature = self._signatures.get(id(fn))
@@ -393,7 +401,8 @@ class Graph:
         for name, positional_only, default in signature.parameters:
             if name in inputs:
                 if name in params:
-                    self.faults.append(f"Step {step.name!r}: parameter {name!r} stands in inputs= and in params=.")
+                    message = f"Step {step.name!r}: parameter {name!r} stands in inputs= and in params=."
+                    self._fault("OA208", message, step, "params", name, of_key=True)
                     del params[name]
                 yield Binding(name, positional_only, self._read(step, inputs.pop(name), name, names), default)
             elif name in params:
@@ -415,7 +424,8 @@ class Graph:
         for option, left in (("inputs", inputs), ("params", params)):
             for name in left:
                 hint = did_you_mean(name, names)
-                self.faults.append(f"Step {step.name!r} has no parameter {name!r}, which its {option}= names.{hint}")
+                message = f"Step {step.name!r} has no parameter {name!r}, which its {option}= names.{hint}"
+                self._fault("OA207", message, step, option, name, of_key=True)
 
     def _constant(self, parameter: str, by_position: bool, value: Any) -> Binding:
         """The binding of a parameter to a constant, or to the context of an engine, which is one for the run."""
@@ -436,11 +446,13 @@ class Graph:
             self._unbound.append(dataset)
             known = sorted(self.ids.keys() - set(step.datasets))
             as_parameter = "" if parameter == dataset else f" (as {parameter!r})"
-            self.faults.append(
+            message = (
                 f"Step {step.name!r} reads {dataset!r}{as_parameter}, which no step produces."
                 f"{did_you_mean(dataset, known)}\n"
                 f"Known datasets: {shortened(known, 12) or 'none'}."
             )
+            keys = ("inputs", parameter) if parameter in step.inputs else ("value",)
+            self._fault("OA201", message, step, *keys)
         return place
 
     def _edges(self) -> list[tuple[int, ...]]:
@@ -460,7 +472,8 @@ class Graph:
                     waits[self.names[name]] = None
                 else:
                     hint = did_you_mean(name, self.names)
-                    self.faults.append(f"Step {node.name!r} is to run after {name!r}, which is no step.{hint}")
+                    message = f"Step {node.name!r} is to run after {name!r}, which is no step.{hint}"
+                    self._fault("OA206", message, node.step, "after", node.step.after.index(name))
             edges.append(tuple(waits))
         return edges
 
@@ -510,7 +523,8 @@ class Graph:
                     heapq.heappush(ready, other)
         if len(order) < len(self.nodes):
             cycle.extend(self._circle(unmet))
-            self.faults.append("Steps wait for each other in a circle: " + " -> ".join(cycle))
+            message = "Steps wait for each other in a circle: " + " -> ".join(cycle)
+            self._fault("OA202", message, self.steps[self.names[cycle[0]]])
         return order
 
     def _circle(self, unmet: Sequence[int]) -> list[str]:
@@ -530,7 +544,7 @@ class Graph:
         for name in given:
             if isinstance(name, str) and self.producers[self.ids[name]] == OUTSIDE and self.ids[name] not in read:
                 hint = did_you_mean(name, self._unbound + [self.datasets[dataset] for dataset in read])
-                self.faults.append(f"Input {name!r} is given, but no step reads it or makes it.{hint}")
+                self._fault("OA404", f"Input {name!r} is given, but no step reads it or makes it.{hint}")
 
     def _check_types(self) -> None:
         """Finds edges whose two annotations exclude each other; each pair of functions is looked at once."""
@@ -550,9 +564,10 @@ class Graph:
                     seen[pair] = _misfit(maker.call.fn, reader, parameter)
                 if (misfit := seen[pair]) is not None:
                     made, taken = misfit
-                    self.faults.append(
+                    message = (
                         f"Step {node.name!r} takes {parameter!r} as {taken}, but step {maker.name!r} makes {made}."
                     )
+                    self._fault("OA211", message, node.step, "inputs", parameter)
 
     # -- questions -------------------------------------------------------------------------------------
 
@@ -657,19 +672,19 @@ class Graph:
         Raises:
             GraphError: A name is unknown, or a dataset is needed that is not given.
         """
-        faults = []
+        faults: list[GraphFault] = []
         known = self.ids.keys() - self._hidden.keys() if self._hidden else self.ids.keys()
         for name in given:
             if name not in known:
                 hint = did_you_mean(name, known)
-                faults.append(f"Input {name!r} is given, but no step reads it or makes it.{hint}")
+                faults.append(GraphFault("OA404", f"Input {name!r} is given, but no step reads it or makes it.{hint}"))
         wanted: list[str] | None = None
         ends: set[str] = set()
         if targets is not None:
             wanted = [name for target in _listed(targets) for name in _datasets_of(target)]
             ends = {name for name in wanted if name in self.names and not self.nodes[self.names[name]].outputs}
             faults += [
-                f"Target {name!r} is no dataset of this pipeline.{did_you_mean(name, known)}"
+                GraphFault("OA405", f"Target {name!r} is no dataset of this pipeline.{did_you_mean(name, known)}")
                 for name in wanted
                 if name not in known and name not in ends
             ]
@@ -687,14 +702,18 @@ class Graph:
 
     def _check_given(self, selection: Selection, outside: frozenset[int]) -> None:
         faults = {
-            dataset: f"Step {self.nodes[index].name!r} reads {self.datasets[dataset]!r}, which this run was not given: "
-            f"run(inputs={{{self.datasets[dataset]!r}: ...}})."
+            dataset: self._not_given(self.nodes[index].name, self.datasets[dataset])
             for index in (selection.nodes if self.required_inputs - outside else ())
             for dataset in self.nodes[index].needs
             if self.producers[dataset] == OUTSIDE and dataset not in outside and dataset not in self.hidden
         }
         if faults:
             raise GraphError(list(faults.values()))
+
+    @staticmethod
+    def _not_given(step: str, dataset: str) -> GraphFault:
+        message = f"Step {step!r} reads {dataset!r}, which this run was not given: run(inputs={{{dataset!r}: ...}})."
+        return GraphFault("OA503", message, step)
 
     @functools.cached_property
     def required_inputs(self) -> frozenset[int]:

@@ -24,7 +24,7 @@ from typing import Any, Final, TypeVar
 from odibi_async.abc import NodeType
 from odibi_async.dataset import KINDS, EngineOf
 from odibi_async.engines import ENGINES
-from odibi_async.errors import OdibiError, did_you_mean, in_a_line, shortened
+from odibi_async.errors import GraphFault, OdibiError, did_you_mean, in_a_line, shortened
 from odibi_async.executors.local import on_cancel
 from odibi_async.retry import Retry
 from odibi_async.secret import MASK, Secret
@@ -165,7 +165,7 @@ def compiled(
     steps: Iterable[Any],
     functions: Mapping[str, Callable[..., Any]] | None = None,
     nodes: Mapping[str, NodeType] | None = None,
-) -> tuple[list[Any], list[str]]:
+) -> tuple[list[Any], list[GraphFault]]:
     """
     The same steps with something to call in each of them, and all that is wrong with those that are configured.
 
@@ -182,7 +182,21 @@ def compiled(
 
 
 class _Faulty(Exception):
-    """What is wrong with a step."""
+    """
+    What is wrong with a step.
+
+    Args:
+        code: What kind of fault it is.
+        message: What is wrong, and what would be right.
+        keys: What leads to the entry that is at fault.
+        of_key: Whether it is the key that is wrong.
+    """
+
+    def __init__(self, code: str, message: str, *keys: str, of_key: bool = False) -> None:
+        super().__init__(message)
+        self.code = code
+        self.keys = keys
+        self.of_key = of_key
 
 
 class _Compiler:
@@ -191,7 +205,7 @@ class _Compiler:
     def __init__(
         self, functions: Mapping[str, Callable[..., Any]], nodes: Mapping[str, NodeType], connections: set[str]
     ) -> None:
-        self.faults: list[str] = []
+        self.faults: list[GraphFault] = []
         self._functions = functions
         self._nodes = nodes
         self._connections = connections
@@ -207,7 +221,7 @@ class _Compiler:
         """The step, callable; one that is faulty too, so that what it reads can be checked as well."""
         when = step.when
         if isinstance(when, str):
-            when = self._noting(step, lambda: self._function(str(step.when), "when="))
+            when = self._noting(step, lambda: self._function(str(step.when), "when"))
             step = dataclasses.replace(step, when=when)
         if callable(step.value):
             return step
@@ -218,45 +232,55 @@ class _Compiler:
         try:
             return make()
         except _Faulty as fault:
-            self.faults.append(f"Step {step.name!r}: {fault}")
+            self.faults.append(
+                GraphFault(fault.code, f"Step {step.name!r}: {fault}", step.name, fault.keys, fault.of_key)
+            )
             return None
 
     def _made(self, step: AnyStep) -> AnyStep:
         if step.type not in TYPES:
             if step.type == "api":
-                raise _Faulty("type 'api' is not supported: use type 'function', and a function that calls the API.")
-            raise _Faulty(f"type {step.type!r} is unknown.{_hint(step.type, TYPES)}")
+                wrong = "type 'api' is not supported: use type 'function', and a function that calls the API."
+                raise _Faulty("OA102", wrong, "type")
+            raise _Faulty("OA102", f"type {step.type!r} is unknown.{_hint(step.type, TYPES)}", "type")
         if step.engine is not None and step.engine not in ENGINES:
-            raise _Faulty(f"engine {step.engine!r} is unknown.{_hint(step.engine, ENGINES)}")
+            raise _Faulty("OA102", f"engine {step.engine!r} is unknown.{_hint(step.engine, ENGINES)}", "engine")
         layers = {*self._layers, *self._nodes}
         if step.layer not in layers:
             raise _Faulty(
-                f"layer {step.layer!r} is unknown.{_hint(step.layer, layers)} Others are given with nodes={{...}}."
+                "OA102",
+                f"layer {step.layer!r} is unknown.{_hint(step.layer, layers)} Others are given with nodes={{...}}.",
+                "layer",
             )
         if step.type == "function":
             return dataclasses.replace(step, value=self._function(step.value, "value"))
         if step.layer in self._nodes:
             return self._custom(step, self._nodes[step.layer])
         if not isinstance(step.value, str | Secret):
-            raise _Faulty(f"its value is a text, not {step.value!r}.")
+            raise _Faulty("OA113", f"its value is a text, not {step.value!r}.", "value")
         return self._layers[step.layer](step)
 
-    def _function(self, name: Any, where: str) -> Callable[..., Any]:
+    def _function(self, name: Any, key: str) -> Callable[..., Any]:
+        where = "when=" if key == "when" else key
         function = self._functions.get(name) if isinstance(name, str) else None
         if function is None:
             known = _hint(str(name), self._functions, "functions") if self._functions else ""
-            raise _Faulty(f"{where} names the function {name!r}, which is not given: functions={{...}}.{known}")
+            raise _Faulty(
+                "OA116", f"{where} names the function {name!r}, which is not given: functions={{...}}.{known}", key
+            )
         if not callable(function):
-            raise _Faulty(f"{where} names {name!r}, which is no function but {function!r}.")
+            raise _Faulty("OA116", f"{where} names {name!r}, which is no function but {function!r}.", key)
         return function
 
     def _custom(self, step: AnyStep, make: NodeType) -> AnyStep:
         try:
             value = make(step)
         except OdibiError as error:
-            raise _Faulty(in_a_line(error)) from error
+            raise _Faulty("OA117", in_a_line(error), "layer") from error
         if not callable(value):
-            raise _Faulty(f"the node type of layer {step.layer!r} gave {value!r}, which cannot be called.")
+            raise _Faulty(
+                "OA117", f"the node type of layer {step.layer!r} gave {value!r}, which cannot be called.", "layer"
+            )
         params = dict(step.params)
         if "engine" in inspect.signature(value).parameters and "engine" not in {*params, *step.inputs}:
             params["engine"] = EngineOf(step.engine)
@@ -268,7 +292,11 @@ class _Compiler:
         self._only(step, "config_op")
         self._no_inputs(step)
         if step.outputs:
-            raise _Faulty("a connect step makes no dataset: others name it in their params, connection: <its name>.")
+            raise _Faulty(
+                "OA112",
+                "a connect step makes no dataset: others name it in their params, connection: <its name>.",
+                "outputs",
+            )
         made = self._with_engine(step, Connect(self._place(step), step.params))
         return dataclasses.replace(made, type="resource")
 
@@ -277,34 +305,57 @@ class _Compiler:
         self._no_inputs(step)
         self._one_output(step)
         if step.type == "sql" and "connection" not in step.params:
-            raise _Faulty("an ingest step of type sql needs a connection: params: {connection: <step, URL or path>}.")
+            raise _Faulty(
+                "OA114",
+                "an ingest step of type sql needs a connection: params: {connection: <step, URL or path>}.",
+                "params",
+            )
         return self._connected(step, lambda params: Read(self._place(step), params, step.type == "sql"))
 
     def _transform(self, step: AnyStep) -> AnyStep:
         if step.type == "config_op":
-            raise _Faulty("a transform step is of type sql or function: config_op says nothing of what to do.")
+            raise _Faulty(
+                "OA111", "a transform step is of type sql or function: config_op says nothing of what to do.", "type"
+            )
         self._one_output(step)
         if isinstance(step.value, str) and not step.value.strip():
-            raise _Faulty("its value is empty: it holds the query.")
+            raise _Faulty("OA113", "its value is empty: it holds the query.", "value")
         for name in step.params.keys() - {"params"}:
-            raise _Faulty(f"a query has no param {name!r}; the value of each $name stands in params: {{params: ...}}.")
+            raise _Faulty(
+                "OA115",
+                f"a query has no param {name!r}; the value of each $name stands in params: {{params: ...}}.",
+                "params",
+                name,
+                of_key=True,
+            )
         params = step.params.get("params") or {}
         if not isinstance(params, Mapping):
-            raise _Faulty(f"the params of a query are a mapping from each $name, not {params!r}.")
+            raise _Faulty(
+                "OA115", f"the params of a query are a mapping from each $name, not {params!r}.", "params", "params"
+            )
         twice = params.keys() & step.inputs.keys()
         if twice:
-            raise _Faulty(f"{shortened(sorted(twice))} stands in inputs and in the params of the query.")
+            raise _Faulty(
+                "OA115",
+                f"{shortened(sorted(twice))} stands in inputs and in the params of the query.",
+                "params",
+                "params",
+            )
         return self._with_engine(step, Query(step.value, params))
 
     def _store(self, step: AnyStep) -> AnyStep:
         self._only(step, "config_op")
         if len(step.inputs) != 1:
-            raise _Faulty(f"a {step.layer} step writes one dataset, but its inputs name {len(step.inputs) or 'none'}.")
+            raise _Faulty(
+                "OA112",
+                f"a {step.layer} step writes one dataset, but its inputs name {len(step.inputs) or 'none'}.",
+                "inputs",
+            )
         if step.outputs:
-            raise _Faulty(f"a {step.layer} step makes no dataset, but its outputs name one.")
+            raise _Faulty("OA112", f"a {step.layer} step makes no dataset, but its outputs name one.", "outputs")
         mode = step.params.get("mode", "overwrite")
         if mode not in MODES:
-            raise _Faulty(f"mode {mode!r} is unknown.{_hint(str(mode), MODES)}")
+            raise _Faulty("OA102", f"mode {mode!r} is unknown.{_hint(str(mode), MODES)}", "params", "mode")
         if mode == "append" and step.retry is None:  # who does it twice has it twice
             step = dataclasses.replace(step, retry=Retry(attempts=1))
         return self._connected(step, lambda params: Write(self._place(step), params))
@@ -323,7 +374,10 @@ class _Compiler:
             return dataclasses.replace(made, inputs={**step.inputs, CONNECTION: name})
         if isinstance(name, str) and not any(mark in name for mark in ":/\\."):
             raise _Faulty(
-                f"its connection {name!r} is no connect step, URL or path.{_hint(name, self._connections, 'ones')}"
+                "OA114",
+                f"its connection {name!r} is no connect step, URL or path.{_hint(name, self._connections, 'ones')}",
+                "params",
+                "connection",
             )
         return self._with_engine(step, make(params))
 
@@ -332,21 +386,25 @@ class _Compiler:
 
     def _place(self, step: AnyStep) -> Any:
         if step.value == "":
-            raise _Faulty("its value is empty: it says where the data is.")
+            raise _Faulty("OA113", "its value is empty: it says where the data is.", "value")
         return step.value
 
     def _only(self, step: AnyStep, *types: str) -> None:
         if step.type not in types:
             allowed = " or ".join((*types, "function"))
-            raise _Faulty(f"a step of layer {step.layer} is of type {allowed}, not {step.type}.")
+            raise _Faulty("OA111", f"a step of layer {step.layer} is of type {allowed}, not {step.type}.", "type")
 
     def _no_inputs(self, step: AnyStep) -> None:
         if step.inputs:
-            raise _Faulty(f"a step of layer {step.layer} reads no datasets, but has inputs; after= waits for steps.")
+            raise _Faulty(
+                "OA112",
+                f"a step of layer {step.layer} reads no datasets, but has inputs; after= waits for steps.",
+                "inputs",
+            )
 
     def _one_output(self, step: AnyStep) -> None:
         if len(step.outputs) > 1:
-            raise _Faulty(f"it makes one dataset, but its outputs name {len(step.outputs)}.")
+            raise _Faulty("OA112", f"it makes one dataset, but its outputs name {len(step.outputs)}.", "outputs")
 
 
 def _hint(name: str, known: Iterable[str], what: str = "") -> str:

@@ -21,7 +21,7 @@ from odibi_async._gate import Gate
 from odibi_async._run import Execution, OnError, Policies
 from odibi_async.abc import NodeType, Observer
 from odibi_async.engines import ENGINES, create_engine_context
-from odibi_async.errors import DeadlineError, GraphError, OptionError, RunCancelled, RunError, did_you_mean
+from odibi_async.errors import DeadlineError, GraphError, GraphFault, OptionError, RunCancelled, RunError, did_you_mean
 from odibi_async.events import Event
 from odibi_async.executors.local import Threads
 from odibi_async.graph import Graph, Input
@@ -71,7 +71,7 @@ class Pipeline:
         functions: Functions | None = None,
         nodes: Nodes | None = None,
     ) -> None:
-        steps, faults = list(_unfolded(steps)), list[str]()
+        steps, faults = list(_unfolded(steps)), list[GraphFault]()
         if any([isinstance(each, Step) and each.is_configured for each in steps]):  # noqa: C419 (twice as fast)
             from odibi_async.nodes import compiled  # 3 ms to import, for those who have a configuration
 
@@ -240,8 +240,13 @@ class Runner:
     def _check_pools(self, graph: Graph) -> None:
         known = self._gate.pools
         faults = [
-            f"Step {step!r} takes a slot of pool {pool!r}, which the limits do not know.{did_you_mean(pool, known)}"
-            f" Known pools: {', '.join(sorted(known)) or 'none; give them with Limits(pools={...})'}."
+            GraphFault(
+                "OA214",
+                f"Step {step!r} takes a slot of pool {pool!r}, which the limits do not know.{did_you_mean(pool, known)}"
+                f" Known pools: {', '.join(sorted(known)) or 'none; give them with Limits(pools={...})'}.",
+                step,
+                ("pool",),
+            )
             for pool, step in graph.pools.items()
             if pool not in known
         ]

@@ -7,7 +7,7 @@ import fnmatch
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from odibi_async.errors import GraphError, did_you_mean
+from odibi_async.errors import GraphError, GraphFault, did_you_mean
 from odibi_async.graph import OUTSIDE, Binding, Graph, Node
 from odibi_async.steps import Step
 
@@ -20,11 +20,12 @@ def chosen(graph: Graph, terms: Sequence[str]) -> list[int]:
         GraphError: A term names nothing, or there is none.
     """
     places: set[int] = set()
-    faults = [] if terms else ["Nothing is selected: name a step, tag:... or layer:..."]
+    faults = [] if terms else [GraphFault("OA403", "Nothing is selected: name a step, tag:... or layer:...")]
     for term in terms:
         named = {node.index for node in graph.nodes if _matches(node, term.strip("+"))}
         if not named:
-            faults.append(f"{term!r} selects no step.{did_you_mean(term.strip('+'), graph.names)}")
+            hint = did_you_mean(term.strip("+"), graph.names)
+            faults.append(GraphFault("OA403", f"{term!r} selects no step.{hint}"))
         places |= named
         if term.startswith("+"):
             places |= _reached(named, graph.upstream)

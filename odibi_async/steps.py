@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Generic, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
-from odibi_async.errors import GraphError, OptionError, did_you_mean
+from odibi_async.errors import GraphError, GraphFault, OptionError, did_you_mean
 from odibi_async.retry import Retry
 
 P = ParamSpec("P")
@@ -72,7 +72,8 @@ class Step(Generic[P, R, T]):
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
-            raise GraphError([f"A step's name is a text that is not empty, not {self.name!r}."])
+            fault = f"A step's name is a text that is not empty, not {self.name!r}."
+            raise GraphError([GraphFault("OA212", fault)])
         for optional in ("params", "inputs", "outputs", "metadata"):
             if getattr(self, optional) is None:
                 object.__setattr__(self, optional, {})
@@ -172,7 +173,7 @@ def step(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     if isinstance(fn, Step):
         return dataclasses.replace(fn, **options)
     if not callable(fn):
-        raise GraphError([f"A step is made from something callable, not from {fn!r}."])
+        raise GraphError([GraphFault("OA212", f"A step is made from something callable, not from {fn!r}.")])
     name = options.pop("name", None) or function_name(fn)
     return Step(options.pop("layer", "transform"), name, "function", options.pop("engine", None), fn, **options)
 
@@ -220,7 +221,8 @@ def function_name(fn: Any) -> str:
         fn = fn.func
     name = getattr(fn, "__name__", "<lambda>")
     if name == "<lambda>":
-        raise GraphError([f"{fn!r} has no name of its own: give it one with step(..., name=...)."])
+        fault = f"{fn!r} has no name of its own: give it one with step(..., name=...)."
+        raise GraphError([GraphFault("OA212", fault)])
     return str(name)
 
 
@@ -239,5 +241,6 @@ def _named_outputs(step: str, outputs: Sequence[str] | Mapping[str, str]) -> dic
         outputs = (outputs,)
     names = tuple(outputs.values()) if isinstance(outputs, Mapping) else tuple(outputs)
     if len(set(names)) < len(names):
-        raise GraphError([f"Step {step!r} declares an output twice: {', '.join(map(repr, names))}."])
+        fault = f"Step {step!r} declares an output twice: {', '.join(map(repr, names))}."
+        raise GraphError([GraphFault("OA213", fault, step, ("outputs",))])
     return dict(outputs) if isinstance(outputs, Mapping) else {name: name for name in names}

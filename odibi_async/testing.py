@@ -30,7 +30,7 @@ from typing import Any, TypeVar, TypeVarTuple
 import anyio
 import anyio.from_thread
 
-from odibi_async.errors import GraphError, OptionError, did_you_mean
+from odibi_async.errors import GraphError, GraphFault, OptionError, did_you_mean
 from odibi_async.events import Event, RunFinished, RunStarted
 from odibi_async.hints import hints_of
 from odibi_async.pipeline import Pipeline, run_pipeline
@@ -201,7 +201,7 @@ class _Waits:
 def _with_failpoints(pipeline: Pipeline, failpoints: Mapping[str, _Fails | _Waits]) -> Pipeline:
     names = [step.name for step in pipeline.steps]
     faults = [
-        f"There is no step {name!r} in this pipeline.{did_you_mean(name, names)}"
+        GraphFault("OA403", f"There is no step {name!r} in this pipeline.{did_you_mean(name, names)}")
         for name in failpoints
         if name not in names
     ]

@@ -226,7 +226,7 @@ def test_all_faults_are_told_together_and_the_error_pickles(file: Callable[..., 
     twin = pickle.loads(pickle.dumps(error))
     assert twin.faults == error.faults
     assert str(twin) == str(error)
-    assert str(Fault("a.csv", "", "it is empty.")) == "a.csv: it is empty."
+    assert str(Fault("a.csv", "", "it is empty.", "OA101")) == "a.csv: it is empty."
 
 
 def test_a_name_that_stands_twice_is_told_with_both_places(file: Callable[..., Path], table: Callable[..., Path]):

@@ -19,7 +19,7 @@ def made(**datasets: Any) -> list[Step[..., Any, Any]]:
 def faults_of(build: Callable[[], Any]) -> list[str]:
     with pytest.raises(GraphError) as caught:
         build()
-    return list(caught.value.faults)
+    return list(map(str, caught.value.faults))
 
 
 async def test_a_parameter_is_bound_to_inputs_then_params_then_the_dataset_of_its_name_then_its_default():

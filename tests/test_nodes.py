@@ -73,7 +73,7 @@ def in_database(path: Path, do: Any) -> Any:
 def faults_of(steps: list[Any], inputs: Any = (), **options: Any) -> list[str]:
     with pytest.raises(GraphError) as caught:
         Pipeline(steps, inputs, **options)
-    return list(caught.value.faults)
+    return list(map(str, caught.value.faults))
 
 
 # -- layers --------------------------------------------------------------------------------------------

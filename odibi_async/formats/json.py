@@ -21,9 +21,9 @@ def read(text: str, name: str) -> TextSource:
     try:
         value = scan.document()
     except _NoJson as error:
-        scan.faults.append((error.offset, error.message))
+        scan.faults.append((error.offset, error.message, "OA101"))
         value = None
-    faults = [Fault(name, lines.place(offset), message) for offset, message in scan.faults]
+    faults = [Fault(name, lines.place(offset), message, code) for offset, message, code in scan.faults]
     if value is None and faults:
         raise ConfigError(faults)
     return TextSource(name, value, faults, scan.spots, lines)
@@ -48,7 +48,7 @@ class _Scan:
     def __init__(self, text: str) -> None:
         self.text = text
         self.spots: dict[int, list[int]] = {}
-        self.faults: list[tuple[int, str]] = []
+        self.faults: list[tuple[int, str, str]] = []
         self._may_have_surrogates = "\\ud" in text.lower()
 
     def document(self) -> Any:
@@ -107,7 +107,7 @@ class _Scan:
             raise _NoJson(at, f"a name in double quotes is expected{self._found(at)}.")
         key, end = self._scalar(at)
         if key in holder:
-            self.faults.append((at, f"{key!r} stands twice in the same object."))
+            self.faults.append((at, f"{key!r} stands twice in the same object.", "OA106"))
             forget(holder, spots, key)
         spots.append(at)
         colon = _colon(self.text, end)
@@ -127,9 +127,9 @@ class _Scan:
         except ValueError:  # a whole number of more than 4,300 digits
             raise _NoJson(at, "this number has too many digits.") from None
         if value.__class__ is float and not math.isfinite(value):
-            self.faults.append((at, f"{self.text[at:end]} is no finite number."))
+            self.faults.append((at, f"{self.text[at:end]} is no finite number.", "OA107"))
         if self._may_have_surrogates and value.__class__ is str and _surrogate.search(value):
-            self.faults.append((at, "the text holds half of a surrogate pair, which is no character."))
+            self.faults.append((at, "the text holds half of a surrogate pair, which is no character.", "OA107"))
         return value, end
 
     def _found(self, at: int) -> str:

@@ -6,7 +6,7 @@ import bisect
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from odibi_async.errors import ConfigError, Fault, did_you_mean
 
@@ -15,6 +15,19 @@ MAX_DEPTH = 100
 
 Keys = Sequence[Any]
 """The keys and indices that lead to a value: `("steps", 2, "engine")`."""
+
+
+class Packing(NamedTuple):
+    """
+    What is wrong with how an entry is packed.
+
+    Attributes:
+        keys: What leads to it within its step.
+    """
+
+    code: str
+    keys: Keys
+    message: str
 
 
 class Source:
@@ -38,12 +51,12 @@ class Source:
         """Where a value stands, or (`of_key`) its key; the nearest thing around it when it is not there."""
         return spelled(keys)
 
-    def unpacked(self, index: int, entries: dict[str, Any]) -> tuple[dict[str, Any], list[tuple[Keys, str]]]:
-        """The entries of a step without any packing (JSON in cells), and the keys and messages of its faults."""
+    def unpacked(self, index: int, entries: dict[str, Any]) -> tuple[dict[str, Any], list[Packing]]:
+        """The entries of a step without any packing (JSON in cells), and what is wrong with that."""
         return entries, []
 
-    def fault(self, keys: Keys, message: str, of_key: bool = False) -> Fault:
-        return Fault(self.name, self.place(keys, of_key), message)
+    def fault(self, code: str, keys: Keys, message: str, of_key: bool = False) -> Fault:
+        return Fault(self.name, self.place(keys, of_key), message, code)
 
 
 class Lines:
@@ -113,12 +126,12 @@ def text_of(path: Path) -> str:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ConfigError([Fault(str(path), "", f"the file cannot be read: {error.strerror}.")]) from error
+        raise ConfigError([Fault(str(path), "", f"the file cannot be read: {error.strerror}.", "OA401")]) from error
     try:
         return data.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         wrong = f"byte 0x{data[error.start]:02x} at offset {error.start} is not UTF-8. Save the file as UTF-8."
-        raise ConfigError([Fault(str(path), "", wrong)]) from None
+        raise ConfigError([Fault(str(path), "", wrong, "OA101")]) from None
 
 
 def check_file(path: Path) -> None:
@@ -132,7 +145,7 @@ def check_file(path: Path) -> None:
         message = "is not a file." if path.exists() else f"there is no such file.{_near(path)}"
     except OSError as error:  # a name too long, a folder that is not ours
         message = f"the file cannot be read: {error.strerror}."
-    raise ConfigError([Fault(str(path), "", message)])
+    raise ConfigError([Fault(str(path), "", message, "OA401")])
 
 
 def _near(path: Path) -> str:

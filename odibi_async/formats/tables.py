@@ -21,7 +21,7 @@ from typing import Any
 
 from odibi_async.errors import ConfigError, Fault, did_you_mean, shortened
 from odibi_async.formats import json
-from odibi_async.formats.source import Keys, Source, check_file
+from odibi_async.formats.source import Keys, Packing, Source, check_file
 
 Entry = dict[str, Any]
 
@@ -193,29 +193,30 @@ class TableSource(Source):
             if entry is None:
                 hint = did_you_mean(column.strip().lower(), known, cutoff=0.88)
                 if hint:
-                    faults.append(Fault(self.name, place, f"column {column!r} is unknown.{hint}"))
+                    faults.append(Fault(self.name, place, f"column {column!r} is unknown.{hint}", "OA103"))
             elif entries.count(entry) > 1:
-                faults.append(Fault(self.name, place, f"column {column!r} stands for what another column holds, too."))
+                message = f"column {column!r} stands for what another column holds, too."
+                faults.append(Fault(self.name, place, message, "OA106"))
         for entry in kind.required:
             if entry not in entries and not faults:
-                faults.append(Fault(self.name, place, f"there is no column {kind.column(entry)!r}."))
+                faults.append(Fault(self.name, place, f"there is no column {kind.column(entry)!r}.", "OA104"))
         self.faults += faults
         return None if faults else entries
 
-    def unpacked(self, index: int, entries: Entry) -> tuple[Entry, list[tuple[Keys, str]]]:
+    def unpacked(self, index: int, entries: Entry) -> tuple[Entry, list[Packing]]:
         row = self._rows[index]
-        faults: list[tuple[Keys, str]] = []
+        faults: list[Packing] = []
         found: Entry = {}
         for entry, cell in entries.items():
             try:
                 found[entry] = _from_json(cell) if row.is_json(entry, cell) else _checked(cell)
             except ValueError as error:
-                faults.append(((entry,), str(error)))
+                faults.append(Packing("OA101", (entry,), str(error)))
         order = found.pop("execution_order", 0)
         if math.isinf(_number(order)):
-            faults.append((("execution_order",), f"a number is needed, not {order!r}."))
+            faults.append(Packing("OA105", ("execution_order",), f"a number is needed, not {order!r}."))
         faults += [
-            ((entry,), "the cell is empty, and every row needs it.")
+            Packing("OA104", (entry,), "the cell is empty, and every row needs it.")
             for entry in row.table.required
             if entry not in row.cells
         ]
@@ -283,16 +284,17 @@ def read_csv(text: str, name: str) -> TableSource:
     try:
         rows = [(number, row) for number, row in enumerate(reader, 1) if not all(map(_is_empty, row))]
     except csv.Error as error:
-        raise ConfigError([Fault(name, str(reader.line_num), f"{error}.")]) from None
+        raise ConfigError([Fault(name, str(reader.line_num), f"{error}.", "OA101")]) from None
     if not rows:
-        raise ConfigError([Fault(name, "", "the file is empty; a header with at least StepName is expected.")])
+        empty = "the file is empty; a header with at least StepName is expected."
+        raise ConfigError([Fault(name, "", empty, "OA101")])
     source = TableSource(name)
     (_, header), *body = rows
     while header and _is_empty(header[-1]):
         header.pop()
     unequal = "the row has another number of cells than the header; quote texts that hold commas."
     source.faults += [
-        Fault(name, f"row {number}", unequal)
+        Fault(name, f"row {number}", unequal, "OA110")
         for number, row in body
         if len(row) < len(header) or not all(map(_is_empty, row[len(header) :]))
     ]
@@ -317,10 +319,11 @@ def read_sqlite(path: Path, name: str) -> TableSource:
             for table in found:
                 source.add(TABLES[table], f"{table}, ", *_rows(db, table))
     except (sqlite3.Error, UnicodeError) as error:
-        raise ConfigError([Fault(name, "", f"SQLite cannot read the file: {error}.")]) from error
+        raise ConfigError([Fault(name, "", f"SQLite cannot read the file: {error}.", "OA101")]) from error
     if not found:
         others = f"It has: {shortened(there)}." if there else "It has none."
-        raise ConfigError([Fault(name, "", f"there is no table {' and no '.join(map(repr, TABLES))}. {others}")])
+        wrong = f"there is no table {' and no '.join(map(repr, TABLES))}. {others}"
+        raise ConfigError([Fault(name, "", wrong, "OA110")])
     return source
 
 

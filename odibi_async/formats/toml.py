@@ -39,13 +39,13 @@ def read(text: str, name: str) -> TomlSource:
         value = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         place, problem = _told(str(error), text)
-        raise ConfigError([Fault(name, place, problem)]) from None
+        raise ConfigError([Fault(name, place, problem, "OA101")]) from None
     except RecursionError:
-        raise ConfigError([Fault(name, "", _TOO_DEEP)]) from None
+        raise ConfigError([Fault(name, "", _TOO_DEEP, "OA107")]) from None
     except ValueError:  # the library hands on what int() raises
-        raise ConfigError([Fault(name, "", "there is a number with too many digits.")]) from None
+        raise ConfigError([Fault(name, "", "there is a number with too many digits.", "OA107")]) from None
     source = TomlSource(name, value, text)
-    source.faults += [source.fault(keys, message) for keys, message in _refused(value)]
+    source.faults += [source.fault("OA107", keys, message) for keys, message in _refused(value)]
     if any(fault.message == _TOO_DEEP for fault in source.faults):
         raise ConfigError(source.faults)
     return source

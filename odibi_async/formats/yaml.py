@@ -41,8 +41,8 @@ def read(text: str, name: str) -> TextSource:
     try:
         value = composer.document(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
     except yaml.YAMLError as error:
-        fatal = [(_offset_of(error, text), _problem_of(error))]
-    faults = [Fault(name, lines.place(offset), message) for offset, message in [*composer.faults, *fatal]]
+        fatal = [(_offset_of(error, text), _problem_of(error), "OA101")]
+    faults = [Fault(name, lines.place(offset), message, code) for offset, message, code in [*composer.faults, *fatal]]
     if fatal:
         raise ConfigError(faults)
     return TextSource(name, value, faults, composer.spots, lines)
@@ -72,7 +72,7 @@ class _Composer:
 
     def __init__(self) -> None:
         self.spots: dict[int, list[int]] = {}
-        self.faults: list[tuple[int, str]] = []
+        self.faults: list[tuple[int, str, str]] = []
         self._anchors: dict[str, tuple[Any, int]] = {}
         self._count = 0
         self._repeated = 0
@@ -119,7 +119,7 @@ class _Composer:
         if key.__class__ in (dict, list):
             raise _wrong(event, "a list or a mapping cannot be a key")
         if key in holder:
-            self._fault(event, f"{key!r} stands twice in the same mapping.")
+            self._fault(event, f"{key!r} stands twice in the same mapping.", "OA106")
             forget(holder, spots, key)
         if key == "<<" and event.__class__ is ScalarEvent and event.implicit[0]:
             self._fault(event, "'<<' merges mappings in YAML 1.1 only: put what the steps share under 'defaults'.")
@@ -194,8 +194,8 @@ class _Composer:
             self._fault(event, f"{text} is no finite number.")
         return text
 
-    def _fault(self, event: Any, message: str) -> None:
-        self.faults.append((event.start_mark.index, message))
+    def _fault(self, event: Any, message: str, code: str = "OA107") -> None:
+        self.faults.append((event.start_mark.index, message, code))
 
 
 _begins: dict[type, Callable[[_Composer, Any], Any]] = {
