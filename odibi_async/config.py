@@ -38,6 +38,7 @@ class Document:
         steps: Its steps, in order.
         source: What it was read from.
         keys: The name of each step -> what leads to it in the source.
+        secrets: The texts that stand for `${env:...}` and `${file:...}`, longer ones first.
     """
 
     name: str | None = None
@@ -46,6 +47,7 @@ class Document:
     steps: tuple[Step[..., Any, Any], ...] = ()
     source: Source = field(default_factory=lambda: Source("<rows>", []), repr=False, compare=False)
     keys: Mapping[str, Keys] = field(default_factory=dict, repr=False, compare=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     def place(self, step: str, keys: Keys = (), of_key: bool = False) -> str:
         """Where an entry of a step stands, or (`of_key`) its key; see `Fault.place`. Empty for a step of others."""
@@ -136,6 +138,7 @@ class _Reader:
         self._folder = folder
         self._environment = dict(os.environ)
         self._named: dict[str, Keys] = {}
+        self._secrets: set[str] = set()
 
     def document(self, project: str | None, enabled_only: bool, layer: str | None) -> Document:
         value = self._source.value
@@ -163,6 +166,7 @@ class _Reader:
             steps=made,
             source=self._source,
             keys=self._named,
+            secrets=tuple(sorted(self._secrets, key=len, reverse=True)),
         )
 
     def _head(self, value: Entries) -> tuple[HeadModel, Entries]:
@@ -229,10 +233,13 @@ class _Reader:
     def _resolved_text(self, part: _Part, inner: Keys, text: str) -> str | Secret:
         def secret(reference: re.Match[str]) -> str:
             try:
-                return self._secret(*reference.groups())
+                found = self._secret(*reference.groups())
             except ValueError as error:
                 self._fault("OA108", part, inner, f"{spelled(inner)}: {error}")
                 return ""
+            if found:
+                self._secrets.add(found)
+            return found
 
         resolved, count = _reference.subn(secret, text)
         return Secret(resolved) if count else text

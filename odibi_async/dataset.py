@@ -65,6 +65,12 @@ def _kind_of(cls: type) -> Kind | None:
 KINDS: Final = _Kinds()
 
 
+def is_frame(value: Any) -> bool:
+    """Whether a value is a frame or a series."""
+    kind = KINDS[type(value)]
+    return kind is not None and kind.rows is not None
+
+
 def reader_copy(value: Any) -> Any:
     """
     The value as one reader gets it: what the reader does to it, no other reader sees.

@@ -87,10 +87,7 @@ class Fault:
     code: str
 
     def __str__(self) -> str:
-        if not self.place:
-            return f"{self.source}: {self.message}"
-        between = ":" if self.place[0].isdigit() else ", "
-        return f"{self.source}{between}{self.place}: {self.message}"
+        return f"{located(self.source, self.place)}: {self.message}"
 
 
 class ConfigError(OdibiError):
@@ -343,6 +340,13 @@ class ExtraMissing(OdibiError, ImportError):
 
     def __str__(self) -> str:
         return f"{self.purpose} needs a library that is not installed: pip install 'odibi_async[{self.extra}]'"
+
+
+def located(source: str, place: str) -> str:
+    """A file and a place in it, as one writes them: `a.yaml:12:9`, `a.csv, row 3`."""
+    if not place:
+        return source
+    return f"{source}{':' if place[0].isdigit() else ', '}{place}"
 
 
 def in_a_line(error: BaseException) -> str:

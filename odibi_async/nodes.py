@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from odibi_async.abc import NodeType
-from odibi_async.dataset import KINDS, EngineOf
+from odibi_async.dataset import EngineOf, is_frame
 from odibi_async.engines import ENGINES
 from odibi_async.errors import GraphFault, OdibiError, did_you_mean, in_a_line, shortened
 from odibi_async.executors.local import on_cancel
 from odibi_async.retry import Retry
-from odibi_async.secret import MASK, Secret
+from odibi_async.secret import Secret, masked
 from odibi_async.steps import Step
 
 T = TypeVar("T")
@@ -114,7 +114,7 @@ class Query:
 
     def __call__(self, /, **given: Any) -> Any:
         engine = given.pop(ENGINE)
-        frames = {name: value for name, value in given.items() if _is_frame(value)}
+        frames = {name: value for name, value in given.items() if is_frame(value)}
         values = {name: value for name, value in given.items() if name not in frames}
         with _masked({*_secrets_in(self.value), *_secrets_in(self.params), *_secrets_in(values)}):
             params = _revealed({**self.params, **values})
@@ -415,11 +415,6 @@ def _hint(name: str, known: Iterable[str], what: str = "") -> str:
 # -- frames and secrets --------------------------------------------------------------------------------
 
 
-def _is_frame(value: Any) -> bool:
-    kind = KINDS[type(value)]
-    return kind is not None and kind.rows is not None
-
-
 def _revealed(value: Any) -> Any:
     """The same value with the text of each secret in its place."""
     if isinstance(value, Secret):
@@ -448,7 +443,7 @@ def _masked(secrets: set[str]) -> Iterator[None]:
     except Exception as error:
         known = sorted((secret for secret in secrets if secret), key=len, reverse=True)
         if not _mask_chain(error, known):
-            raise OdibiError(_mask(in_a_line(error), known)) from None
+            raise OdibiError(masked(in_a_line(error), known)) from None
         raise
 
 
@@ -461,15 +456,9 @@ def _mask_chain(error: BaseException, secrets: Sequence[str]) -> bool:
         if each is None or id(each) in seen:
             continue
         seen.add(id(each))
-        each.args = tuple(_mask(arg, secrets) if isinstance(arg, str) else arg for arg in each.args)
+        each.args = tuple(masked(arg, secrets) if isinstance(arg, str) else arg for arg in each.args)
         shown = f"{each} {each!r}"
         if any(secret in shown for secret in secrets):
             return False
         ahead += [each.__cause__, each.__context__]
     return True
-
-
-def _mask(text: str, secrets: Sequence[str]) -> str:
-    for secret in secrets:
-        text = text.replace(secret, MASK)
-    return text

@@ -92,6 +92,14 @@ class Pipeline:
         """The steps' names in topological order, in that of their declaration where it is free."""
         return [self._graph.nodes[index].name for index in self._graph.order]
 
+    def upstream(self) -> dict[str, list[str]]:
+        """The name of each step -> those of the steps that it waits for."""
+        nodes = self._graph.nodes
+        return {
+            node.name: [nodes[other].name for other in waits]
+            for node, waits in zip(nodes, self._graph.upstream, strict=True)
+        }
+
     def levels(self) -> list[list[str]]:
         """The steps' names by how many steps stand above them on the longest way."""
         levels: list[list[str]] = [[] for _ in range(1 + max(self._graph.levels))]
@@ -99,21 +107,22 @@ class Pipeline:
             levels[level].append(node.name)
         return levels
 
-    def select(self, *terms: str) -> Pipeline:
+    def select(self, *terms: str, exclude: Sequence[str] = ()) -> Pipeline:
         """
         The part of the pipeline that any of the terms names, as a pipeline of its own.
 
-        What its steps read of the others becomes an input. An `after=` that names one of the others is
-        dropped.
+        What its steps read of the others becomes an input, but for resources, which come along. An `after=` that
+        names one of the others is dropped.
 
         Args:
             *terms: The name of a step, with `*` for any letters; `tag:x`; `layer:x`. A `+` before it takes all
                 that it needs too, a `+` behind it all that needs it.
+            exclude: Terms for what is left out again, of all that there is when nothing else is said.
 
         Raises:
-            GraphError: A term names nothing.
+            GraphError: A term names nothing, or nothing is left.
         """
-        chosen = selection.chosen(self._graph, terms)
+        chosen = selection.chosen(self._graph, terms, exclude)
         steps = [self._graph.nodes[index].step for index in chosen]
         return Pipeline(selection.cut_loose(steps), selection.inputs_of(self._graph, chosen))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 MASK = "**********"
 
 
@@ -48,3 +50,10 @@ class Secret:
 
     def _bytes(self) -> bytes:
         return self._text.encode("utf-8", "surrogatepass")
+
+
+def masked(text: str, secrets: Iterable[str]) -> str:
+    """The same text with `**********` in place of each secret; give longer ones first where one holds another."""
+    for secret in secrets:
+        text = text.replace(secret, MASK)
+    return text

@@ -12,13 +12,31 @@ from odibi_async.graph import OUTSIDE, Binding, Graph, Node
 from odibi_async.steps import Step
 
 
-def chosen(graph: Graph, terms: Sequence[str]) -> list[int]:
+def chosen(graph: Graph, terms: Sequence[str], exclude: Sequence[str] = ()) -> list[int]:
     """
     The places of the steps that any of the terms names, in the order of their declaration.
 
+    Those that any of `exclude` names are left out again; without other terms, of all that there are. The resources
+    that the rest reads are always among them, since nobody else could give them.
+
     Raises:
-        GraphError: A term names nothing, or there is none.
+        GraphError: A term names nothing, there is none, or nothing is left.
     """
+    if exclude:
+        left = _named(graph, terms or ("*",)) - _named(graph, exclude)
+        if not left:
+            raise GraphError([GraphFault("OA403", "Nothing is left of what is selected: all of it is excluded.")])
+    else:
+        left = _named(graph, terms)
+    ahead = list(left)
+    while ahead:
+        resources = set(graph.nodes[ahead.pop()].resources) - left
+        left |= resources
+        ahead.extend(resources)
+    return sorted(left)
+
+
+def _named(graph: Graph, terms: Sequence[str]) -> set[int]:
     places: set[int] = set()
     faults = [] if terms else [GraphFault("OA403", "Nothing is selected: name a step, tag:... or layer:...")]
     for term in terms:
@@ -33,7 +51,7 @@ def chosen(graph: Graph, terms: Sequence[str]) -> list[int]:
             places |= _reached(named, graph.downstream)
     if faults:
         raise GraphError(faults)
-    return sorted(places)
+    return places
 
 
 def _matches(node: Node, term: str) -> bool:

@@ -1,0 +1,123 @@
+"""What a command has to say: its results, or what kept it from having any."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from odibi_async.errors import ConfigError, DeadlineError, GraphError, OdibiError, RunCancelled, RunError, StepError
+
+if TYPE_CHECKING:
+    from odibi_async.config import Document  # loads pydantic
+
+EXITS = {"OA1": 3, "OA2": 3, "OA3": 1, "OA302": 5, "OA303": 130, "OA4": 4, "OA5": 2}
+"""The beginnings of codes -> what the process ends with; the longer one counts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """
+    One thing that went wrong, for reading and for `--json`.
+
+    Attributes:
+        code: What kind it is.
+        message: What is wrong, and what would be right.
+        file: The configuration that it stands in.
+        place: Where in it; see `Fault.place`.
+        step: The step that it is about.
+        error: What the step raised.
+    """
+
+    code: str
+    message: str
+    file: str | None = None
+    place: str = ""
+    step: str | None = None
+    error: BaseException | None = None
+
+    @property
+    def hint(self) -> str:
+        """What would help, in the words of the command line."""
+        return _hints.get(self.code, "")
+
+    @property
+    def exit_code(self) -> int:
+        return EXITS.get(self.code) or EXITS[self.code[:3]]
+
+
+_hints = {
+    "OA116": "--functions MODULE gives a pipeline the public functions of a module.",
+    "OA201": "What comes from outside is given with -p NAME=VALUE.",
+    "OA214": "--pool NAME=SLOTS says how many of its steps may run at a time.",
+    "OA402": "odibi-async init writes a small pipeline to begin with.",
+}
+
+
+class Refused(Exception):
+    """The command did not do its work, and here is why."""
+
+    def __init__(self, *problems: Problem) -> None:
+        super().__init__(*problems)
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """
+    What a command gives.
+
+    Attributes:
+        text: For people, on stdout.
+        data: The same for `--json`.
+        problems: What went wrong all the same.
+        secrets: Texts that nobody may see.
+        must_end: Whether a thread runs on that nobody can stop, so that the process has to be ended.
+    """
+
+    text: str = ""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    problems: Sequence[Problem] = ()
+    secrets: Sequence[str] = ()
+    must_end: bool = False
+
+
+def problems_of(error: OdibiError, document: Document | None = None) -> list[Problem]:
+    """All that an error tells of; in the document that the steps were read from, their places are found."""
+    match error:
+        case ConfigError():
+            return [Problem(code=f.code, message=f.message, file=f.source, place=f.place) for f in error.faults]
+        case GraphError():
+            at = _finder(document)
+            return [
+                Problem(code=f.code, message=f.message, step=f.step, **at(f.step, f.keys, f.of_key))
+                for f in error.faults
+            ]
+        case RunError():
+            whole = [Problem(code=error.code, message=str(error).splitlines()[0])] if _is_over(error) else []
+            return [*whole, *(_failure(failure, document) for failure in error.failures.values())]
+        case _:
+            return [Problem(code=error.code, message=str(error))]
+
+
+def _is_over(error: RunError) -> bool:
+    """Whether the run ended before its time, whatever its steps did."""
+    return isinstance(error, DeadlineError | RunCancelled)
+
+
+def _failure(failure: StepError, document: Document | None) -> Problem:
+    text = str(failure.error).strip()
+    name = type(failure.error).__name__
+    where = "" if failure.element is None else f"element {failure.element}: "
+    message = f"step {failure.step!r} failed: {where}{name}{text and ': '}{text}"
+    place = _finder(document)(failure.step, ("name",), False)
+    return Problem(code=failure.code, message=message, step=failure.step, error=failure.error, **place)
+
+
+def _finder(document: Document | None) -> Callable[[str | None, Sequence[Any], bool], dict[str, Any]]:
+    def at(step: str | None, keys: Sequence[Any], of_key: bool) -> dict[str, Any]:
+        if document is None or step is None or step not in document.keys:
+            return {}
+        return {"file": document.source.name, "place": document.place(step, keys, of_key)}
+
+    return at

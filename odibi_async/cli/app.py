@@ -1,0 +1,315 @@
+"""
+The commands and their flags.
+
+What a command needs is imported where it is called: `--help` loads no pydantic, `validate` no pandas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import App, Parameter
+
+from odibi_async.cli.answer import Answer, Problem, Refused
+from odibi_async.cli.signals import Signals
+
+if TYPE_CHECKING:
+    from odibi_async.cli.plan import Plan
+
+
+def _version() -> str:
+    from importlib import metadata
+
+    return metadata.version("odibi_async")
+
+
+app = App(
+    name="odibi-async",
+    help="Runs and checks data pipelines that are written down in configuration files.",
+    version=_version,
+    default_parameter=Parameter(negative="", show_default=False),
+    help_epilogue="A configuration that is not named is looked for: ODIBI_ASYNC_CONFIG, odibi.yaml, .yml, .toml or "
+    ".json, then [tool.odibi_async] in pyproject.toml, here and up to the root of the repository.",
+)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Talk:
+    """
+    What all commands take.
+
+    Attributes:
+        json: Print exactly one JSON object on stdout, whatever happens.
+        quiet: Print nothing but results and errors.
+        verbose: Print more, and nothing shortened.
+    """
+
+    json: bool = False
+    quiet: Annotated[bool, Parameter(alias="-q")] = False
+    verbose: Annotated[bool, Parameter(alias="-v")] = False
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """
+    What a pipeline is made of beside its file.
+
+    Attributes:
+        param: NAME=VALUE gives a dataset that the pipeline reads and no step makes, or that stands in for what a step
+            makes. The value is JSON where it is JSON, else text. May be repeated.
+        functions: A module whose public functions the configuration may name; it is imported. May be repeated.
+        project: Only the steps of this project.
+    """
+
+    param: Annotated[tuple[str, ...], Parameter(alias="-p")] = ()
+    functions: tuple[str, ...] = ()
+    project: str | None = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """
+    Which steps.
+
+    Attributes:
+        select: A step (`*` for any letters), `layer:x` or `tag:x`; `+` before it takes what it needs, `+` behind it
+            what needs it. May be repeated.
+        exclude: The same, for what is left out. May be repeated.
+    """
+
+    select: Annotated[tuple[str, ...], Parameter(alias="-s")] = ()
+    exclude: tuple[str, ...] = ()
+
+
+@app.command
+def run(
+    config: str | None = None,
+    /,
+    *,
+    choice: Choice = Choice(),
+    given: Given = Given(),
+    max_concurrency: int | None = None,
+    threads: int | None = None,
+    pool: tuple[str, ...] = (),
+    timeout: float | None = None,
+    keep_going: bool = False,
+    dry_run: bool = False,
+    events: str | None = None,
+    traceback: bool = False,
+    talk: Talk = Talk(),
+    signals: Annotated[Signals, Parameter(parse=False)],
+) -> Answer:
+    """
+    Run a pipeline.
+
+    Args:
+        config: The configuration.
+        max_concurrency: Steps that may run at a time.
+        threads: Blocking steps that may run at a time.
+        pool: NAME=SLOTS says how many steps of a pool may run at a time. May be repeated.
+        timeout: Seconds that the run may take.
+        keep_going: Do whatever does not need what failed, instead of cancelling the rest.
+        dry_run: Say which steps would run, and run none.
+        events: A file that gets each event as a line of JSON.
+        traceback: Show where a step raised its error.
+    """
+    from odibi_async.cli.plan import assigned, check_given
+    from odibi_async.cli.running import HowToRun, executed
+
+    plan = _planned(config, given, choice)
+    check_given(plan)
+    if dry_run:
+        order = plan.pipeline.order()
+        return Answer(text="\n".join(order), data={"steps": order, "given": sorted(plan.given)})
+    how = HowToRun(
+        concurrency=max_concurrency,
+        threads=threads,
+        pools={name: _slots(name, text) for name, text in assigned("--pool", pool).items()},
+        timeout=timeout,
+        keep_going=keep_going,
+        events=events,
+        quiet=talk.quiet,
+        verbose=talk.verbose,
+    )
+    return executed(plan, how, signals)
+
+
+@app.command
+def validate(config: str | None = None, /, *, given: Given = Given(), talk: Talk = Talk()) -> Answer:
+    """
+    Check a pipeline without running it, and tell everything that is wrong.
+
+    Args:
+        config: The configuration.
+    """
+    plan = _planned(config, given)
+    name, count = plan.document.source.name, len(plan.pipeline.steps)
+    return Answer(text=f"{name}: {count} steps, no fault", data={"configuration": name, "steps": count})
+
+
+@app.command
+def graph(
+    config: str | None = None,
+    /,
+    *,
+    format: Literal["text", "mermaid", "json"] = "text",
+    choice: Choice = Choice(),
+    given: Given = Given(),
+    talk: Talk = Talk(),
+) -> Answer:
+    """
+    Show which step waits for which.
+
+    Args:
+        config: The configuration.
+        format: How it is shown.
+    """
+    import json
+
+    pipeline = _planned(config, given, choice).pipeline
+    upstream = pipeline.upstream()
+    data = {
+        "steps": [{"name": step.name, "layer": step.layer} for step in pipeline.steps],
+        "edges": [[other, name] for name, others in upstream.items() for other in others],
+    }
+    match format:
+        case "mermaid":
+            text = pipeline.to_mermaid()
+        case "json":
+            text = json.dumps(data)
+        case _:
+            rows = [(name, f"<- {', '.join(upstream[name])}" if upstream[name] else "") for name in pipeline.order()]
+            text = _table(rows)
+    return Answer(text=text, data=data)
+
+
+@app.command(name="ls")
+def list_steps(
+    config: str | None = None,
+    /,
+    *,
+    choice: Choice = Choice(),
+    given: Given = Given(),
+    talk: Talk = Talk(),
+) -> Answer:
+    """
+    List the steps.
+
+    Args:
+        config: The configuration.
+    """
+    plan = _planned(config, given, choice)
+    chosen = {step.name for step in plan.pipeline.steps}
+    steps = [step for step in plan.document.steps if step.name in chosen]
+    rows = [("NAME", "LAYER", "TYPE", "TAGS")]
+    rows += [(step.name, step.layer, step.type, ", ".join(step.tags)) for step in steps]
+    data = [
+        {
+            "name": step.name,
+            "layer": step.layer,
+            "type": step.type,
+            "inputs": step.inputs,
+            "datasets": step.datasets,
+            "tags": step.tags,
+        }
+        for step in steps
+    ]
+    return Answer(text=_table(rows), data={"steps": data})
+
+
+@app.command
+def schema(*, talk: Talk = Talk()) -> Answer:
+    """Print the JSON Schema of configurations, for editors that complete and check."""
+    import json
+
+    from odibi_async.config import json_schema
+
+    found = json_schema()
+    return Answer(text=json.dumps(found, indent=2), data={"schema": found})
+
+
+@app.command
+def init(folder: str = ".", /, *, talk: Talk = Talk()) -> Answer:
+    """
+    Write a small pipeline with its data, which `run` then runs. Nothing is overwritten.
+
+    Args:
+        folder: Where to.
+    """
+    from odibi_async.cli.starter import write_starter
+
+    written = [str(path) for path in write_starter(Path(folder))]
+    there = "" if Path(folder) == Path() else f"cd {folder} && "
+    return Answer(text="\n".join((*written, f"Now: {there}odibi-async run")), data={"written": written})
+
+
+@app.command
+def doctor(*, talk: Talk = Talk()) -> Answer:
+    """Show versions, usable CPUs, the extras that are installed, and the configuration that is found."""
+    from odibi_async.cli.doctor import as_text, findings
+
+    found = findings()
+    return Answer(text=as_text(found), data=found)
+
+
+@app.command
+def explain(*codes: str, talk: Talk = Talk()) -> Answer:
+    """
+    Tell what is behind a code of a fault, with a wrong and a right example.
+
+    Args:
+        codes: Which ones; without any, all are listed.
+    """
+    from odibi_async.codes import CODES
+    from odibi_async.errors import did_you_mean
+
+    if not codes:
+        titles = {code: entry.title for code, entry in CODES.items()}
+        return Answer(text=_table([*titles.items()]), data={"codes": titles})
+    wanted = [code.upper() for code in codes]
+    unknown = [
+        Problem(code="OA407", message=f"there is no code {code!r}.{did_you_mean(code, CODES)}")
+        for code in wanted
+        if code not in CODES
+    ]
+    if unknown:
+        raise Refused(*unknown)
+    entries = {code: CODES[code] for code in wanted}
+    text = "\n\n".join(entry.explained(code) for code, entry in entries.items())
+    return Answer(text=text, data={"codes": {code: entry.as_data() for code, entry in entries.items()}})
+
+
+def _planned(config: str | None, given: Given, choice: Choice = Choice()) -> Plan:
+    from odibi_async.cli.lookup import configuration
+    from odibi_async.cli.plan import planned
+
+    return planned(
+        configuration(config),
+        project=given.project,
+        modules=given.functions,
+        given=given.param,
+        select=choice.select,
+        exclude=choice.exclude,
+    )
+
+
+def _slots(pool: str, text: str) -> int:
+    """
+    Raises:
+        Refused: The text is no whole number.
+    """
+    if not text.isdecimal():
+        raise Refused(Problem(code="OA505", message=f"--pool {pool}={text}: a whole number of slots is needed."))
+    return int(text)
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
+    """Lines of aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)

@@ -1,0 +1,171 @@
+"""What a command works on: the configuration, the steps that are chosen, and what they are given."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from odibi_async.cli.answer import Problem, Refused, problems_of
+from odibi_async.config import Document, load_document
+from odibi_async.errors import ConfigError, GraphError, did_you_mean, in_a_line
+from odibi_async.pipeline import Pipeline
+from odibi_async.steps import Step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """
+    What a command works on.
+
+    Attributes:
+        document: The configuration.
+        whole: Its pipeline.
+        pipeline: The part of it that is chosen.
+        given: Dataset -> value, for those that this part reads.
+    """
+
+    document: Document
+    whole: Pipeline
+    pipeline: Pipeline
+    given: Mapping[str, Any]
+
+
+def planned(
+    path: Path,
+    *,
+    project: str | None,
+    modules: Iterable[str],
+    given: Sequence[str],
+    select: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+) -> Plan:
+    """
+    Reads and checks everything, and chooses.
+
+    Raises:
+        Refused: With all that is wrong.
+    """
+    values = {name: _value(text) for name, text in assigned("-p", given).items()}
+    functions = _functions_of(modules)
+    try:
+        document = load_document(path, project=project)
+    except ConfigError as error:
+        raise Refused(*problems_of(error)) from error
+    try:
+        whole = Pipeline(document.steps, values, functions=functions)
+        pipeline = whole.select(*select, exclude=exclude) if select or exclude else whole
+    except GraphError as error:
+        raise Refused(*problems_of(error, document)) from error
+    taken = {dataset for step in pipeline.steps for dataset in step.datasets} | pipeline.inputs.keys()
+    return Plan(
+        document=document,
+        whole=whole,
+        pipeline=pipeline,
+        given={name: value for name, value in values.items() if name in taken},
+    )
+
+
+def check_given(plan: Plan) -> None:
+    """
+    Raises:
+        Refused: A chosen step reads what is neither given nor made by another one that is chosen.
+    """
+    makers = {dataset: step.name for step in plan.whole.steps for dataset in step.datasets}
+    problems = [
+        Problem(
+            code="OA504",
+            message=f"step {entry.readers[0]!r} reads {name!r}, which step {makers[name]!r} makes, and that is not "
+            f"selected. Select it too, with -s '+{entry.readers[0]}', or give it with -p {name}=VALUE.",
+            step=entry.readers[0],
+        )
+        for name, entry in plan.pipeline.inputs.items()
+        if entry.required and name not in plan.given
+    ]
+    if problems:
+        raise Refused(*problems)
+
+
+def assigned(option: str, pairs: Iterable[str]) -> dict[str, str]:
+    """
+    What stands on the two sides of each `NAME=VALUE`; the last one of a name counts.
+
+    Raises:
+        Refused: There is no `=`, or nothing before it.
+    """
+    found = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise Refused(Problem(code="OA505", message=f"{option} {pair!r}: NAME=VALUE is needed."))
+        found[name] = value
+    return found
+
+
+def _value(text: str) -> Any:
+    """A text as JSON where it is JSON, else as it is."""
+
+    def refused(text: str) -> None:
+        raise ValueError(text)
+
+    try:
+        return json.loads(text, parse_constant=refused)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _functions_of(modules: Iterable[str]) -> dict[str, Callable[..., Any]]:
+    """The public functions of some modules, by name."""
+    functions: dict[str, Callable[..., Any]] = {}
+    homes: dict[str, str] = {}
+    for module in modules:
+        for name, function in _public(_imported(module)).items():
+            if name in functions and functions[name] is not function:
+                message = f"there is a function {name!r} in {homes[name]!r} and in {module!r}: rename one of them."
+                raise Refused(Problem(code="OA506", message=message))
+            functions[name], homes[name] = function, module
+    return functions
+
+
+def _imported(name: str) -> Any:
+    """The module of that name, also when it stands in the current directory."""
+    sys.path.insert(0, os.getcwd())
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise _broken(name, error) from error
+        hint = f" Name it without its ending: {name[:-3]}" if name.endswith(".py") else _near(name)
+        raise Refused(Problem(code="OA408", message=f"there is no module {name!r}.{hint}")) from error
+    except (Exception, SystemExit) as error:  # whatever the module does when it is imported
+        raise _broken(name, error) from error
+    finally:
+        sys.path.pop(0)
+
+
+def _near(name: str) -> str:
+    return did_you_mean(name, [path.stem for path in Path().glob("*.py")])
+
+
+def _broken(name: str, error: BaseException) -> Refused:
+    return Refused(
+        Problem(code="OA118", message=f"module {name!r} cannot be imported: {in_a_line(error)}", error=error)
+    )
+
+
+def _public(module: Any) -> dict[str, Callable[..., Any]]:
+    """What `__all__` names, else the functions that are defined there and begin with no underscore."""
+    there = {name: each.value if isinstance(each, Step) else each for name, each in vars(module).items()}
+    chosen = getattr(module, "__all__", None)
+    return {
+        name: each
+        for name, each in there.items()
+        if inspect.isfunction(each)
+        and (name in chosen if chosen is not None else name[0] != "_" and each.__module__ == module.__name__)
+    }
