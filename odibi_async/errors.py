@@ -174,7 +174,7 @@ class StepError(OdibiError):
         self.step = step
         self.error = error
         self.element = element
-        if isinstance(error, OdibiError):
+        if isinstance(error, MapOverError | OutputError | PathError | SqlError | ExtraMissing):
             self.code = error.code
         elif isinstance(error, TimeoutError):
             self.code = "OA304"

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from odibi_async.errors import ConfigError, DeadlineError, GraphError, OdibiError, RunCancelled, RunError, StepError
+from odibi_async.errors import (
+    ConfigError,
+    DeadlineError,
+    GraphError,
+    OdibiError,
+    PathError,
+    RunCancelled,
+    RunError,
+    StepError,
+)
 
 if TYPE_CHECKING:
     from odibi_async.config import Document  # loads pydantic
@@ -39,6 +49,8 @@ class Problem:
     @property
     def hint(self) -> str:
         """What would help, in the words of the command line."""
+        if isinstance(self.error, FileNotFoundError | PathError):
+            return f"Relative paths begin in the current directory, {os.getcwd()}."
         return _hints.get(self.code, "")
 
     @property

@@ -1,0 +1,113 @@
+"""Every fault has a code, every code is explained, and its examples show just that fault."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from odibi_async.cli import main
+from odibi_async.cli.answer import EXITS, problems_of
+from odibi_async.codes import CODES, Code
+from odibi_async.errors import OdibiError
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_with_a_pipeline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ODIBI_ASYNC_CONFIG", raising=False)
+    with monkeypatch.context() as modules:
+        modules.delitem(__import__("sys").modules, "functions", raising=False)
+        main(["init", "-q"])
+        capfd.readouterr()
+        yield
+    for name in ("functions", "one", "two"):
+        __import__("sys").modules.pop(name, None)
+
+
+def codes_of_command(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> set[str]:
+    main([*arguments, "--json"])
+    told: dict[str, Any] = json.loads(capfd.readouterr().out)
+    return {error["code"] for error in told["errors"]}
+
+
+def codes_of_console(example: str, capfd: pytest.CaptureFixture[str]) -> set[str]:
+    """What the last command of an example says; those before it are a shell's simplest."""
+    codes: set[str] = set()
+    for line in example.strip().splitlines():
+        match shlex.split(line.removeprefix("$ ")):
+            case ["odibi-async", *arguments]:
+                codes = codes_of_command(arguments, capfd)
+            case ["mv", old, new]:
+                Path(old).rename(new)
+            case ["rm", name]:
+                Path(name).unlink()
+            case ["echo", text, ">", name]:
+                Path(name).write_text(text)
+            case other:
+                raise AssertionError(other)
+    return codes
+
+
+def codes_of_python(example: str) -> set[str]:
+    try:
+        exec(compile(example, "example.py", "exec"), {})
+    except OdibiError as error:
+        return {problem.code for problem in problems_of(error)}
+    return set()
+
+
+def codes_of(code: str, entry: Code, example: str, capfd: pytest.CaptureFixture[str]) -> set[str]:
+    match entry.form:
+        case "python":
+            return codes_of_python(example)
+        case "console":
+            return codes_of_console(example, capfd)
+        case "toml":
+            Path("odibi.yaml").rename("pipeline.yaml")
+            Path("pyproject.toml").write_text(example)
+            return codes_of_command(["validate"], capfd)
+    file = f"pipeline.{entry.form}"
+    Path(file).write_text(example)
+    return codes_of_command(["run" if code.startswith("OA3") else "validate", file], capfd)
+
+
+@pytest.mark.foreign_loop  # a command runs its own loop, and imports while it does
+@pytest.mark.parametrize("code", CODES)
+def test_the_wrong_example_of_a_code_has_this_fault_alone(code: str, capfd: pytest.CaptureFixture[str]):
+    assert codes_of(code, CODES[code], CODES[code].wrong, capfd) == {code}
+
+
+@pytest.mark.foreign_loop
+@pytest.mark.parametrize("code", CODES)
+def test_the_right_example_of_a_code_has_no_fault(code: str, capfd: pytest.CaptureFixture[str]):
+    assert codes_of(code, CODES[code], CODES[code].right, capfd) == set()
+
+
+def test_every_code_that_is_raised_is_explained_and_every_one_that_is_explained_is_raised():
+    files = [path for path in (ROOT / "odibi_async").rglob("*.py") if path.name != "codes.py"]
+    raised = {
+        code
+        for path in files
+        for line in path.read_text().splitlines()
+        for code in re.findall(r'"(OA\d{3})"', line)
+        if not line.startswith(("_hints", "EXITS"))
+    }
+    assert raised == set(CODES)
+
+
+def test_every_code_has_an_exit_code():
+    assert all(code in EXITS or code[:3] in EXITS for code in CODES)
+
+
+def test_codes_stand_in_order():
+    assert list(CODES) == sorted(CODES)
