@@ -491,8 +491,12 @@ run_pipeline_sync([step(lambda: (1, 2), name="split", outputs=("train", "test"))
         title="a place cannot be read from or written to",
         text="It is a folder, it leads nowhere, or it leaves the folder that the engine is confined "
         "to. Relative paths begin in the current directory, not beside the configuration.",
-        wrong="- {name: orders, layer: ingest, value: data}",
-        right="- {name: orders, layer: ingest, value: data/orders.csv}",
+        wrong="""
+- {name: lake, layer: connect, value: no_such_folder}
+- {name: orders, layer: ingest, value: orders.csv, params: {connection: lake}}""",
+        right="""
+- {name: lake, layer: connect, value: data}
+- {name: orders, layer: ingest, value: orders.csv, params: {connection: lake}}""",
     ),
     "OA308": Code(
         title="a query is refused, or does not fit its inputs",
