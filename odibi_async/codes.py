@@ -187,7 +187,7 @@ Pipeline([Step("check", "valid", "config_op", None, "n > 0")], nodes={"check": l
     ),
     "OA118": Code(
         title="a module of functions cannot be imported",
-        text="Importing the module named with --functions raised an error. -v --traceback shows where.",
+        text="Importing the module named with --functions raised an error. odibi-async run --traceback shows where.",
         wrong="""
 $ echo 'import no_such_library' > functions.py
 $ odibi-async validate --functions functions""",

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except OdibiError as error:
             answer = Answer(problems=problems_of(error))
         except Interrupted:
-            answer = Answer(problems=[Problem(code="OA303", message="interrupted before anything ran")])
+            answer = Answer(problems=[Problem(code="OA303", message="interrupted")])
         except BaseException as error:  # a fault of ours: its traceback is for whoever mends it
             output.crashed(error)
             raise

@@ -66,12 +66,20 @@ class Output:
         self.write(json.dumps(plain({**envelope, **data}, secrets)))
 
     def write(self, text: str) -> None:
-        """Writes a result; nobody is told when nobody reads it any more, as behind `| head`."""
+        """
+        Writes a result; nobody is told when nobody reads it any more, as behind `| head`.
+
+        Raises:
+            SystemExit: It cannot be written, on a full disk say.
+        """
         try:
             self.results.write(text.rstrip("\n") + "\n")
             self.results.flush()
-        except BrokenPipeError:
+        except OSError as error:
             _leave(self.results.fileno())
+            if not isinstance(error, BrokenPipeError):
+                complain(f"the results cannot be written: {error.strerror}")
+                raise SystemExit(1) from error
 
     def abort(self, exit_code: int) -> None:
         """Ends the process now; callable wherever a signal may come."""

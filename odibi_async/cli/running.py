@@ -32,11 +32,20 @@ Listener = Callable[[Event], None]
 
 
 class Scribe:
-    """An observer that hands on events to listeners in a thread of its own, where they may block."""
+    """
+    An observer that hands on events to listeners in a thread of its own, where they may block.
 
-    def __init__(self, listeners: Sequence[Listener]) -> None:
+    Args:
+        tick: Called each second in which nothing happens.
+
+    Attributes:
+        has_abandoned: Whether a step was left to itself.
+    """
+
+    def __init__(self, listeners: Sequence[Listener], tick: Callable[[], None] = lambda: None) -> None:
         self.has_abandoned = False
         self._listeners = listeners
+        self._tick = tick
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._hand_on, name="odibi-async events")
 
@@ -53,7 +62,14 @@ class Scribe:
         self._thread.join()
 
     def _hand_on(self) -> None:
-        while (event := self._events.get()) is not None:
+        while True:
+            try:
+                event = self._events.get(timeout=1)
+            except queue.Empty:
+                self._tick()
+                continue
+            if event is None:
+                return
             for listener in self._listeners:
                 listener(event)
 
@@ -166,9 +182,13 @@ class StatusLine:
                 self._write("")
                 return
         if monotonic() - self._written > 0.1:
-            names = ", ".join(self._running)
-            self._write(f"{self._done} of {self._total} steps, {monotonic() - self._began:.0f} s: {names}")
-            self._written = monotonic()
+            self.tick()
+
+    def tick(self) -> None:
+        """Writes it anew."""
+        names = ", ".join(self._running)
+        self._write(f"{self._done} of {self._total} steps, {monotonic() - self._began:.0f} s: {names}")
+        self._written = monotonic()
 
     def _write(self, text: str) -> None:
         complain(f"\r\x1b[K{text[: shutil.get_terminal_size().columns - 1]}", end="")
@@ -202,19 +222,16 @@ def executed(plan: Plan, how: HowToRun, signals: Signals) -> Answer:
         Refused: The run cannot begin.
     """
     secrets = plan.document.secrets
-    listeners: list[Listener] = [warn_of_abandoned]
-    if how.verbose:
-        listeners.append(Lines(secrets))
-    elif not how.quiet and is_rich(sys.stderr):
-        listeners.append(StatusLine())
     events = None if how.events is None else EventFile(how.events, secrets)
-    with events or contextlib.nullcontext(), Scribe([*listeners, events] if events else listeners) as scribe:
+    status = StatusLine() if is_rich(sys.stderr) and not (how.quiet or how.verbose) else None
+    lines = Lines(secrets) if how.verbose else None
+    listeners = [each for each in (status, lines, warn_of_abandoned, events) if each is not None]
+    with events or contextlib.nullcontext(), Scribe(listeners, *([status.tick] if status else [])) as scribe:
         result, problems = _ended(plan, how, scribe, signals)
-    problems += events.problems if events else []
     return Answer(
         text="" if problems and not how.keep_going else _summary(plan, result),
         data=_data(plan, result),
-        problems=problems,
+        problems=[*problems, *(events.problems if events else ())],
         secrets=secrets,
         must_end=scribe.has_abandoned,
     )
