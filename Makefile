@@ -33,6 +33,7 @@ benchmarks: $(VENV)/ready
 	$(BIN)/python benchmarks/imports.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/config.py
+	$(BIN)/python benchmarks/cli.py
 	$(BIN)/python benchmarks/sql.py
 	$(BIN)/python benchmarks/speedup.py
 	$(BIN)/python benchmarks/soak.py

@@ -117,3 +117,11 @@ def test_soak_tells_of_many_runs_at_once() -> None:
 def test_soak_finds_blocking_runs_within_the_default_number_of_threads() -> None:
     printed = output_of("soak.py", "--only", "blocking", "--blocking", 50)
     lines(printed, rf"50 blocking runs at once, threads +{NUMBER} .* met$")
+
+
+def test_cli_measures_each_command_beside_a_bare_interpreter() -> None:
+    printed = output_of("cli.py", "--rounds", 1, "--steps", 3)
+    lines(
+        printed, *[rf"{name} +{NUMBER} s +{NUMBER} x" for name in ("bare", "--help", "validate", "graph", "libraries")]
+    )
+    lines(printed, rf"failing +{NUMBER} s .* \d+ lines$")

@@ -782,3 +782,40 @@ def test_a_damaged_database_gives_only_our_errors(tmp_path: Path, data: Any):
     path = tmp_path / "d.db"
     path.write_bytes(bytes(content))
     checked(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "places"),
+    [
+        (
+            "a.yaml",
+            "defaults: {layer: ingest}\nsteps:\n- {name: off, enabled: false}\n- name: a\n  inputs: {data: b}\n",
+            ("5:18", "5:12", "4:3"),
+        ),
+        ("a.json", '[{"name": "a",\n"inputs": {"data": "b"}}]', ("2:20", "2:12", "1:2")),
+        (
+            "a.toml",
+            '[[steps]]\nname = "a"\ninputs = { data = "b" }\n',
+            ("3: steps[0].inputs.data",) * 2 + ("1: steps[0]",),
+        ),
+        ("a.csv", 'StepName,Inputs\na,"{""data"": ""b""}"\n', ("row 2, column Inputs",) * 2 + ("row 2",)),
+    ],
+)
+def test_a_document_knows_where_the_entries_of_a_step_stand(
+    tmp_path: Path, name: str, text: str, places: tuple[str, ...]
+):
+    path = tmp_path / name
+    path.write_text(text)
+    document = load_document(path)
+    keys = ("inputs", "data")
+    assert (document.place("a", keys), document.place("a", keys, of_key=True), document.place("a")) == places
+    assert document.place("nobody") == ""
+
+
+def test_a_document_knows_its_secrets_and_does_not_show_them(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SHORT", "abc")
+    monkeypatch.setenv("LONG", "abcdef")
+    monkeypatch.setenv("EMPTY", "")
+    document = load_document([{"name": "a", "value": "${env:SHORT}${env:LONG}${env:EMPTY}"}])
+    assert document.secrets == ("abcdef", "abc")
+    assert "abc" not in repr(document)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -273,3 +274,22 @@ def test_graph_errors_pickle():
         Pipeline([step(lambda orders: orders, name="orders")])
     again = pickle.loads(pickle.dumps(caught.value))
     assert (str(again), again.cycle) == (str(caught.value), caught.value.cycle)
+
+
+def test_faults_tell_their_code_their_step_and_the_entry_that_is_wrong():
+    with pytest.raises(GraphError) as caught:
+        Pipeline(
+            [
+                step(lambda a: a, name="reads", inputs={"a": "nowhere"}),
+                step(lambda: 1, name="after", after=("reads", "laod")),
+                step(lambda: 1, name="extra", params={"b": 1}),
+            ]
+        )
+    told = {(fault.code, fault.step, fault.keys, fault.of_key) for fault in caught.value.faults}
+    assert told == {
+        ("OA201", "reads", ("inputs", "a"), False),
+        ("OA206", "after", ("after", 1), False),
+        ("OA207", "extra", ("params", "b"), True),
+    }
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (again.faults, str(again)) == (caught.value.faults, str(caught.value))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from odibi_async import Pipeline, run_pipeline, step
+from odibi_async import Pipeline, resource, run_pipeline, step
 from odibi_async.errors import GraphError
 
 
@@ -88,3 +89,43 @@ async def test_a_prefix_keeps_outputs_predicates_and_defaults():
     result = await renamed.run()
     assert (result["p_left"], result["p_right"], result["p_use"]) == (3, 4, 3)
     assert (await renamed.run({"size": 7}))["p_use"] == 7
+
+
+@pytest.mark.parametrize(
+    ("terms", "exclude", "names"),
+    [
+        ((), ("clean",), ["load", "count", "other"]),
+        (("load+",), ("tag:kpi",), ["load", "clean"]),
+        (("+count",), ("+clean",), ["count", "other"]),
+    ],
+)
+def test_what_is_excluded_is_left_out(terms: tuple[str, ...], exclude: tuple[str, ...], names: list[str]):
+    assert [each.name for each in chain().select(*terms, exclude=exclude).steps] == names
+
+
+def test_excluding_everything_or_nobody_is_a_fault():
+    with pytest.raises(GraphError, match="Nothing is left"):
+        chain().select("clean", exclude=["*"])
+    with pytest.raises(GraphError, match="'nobody' selects no step"):
+        chain().select("clean", exclude=["nobody"])
+
+
+async def test_resources_come_along_with_their_readers_and_with_each_other():
+    @resource
+    async def pool() -> AsyncIterator[str]:
+        yield "pool"
+
+    @resource
+    async def connection(pool: str) -> AsyncIterator[str]:
+        yield f"connection of {pool}"
+
+    whole = Pipeline(
+        [pool, connection, step(lambda connection: connection, name="rows"), step(lambda: 1, name="other")]
+    )
+    part = whole.select("rows")
+    assert part.order() == ["pool", "connection", "rows"]
+    assert (await part.run())["rows"] == "connection of pool"
+
+
+def test_upstream_tells_whom_each_step_waits_for():
+    assert chain().upstream() == {"load": [], "clean": ["load"], "count": ["clean", "other"], "other": []}

@@ -24,7 +24,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     with stdout_for_results() as results:
-        output = Output(results, command=next(iter(arguments), ""), as_json="--json" in arguments)
+        output = Output(
+            results,
+            command=next((each for each in arguments if not each.startswith("-")), ""),
+            as_json="--json" in arguments,
+        )
         signals = Signals(output.abort)
         try:
             with signals.handled():

@@ -31,6 +31,7 @@ app = App(
     help="Runs and checks data pipelines that are written down in configuration files.",
     version=_version,
     default_parameter=Parameter(negative="", show_default=False),
+    help_format="plaintext",
     help_epilogue="A configuration that is not named is looked for: ODIBI_ASYNC_CONFIG, odibi.yaml, .yml, .toml or "
     ".json, then [tool.odibi_async] in pyproject.toml, here and up to the root of the repository.",
 )
@@ -78,7 +79,7 @@ class Choice:
     Which steps.
 
     Attributes:
-        select: A step (`*` for any letters), `layer:x` or `tag:x`; `+` before it takes what it needs, `+` behind it
+        select: A step (* for any letters), layer:x or tag:x; + before it takes what it needs, + behind it
             what needs it. May be repeated.
         exclude: The same, for what is left out. May be repeated.
     """
@@ -237,7 +238,7 @@ def schema(*, talk: Talk = Talk()) -> Answer:
 @app.command
 def init(folder: str = ".", /, *, talk: Talk = Talk()) -> Answer:
     """
-    Write a small pipeline with its data, which `run` then runs. Nothing is overwritten.
+    Write a small pipeline with its data, which run then runs. Nothing is overwritten.
 
     Args:
         folder: Where to.

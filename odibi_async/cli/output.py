@@ -103,19 +103,14 @@ def stdout_for_results() -> Iterator[TextIO]:
             yield nowhere
         return
     sys.stdout.flush()
-    kept = os.dup(1)
-    if sys.stderr is not None:
-        os.dup2(2, 1)
-    try:
-        with open(os.dup(kept), "w", encoding=sys.stdout.encoding, errors="backslashreplace") as results:
-            yield results
-    finally:
+    with open(os.dup(1), "w", encoding=sys.stdout.encoding, errors="backslashreplace") as results:
+        if sys.stderr is not None:
+            os.dup2(2, 1)  # for what knows no sys.stdout: libraries in C, other processes
         try:
-            sys.stdout.flush()
-        except BrokenPipeError:
-            _leave(1)
-        os.dup2(kept, 1)
-        os.close(kept)
+            with contextlib.redirect_stdout(sys.stderr):
+                yield results
+        finally:
+            os.dup2(results.fileno(), 1)
 
 
 def complain(text: str, end: str = "\n") -> None:
