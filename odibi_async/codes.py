@@ -58,7 +58,8 @@ CODES: Final[Mapping[str, Code]] = {
     "OA101": Code(
         title="the file is not what its ending says",
         text="The text breaks a rule of its format (JSON, YAML, TOML, CSV), is not UTF-8, or is no SQLite "
-        "database. The place is where reading failed; the mistake often stands just before it.",
+        "database. The place is where reading failed; the mistake often stands just before it. "
+        "YAML is indented with spaces, never with tabs.",
         wrong="- {name: orders, layer: ingest, value: orders.csv",
         right="- {name: orders, layer: ingest, value: orders.csv}",
     ),
@@ -543,7 +544,8 @@ $ odibi-async validate""",
     ),
     "OA403": Code(
         title="a step is named that is not there",
-        text="A term selects by a step's name (with * for any letters), layer:x or tag:x; it has to select something.",
+        text="A term selects by a step's name (with * for any letters), layer:x or tag:x; it has to select something. "
+        "Several terms are given by repeating -s.",
         wrong="$ odibi-async ls -s totls",
         right="$ odibi-async ls -s totals",
         form="console",

@@ -57,7 +57,9 @@ def _answer(arguments: Sequence[str], signals: Signals, output: Output) -> Answe
     try:
         command, bound, unparsed = app.parse_args(arguments, print_error=False, exit_on_error=False)
     except CycloptsError as error:
-        raise Refused(Problem(code="OA501", message=str(error))) from error
+        is_file = bool(arguments) and os.path.isfile(arguments[0])
+        hint = f" Did you mean 'odibi-async run {arguments[0]}'?" if is_file else ""
+        raise Refused(Problem(code="OA501", message=f"{error}{hint}")) from error
     if "console" in bound.arguments:  # help, version
         from rich.console import Console
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -100,9 +100,8 @@ def problems_of(error: OdibiError, document: Document | None = None) -> list[Pro
         case ConfigError():
             return [Problem(code=f.code, message=f.message, file=f.source, place=f.place) for f in error.faults]
         case GraphError():
-            at = _finder(document)
             return [
-                Problem(code=f.code, message=f.message, step=f.step, **at(f.step, f.keys, f.of_key))
+                Problem(code=f.code, message=f.message, step=f.step, **_placed(document, f.step, f.keys, f.of_key))
                 for f in error.faults
             ]
         case RunError():
@@ -122,14 +121,12 @@ def _failure(failure: StepError, document: Document | None) -> Problem:
     name = type(failure.error).__name__
     where = "" if failure.element is None else f"element {failure.element}: "
     message = f"step {failure.step!r} failed: {where}{name}{text and ': '}{text}"
-    place = _finder(document)(failure.step, ("name",), False)
+    place = _placed(document, failure.step, ("name",))
     return Problem(code=failure.code, message=message, step=failure.step, error=failure.error, **place)
 
 
-def _finder(document: Document | None) -> Callable[[str | None, Sequence[Any], bool], dict[str, Any]]:
-    def at(step: str | None, keys: Sequence[Any], of_key: bool) -> dict[str, Any]:
-        if document is None or step is None or step not in document.keys:
-            return {}
-        return {"file": document.source.name, "place": document.place(step, keys, of_key)}
-
-    return at
+def _placed(document: Document | None, step: str | None, keys: Sequence[Any], of_key: bool = False) -> dict[str, Any]:
+    """The file that a fault stands in and the place, as far as they are known."""
+    if document is None:
+        return {}
+    return {"file": document.source.name, "place": "" if step is None else document.place(step, keys, of_key)}

@@ -203,9 +203,9 @@ def _underlined(problem: Problem, lines_of: dict[str, list[str]]) -> Iterator[st
         return
     if problem.file not in lines_of:
         lines_of[problem.file] = _read(problem.file)
-    if number > len(lines_of[problem.file]):
+    line = "".join(lines_of[problem.file][number - 1 : number]).expandtabs(1)
+    if not line.strip():
         return
-    line = lines_of[problem.file][number - 1].expandtabs(1)
     start = (column or 1 + len(line) - len(line.lstrip())) - 1
     length = len(_word(line, start)) if column else len(line.strip())
     gutter = f"  {number} | "

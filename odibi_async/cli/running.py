@@ -300,12 +300,18 @@ def _shape(value: Any) -> dict[str, Any]:
     return {**found, "value": reprlib.repr(value)}
 
 
+def _counted(count: int, thing: str) -> str:
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
 def _summary(plan: Plan, result: RunResult) -> str:
     """The headline of the run, what it made and what it wrote."""
     told: dict[str, str] = {}
     for name, value in _made(plan, result):
         shape = _shape(value)
-        told[name] = shape.get("value") or f"{shape['rows']:,} rows, {len(shape['columns'])} columns"
+        told[name] = (
+            shape.get("value") or f"{_counted(shape['rows'], 'row')}, {_counted(len(shape['columns']), 'column')}"
+        )
     for step in plan.document.steps:
         record = result.steps.get(step.name)
         if record is not None and record.is_done and not step.datasets and step.layer in ("store", "publish"):
