@@ -40,7 +40,7 @@ class EventEmitter:
         self._callbacks.setdefault(name, []).append(callback)
 
     def emit(self, name: str, **data: Any) -> None:
-        """Calls who asked for this event, in that order. What they raise is logged, and the others hear all the same."""
+        """Calls who asked for this event, in that order. What one raises is logged; the others hear all the same."""
         for callback in tuple(self._callbacks.get(name, ())):
             try:
                 callback(**data)
