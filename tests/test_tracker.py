@@ -289,12 +289,12 @@ def test_the_oldest_runs_are_forgotten():
 def test_it_keeps_no_frame_alive():
     alive: list[weakref.ref[pd.DataFrame]] = []
 
-    def made() -> pd.DataFrame:
+    async def made() -> pd.DataFrame:
         frame = pd.DataFrame({"text": ["a" * 100] * 1_000, "thing": [object()] * 1_000})
         alive.append(weakref.ref(frame))
         return frame
 
-    def bad(made: pd.DataFrame) -> None:
+    async def bad(made: pd.DataFrame) -> None:
         raise ValueError
 
     tracker = tracked([made, bad], on_error="continue")
@@ -418,7 +418,7 @@ def test_any_frame_is_saved_and_told(frame: pd.DataFrame, tmp_path: Path):
 
 
 def test_columns_of_the_same_name_are_numbered():
-    snapshot = Snapshot.of("twice", FRAMES["twice"]).told(None, ())
+    snapshot = Snapshot.of("twice", FRAMES["twice"]).told(None, (), ())
     assert snapshot["sample_data"] == [{"a": 1, "a.1": 2, "a.1.1": 3, "b": 4}]
 
 

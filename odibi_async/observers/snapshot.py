@@ -36,7 +36,6 @@ class Snapshot:
         columns: The labels of its columns.
         types: The type of each of them.
         rows: The first rows, a value a column.
-        others: The datasets that the step in question read, or made, besides.
     """
 
     dataset: str
@@ -45,13 +44,13 @@ class Snapshot:
     columns: Sequence[Any] = ()
     types: Sequence[str] = ()
     rows: Sequence[Sequence[Any]] = ()
-    others: Sequence[str] = ()
 
     @classmethod
     def of(cls, dataset: str, value: Any) -> Snapshot:
         """A snapshot of a frame or a series of pandas; of all else only the class is told. Looks at no other rows."""
         kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
-        if not is_frame(value):
+        known = KINDS[type(value)]
+        if known is None or known.rows is None:
             return cls(dataset=dataset, kind=kind)
         frame = value if hasattr(value, "columns") else value.to_frame()
         return cls(
@@ -63,12 +62,13 @@ class Snapshot:
             rows=frame.iloc[:ROWS].to_numpy(dtype=object).tolist(),  # an array may keep the whole frame in memory
         )
 
-    def told(self, timestamp: str | None, secrets: Collection[str]) -> dict[str, Any]:
+    def told(self, timestamp: str | None, others: Sequence[str], secrets: Collection[str]) -> dict[str, Any]:
         """
         The snapshot in the words of ODIBI CORE.
 
         Args:
             timestamp: When the dataset looked so.
+            others: The datasets that the step read, or made, besides.
             secrets: Texts that are not to be shown.
         """
         columns = _distinct(plain(label, secrets) for label in self.columns)
@@ -79,14 +79,8 @@ class Snapshot:
             "row_count": self.row_count,
             "schema": schema,
             "sample_data": [dict(zip(columns, (plain(v, secrets) for v in row), strict=True)) for row in self.rows],
-            "metadata": {"type": self.kind, "others": list(self.others)},
+            "metadata": {"type": self.kind, "others": list(others)},
         }
-
-
-def is_frame(value: Any) -> bool:
-    """Whether a value has rows."""
-    kind = KINDS[type(value)]
-    return kind is not None and kind.rows is not None
 
 
 def schema_diff(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import os
@@ -17,7 +16,7 @@ from odibi_async.engines._files import location, replaced
 from odibi_async.errors import OptionError, did_you_mean
 from odibi_async.events import Event, RunFinished, RunStarted, StepFinished, StepOutline, StepRetrying, StepStarted
 from odibi_async.observers import story
-from odibi_async.observers.snapshot import Snapshot, is_frame, schema_diff, text_of
+from odibi_async.observers.snapshot import Snapshot, schema_diff, text_of
 from odibi_async.result import Status, StepResult
 from odibi_async.secret import Secret, masked
 
@@ -135,8 +134,8 @@ class _StepRecord:
         began: Seconds since the epoch; `None` before.
         ended: Likewise.
         message: What it raised, or why it did not come to its end.
-        before: What it read.
-        after: What it made.
+        before: Each dataset that it read and the run still had at its end.
+        after: Each dataset that it made, likewise.
     """
 
     outline: StepOutline
@@ -144,8 +143,8 @@ class _StepRecord:
     began: float | None = None
     ended: float | None = None
     message: str | None = None
-    before: Snapshot | None = None
-    after: Snapshot | None = None
+    before: Sequence[Snapshot] = ()
+    after: Sequence[Snapshot] = ()
 
     def end(self, result: StepResult) -> None:
         self.began = result.at
@@ -165,8 +164,7 @@ class _StepRecord:
 
     def told(self, name: str, iteration: int, secrets: Collection[str]) -> dict[str, Any]:
         began, ended = _time(self.began), _time(self.ended)
-        before = None if self.before is None else self.before.told(began, secrets)
-        after = None if self.after is None else self.after.told(ended, secrets)
+        before, after = _told(self.before, began, secrets), _told(self.after, ended, secrets)
         diff, delta = _compared(before, after)
         return {
             "step_name": name,
@@ -220,11 +218,11 @@ class _Run:
         every reader has a dataset to itself.
         """
         self.secrets.update(value.reveal() for value in datasets.values() if isinstance(value, Secret))
-        taken: dict[str, Snapshot] = {}
+        taken = {name: Snapshot.of(name, value) for name, value in datasets.items()}
         for record in self._steps.values():
             if record.began is not None:
-                record.before = _shown(record.outline.reads, datasets, taken)
-                record.after = _shown(record.outline.makes, datasets, taken)
+                record.before = [taken[name] for name in record.outline.reads if name in taken]
+                record.after = [taken[name] for name in record.outline.makes if name in taken]
 
     def told(self) -> dict[str, Any]:
         steps = [record.told(name, self._iteration, self.secrets) for name, record in self._steps.items()]
@@ -245,15 +243,12 @@ class _Run:
         }
 
 
-def _shown(names: Sequence[str], datasets: Mapping[str, Any], taken: dict[str, Snapshot]) -> Snapshot | None:
-    """The snapshot of the first frame among the datasets of these names, or of the first one of any kind."""
-    there = [name for name in names if name in datasets]
-    if not there:
+def _told(snapshots: Sequence[Snapshot], at: str | None, secrets: Collection[str]) -> dict[str, Any] | None:
+    """The snapshot of the first frame, or of the first dataset of any kind, with the names of the others."""
+    if not snapshots:
         return None
-    chosen = next((name for name in there if is_frame(datasets[name])), there[0])
-    if chosen not in taken:
-        taken[chosen] = Snapshot.of(chosen, datasets[chosen])
-    return dataclasses.replace(taken[chosen], others=[name for name in there if name != chosen])
+    shown = next((snapshot for snapshot in snapshots if snapshot.row_count is not None), snapshots[0])
+    return shown.told(at, [other.dataset for other in snapshots if other is not shown], secrets)
 
 
 def _compared(before: Any, after: Any) -> tuple[dict[str, Any] | None, int | None]:
