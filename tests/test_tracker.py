@@ -298,7 +298,8 @@ def test_it_keeps_no_frame_alive():
         raise ValueError
 
     tracker = tracked([made, bad], on_error="continue")
-    gc.collect()
+    for _ in range(2):  # the first may only finalise what held the frames of the failed step
+        gc.collect()
     assert alive[0]() is None
     assert steps_of(tracker)["made"]["after_snapshot"]["row_count"] == 1_000
 
