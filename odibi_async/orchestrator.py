@@ -182,11 +182,8 @@ class Orchestrator:
 
 
 def _one_at_a_time(pipeline: Pipeline) -> Pipeline:
-    """The same steps, each of which waits also for the one before it in topological order."""
+    """The same steps, each of which waits for the one before it in topological order, and so for all before it."""
     steps = {step.name: step for step in pipeline.steps}
     order = pipeline.order()
-    chained = [
-        dataclasses.replace(steps[name], after=(*steps[name].after, before))
-        for before, name in itertools.pairwise(order)
-    ]
+    chained = [dataclasses.replace(steps[name], after=(before,)) for before, name in itertools.pairwise(order)]
     return Pipeline([steps[order[0]], *chained])

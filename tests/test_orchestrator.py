@@ -232,7 +232,21 @@ def test_without_parallel_one_step_runs_at_a_time_in_topological_order(witness: 
     assert witness.most == 1
 
 
-def test_with_parallel_no_more_steps_run_at_a_time_than_there_are_workers(witness: Witness):
+@pytest.mark.parametrize("workers", [3, 40])
+def test_with_parallel_as_many_steps_run_at_a_time_as_there_are_workers(workers: int):
+    together, now, most = threading.Barrier(workers), [], []
+
+    def run() -> None:
+        now.append(1)
+        most.append(len(now))
+        together.wait(timeout=10)
+        now.pop()
+
+    Orchestrator([step(run, name=f"s{i}") for i in range(2 * workers)], None, max_workers=workers).run()
+    assert max(most) == workers
+
+
+def test_async_steps_count_among_those_that_run_at_a_time(witness: Witness):
     steps = [make(f"{make.__name__}{i}") for i in range(10) for make in (witness.blocking, witness.on_loop)]
     Orchestrator(steps, None, max_workers=3).run()
     assert witness.most == 3
