@@ -82,7 +82,7 @@ class Orchestrator:
     Runs steps in the way of ODIBI CORE: `Orchestrator(steps, context, tracker, events).run()`.
 
     Args:
-        steps: As `run_pipeline` takes them.
+        steps: Steps, plain functions, and pipelines, in any order.
         context: What `create_engine_context` gives; `None` for one that lives as long as the run.
         tracker: Keeps the record of the run; `None` for no record.
         events: Emits what happens; `None` where nobody listens.
