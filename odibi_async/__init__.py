@@ -15,12 +15,17 @@ from odibi_async.steps import Step, resource, step
 if TYPE_CHECKING:
     from odibi_async.config import ConfigLoader, load_steps
     from odibi_async.context import NodeContext
+    from odibi_async.observers.emitter import EventEmitter
+    from odibi_async.observers.tracker import Tracker
+    from odibi_async.orchestrator import Orchestrator
 
 __all__ = [
     "ConfigLoader",
+    "EventEmitter",
     "Limits",
     "NodeContext",
     "OdibiError",
+    "Orchestrator",
     "Pipeline",
     "Retry",
     "Run",
@@ -32,6 +37,7 @@ __all__ = [
     "Step",
     "StepError",
     "StepResult",
+    "Tracker",
     "check_cancelled",
     "create_engine_context",
     "load_steps",
@@ -41,7 +47,14 @@ __all__ = [
     "step",
 ]
 
-_LATER = {"ConfigLoader": "config", "NodeContext": "context", "load_steps": "config"}
+_LATER = {
+    "ConfigLoader": "config",
+    "EventEmitter": "observers.emitter",
+    "NodeContext": "context",
+    "Orchestrator": "orchestrator",
+    "Tracker": "observers.tracker",
+    "load_steps": "config",
+}
 """Names -> modules that load what not everybody needs."""
 
 

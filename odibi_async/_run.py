@@ -196,7 +196,8 @@ class Execution:
         of them have ended.
         """
         started = perf_counter()
-        self._tell(RunStarted, tuple(self._nodes[index].name for index in self._selection.nodes))
+        names = tuple(self._nodes[index].name for index in self._selection.nodes)
+        self._tell(RunStarted, names, self._graph.outline)
         deadline = None
         if self.policies.timeout is not None:
             deadline = self._loop.call_later(self.policies.timeout, self._on_deadline)

@@ -38,7 +38,7 @@ class Document:
         steps: Its steps, in order.
         source: What it was read from.
         keys: The name of each step -> what leads to it in the source.
-        secrets: The texts that stand for `${env:...}` and `${file:...}`, longer ones first.
+        secrets: The texts that stand for `${env:...}` and `${file:...}`.
     """
 
     name: str | None = None
@@ -47,7 +47,7 @@ class Document:
     steps: tuple[Step[..., Any, Any], ...] = ()
     source: Source = field(default_factory=lambda: Source("<rows>", []), repr=False, compare=False)
     keys: Mapping[str, Keys] = field(default_factory=dict, repr=False, compare=False)
-    secrets: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    secrets: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
 
     def place(self, step: str, keys: Keys = (), of_key: bool = False) -> str:
         """Where an entry of a step stands, or (`of_key`) its key; see `Fault.place`. Empty for a step of others."""
@@ -166,7 +166,7 @@ class _Reader:
             steps=made,
             source=self._source,
             keys=self._named,
-            secrets=tuple(sorted(self._secrets, key=len, reverse=True)),
+            secrets=frozenset(self._secrets),
         )
 
     def _head(self, value: Entries) -> tuple[HeadModel, Entries]:
@@ -237,8 +237,7 @@ class _Reader:
             except ValueError as error:
                 self._fault("OA108", part, inner, f"{spelled(inner)}: {error}")
                 return ""
-            if found:
-                self._secrets.add(found)
+            self._secrets.add(found)
             return found
 
         resolved, count = _reference.subn(secret, text)

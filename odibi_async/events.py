@@ -2,10 +2,62 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from typing import Any
 
 from odibi_async.result import RunResult, Status, StepResult
+from odibi_async.secret import Secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepOutline:
+    """
+    What a step is in its graph.
+
+    Attributes:
+        layer: What kind of work it does.
+        upstream: The steps that it waits for.
+        reads: The datasets that it reads, those that come from outside included.
+        makes: The datasets that it makes.
+        secrets: What its params hold and no text about the run may show.
+    """
+
+    layer: str
+    upstream: tuple[str, ...]
+    reads: tuple[str, ...]
+    makes: tuple[str, ...]
+    secrets: tuple[Secret, ...] = ()
+
+
+class Outline(Mapping[str, StepOutline]):
+    """
+    The steps of a graph and who waits for whom, by name: made the first time that somebody looks, once a graph.
+
+    Args:
+        make: Makes it.
+    """
+
+    def __init__(self, make: Callable[[], Mapping[str, StepOutline]]) -> None:
+        self._make = make
+
+    @functools.cached_property
+    def _steps(self) -> Mapping[str, StepOutline]:
+        return self._make()
+
+    def __getitem__(self, step: str) -> StepOutline:
+        return self._steps[step]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._steps)
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Outline, (functools.partial(dict, self._steps),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +88,11 @@ class RunStarted(Event):
 
     Attributes:
         steps: The names of the steps that it is to run, in topological order.
+        graph: What these steps are, and those of the graph that it leaves out.
     """
 
     steps: tuple[str, ...]
+    graph: Outline = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

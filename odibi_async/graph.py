@@ -18,7 +18,9 @@ from typing import Any, NamedTuple
 
 from odibi_async.dataset import ABSENT, EngineOf, reader_copy
 from odibi_async.errors import CycleError, GraphError, GraphFault, did_you_mean, shortened
+from odibi_async.events import Outline, StepOutline
 from odibi_async.hints import can_fit, hints_of
+from odibi_async.secret import Secret, secrets_in
 from odibi_async.steps import CONFIGURED, Step, as_step, is_async, name_of
 
 OUTSIDE = -1
@@ -634,6 +636,23 @@ class Graph:
                 if call is not None:
                     self._add_inputs(found, node.name, call)
         return found
+
+    @functools.cached_property
+    def outline(self) -> Outline:
+        """The graph as observers see it."""
+        return Outline(self._outlined)
+
+    def _outlined(self) -> dict[str, StepOutline]:
+        return {
+            node.name: StepOutline(
+                layer=node.step.layer,
+                upstream=tuple(self.nodes[other].name for other in waits),
+                reads=tuple(self.datasets[place] for place in node.reads if place not in self.hidden),
+                makes=node.step.datasets,
+                secrets=tuple(map(Secret, secrets_in(node.step.params))),
+            )
+            for node, waits in zip(self.nodes, self.upstream, strict=True)
+        }
 
     def bindings_of(self, call: Call) -> Sequence[Binding]:
         """The bindings of a call of this graph, also where it keeps only what it reads."""

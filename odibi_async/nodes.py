@@ -16,7 +16,7 @@ import contextlib
 import dataclasses
 import inspect
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -27,7 +27,7 @@ from odibi_async.engines import ENGINES
 from odibi_async.errors import GraphFault, OdibiError, did_you_mean, in_a_line, shortened
 from odibi_async.executors.local import on_cancel
 from odibi_async.retry import Retry
-from odibi_async.secret import Secret, masked
+from odibi_async.secret import Secret, masked, secrets_in
 from odibi_async.steps import Step
 
 T = TypeVar("T")
@@ -69,7 +69,7 @@ class Connect:
 
     def __call__(self, /, **given: Any) -> Any:
         engine = given[ENGINE]
-        secrets = set(_secrets_in(self.value)) | set(_secrets_in(self.params))
+        secrets = set(secrets_in(self.value)) | set(secrets_in(self.params))
         with _masked(secrets):
             params: dict[str, Any] = {}
             for name, value in self.params.items():
@@ -116,7 +116,7 @@ class Query:
         engine = given.pop(ENGINE)
         frames = {name: value for name, value in given.items() if is_frame(value)}
         values = {name: value for name, value in given.items() if name not in frames}
-        with _masked({*_secrets_in(self.value), *_secrets_in(self.params), *_secrets_in(values)}):
+        with _masked({*secrets_in(self.value), *secrets_in(self.params), *secrets_in(values)}):
             params = _revealed({**self.params, **values})
             return engine.execute_sql(_revealed(self.value), frames, params or None, on_interruptible=on_cancel)
 
@@ -139,7 +139,7 @@ class Write:
 def _placed(node: Read | Write, given: Mapping[str, Any]) -> tuple[str, dict[str, Any], set[str]]:
     """Where to read or write, with which options, and what must not be shown."""
     value, params = _revealed(node.value), _revealed(dict(node.params))
-    secrets = {*_secrets_in(node.value), *_secrets_in(node.params)}
+    secrets = {*secrets_in(node.value), *secrets_in(node.params)}
     connection = given.get(CONNECTION, params.pop("connection", None))
     if connection is None:
         return value, params, secrets
@@ -424,30 +424,19 @@ def _revealed(value: Any) -> Any:
     return [_revealed(each) for each in value] if isinstance(value, list | tuple) else value
 
 
-def _secrets_in(value: Any) -> Iterator[str]:
-    if isinstance(value, Secret):
-        yield value.reveal()
-    elif isinstance(value, Mapping):
-        for each in value.values():
-            yield from _secrets_in(each)
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from _secrets_in(each)
-
-
 @contextlib.contextmanager
 def _masked(secrets: set[str]) -> Iterator[None]:
     """Errors raised within show no secret: those of drivers like to repeat the URL that they were given."""
     try:
         yield
     except Exception as error:
-        known = sorted((secret for secret in secrets if secret), key=len, reverse=True)
+        known = secrets - {""}
         if not _mask_chain(error, known):
             raise OdibiError(masked(in_a_line(error), known)) from None
         raise
 
 
-def _mask_chain(error: BaseException, secrets: Sequence[str]) -> bool:
+def _mask_chain(error: BaseException, secrets: set[str]) -> bool:
     """Masks an error and all that led to it; whether that could be done without changing what it is."""
     seen: set[int] = set()
     ahead: list[BaseException | None] = [error] if secrets else []

@@ -94,11 +94,7 @@ class Pipeline:
 
     def upstream(self) -> dict[str, list[str]]:
         """The name of each step -> those of the steps that it waits for."""
-        nodes = self._graph.nodes
-        return {
-            node.name: [nodes[other].name for other in waits]
-            for node, waits in zip(nodes, self._graph.upstream, strict=True)
-        }
+        return {name: list(step.upstream) for name, step in self._graph.outline.items()}
 
     def levels(self) -> list[list[str]]:
         """The steps' names by how many steps stand above them on the longest way."""
@@ -517,9 +513,7 @@ def run_pipeline_sync(steps: Steps, inputs: Mapping[str, Any] | None = None, **o
     Where a loop runs already in this thread, in a notebook say, the run gets a loop of its own in a
     thread of its own, and the calling loop stands still until it is over: prefer `await run_pipeline` there.
     """
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    if not _is_in_a_loop():
         return asyncio.run(run_pipeline(steps, inputs, **options))
     import anyio.from_thread  # 7 ms to import, for those without a loop of their own
 
@@ -528,6 +522,14 @@ def run_pipeline_sync(steps: Steps, inputs: Mapping[str, Any] | None = None, **o
         run: Callable[[], Any] = functools.partial(run_pipeline, steps, inputs, **options)
         result: RunResult = context.run(portal.start_task_soon, run).result()
         return result
+
+
+def _is_in_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def new_run_id() -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 MASK = "**********"
 
@@ -52,8 +53,20 @@ class Secret:
         return self._text.encode("utf-8", "surrogatepass")
 
 
-def masked(text: str, secrets: Iterable[str]) -> str:
-    """The same text with `**********` in place of each secret; give longer ones first where one holds another."""
-    for secret in secrets:
+def secrets_in(value: Any) -> Iterator[str]:
+    """The texts of the secrets in a value, and in the mappings, lists and tuples that it consists of."""
+    if isinstance(value, Secret):
+        yield value.reveal()
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from secrets_in(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from secrets_in(each)
+
+
+def masked(text: str, secrets: Collection[str]) -> str:
+    """The text with `**********` for each of the secrets in it; a longer one goes before those that it contains."""
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
         text = text.replace(secret, MASK)
     return text

@@ -817,5 +817,5 @@ def test_a_document_knows_its_secrets_and_does_not_show_them(monkeypatch: pytest
     monkeypatch.setenv("LONG", "abcdef")
     monkeypatch.setenv("EMPTY", "")
     document = load_document([{"name": "a", "value": "${env:SHORT}${env:LONG}${env:EMPTY}"}])
-    assert document.secrets == ("abcdef", "abc")
+    assert document.secrets == {"abcdef", "abc", ""}
     assert "abc" not in repr(document)

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from odibi_async import Status, StepResult, run_pipeline, step
+from odibi_async import Pipeline, Secret, Status, Step, StepResult, run_pipeline, step
 from odibi_async._quick import quick
-from odibi_async.events import Event, RunFinished, RunStarted, StepFinished, StepStarted
+from odibi_async.events import Event, RunFinished, RunStarted, StepFinished, StepOutline, StepStarted
 from odibi_async.testing import Recorder
 
 
@@ -100,6 +100,7 @@ async def test_events_are_frozen_and_pickle(heard: Recorder):
         with pytest.raises(dataclasses.FrozenInstanceError):
             event.seq = 1  # type: ignore[misc]
         assert repr(pickle.loads(pickle.dumps(event))) == repr(event)
+    assert pickle.loads(pickle.dumps(heard[0])).graph == heard[0].graph
 
 
 def test_what_is_made_quickly_is_the_same_as_what_is_made_slowly():
@@ -109,3 +110,32 @@ def test_what_is_made_quickly_is_the_same_as_what_is_made_slowly():
     assert type(made) is StepResult
     with pytest.raises(dataclasses.FrozenInstanceError):
         made.rows = 4
+
+
+async def test_the_start_of_a_run_tells_what_its_graph_is_without_its_engines(heard: Recorder):
+    def b(a: int, given: int, key: Secret) -> int:
+        return a
+
+    steps = [
+        step(lambda: 1, name="a", layer="ingest", outputs=("a", "rest")),
+        step(b, params={"key": Secret("hunter2")}, after=("c",)),
+        Step("transform", "c", "sql", "pandas", "SELECT 1 AS n"),
+    ]
+    pipeline = Pipeline(steps, inputs=("given",))
+    for _ in range(2):
+        await pipeline.run({"given": 1}, targets=["c"], observers=[heard])
+    first, second = heard.of(RunStarted)
+    assert first.steps == ("c",)
+    assert first.graph is second.graph
+    assert first.graph == {
+        "a": StepOutline(layer="ingest", upstream=(), reads=(), makes=("a", "rest")),
+        "b": StepOutline(
+            layer="transform",
+            upstream=("a", "c"),
+            reads=("a", "given"),
+            makes=("b",),
+            secrets=(Secret("hunter2"),),
+        ),
+        "c": StepOutline(layer="transform", upstream=(), reads=(), makes=("c",)),
+    }
+    assert "hunter2" not in repr(first.graph["b"])

@@ -351,6 +351,13 @@ def test_a_pipeline_runs_without_a_loop():
     assert run_pipeline_sync([total], {"a": 1, "b": 2})["total"] == 3
 
 
+def test_without_a_loop_an_error_of_a_step_tells_of_no_other_error():
+    with pytest.raises(RunError) as caught:
+        run_pipeline_sync([step(lambda: 1 / 0, name="bad")])
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    assert caught.value.__cause__.__context__ is None
+
+
 @pytest.mark.foreign_loop
 async def test_a_pipeline_runs_inside_a_running_loop_in_a_thread_of_its_own():
     assert run_pipeline_sync([total], {"a": 1, "b": 2}, on_error="continue")["total"] == 3

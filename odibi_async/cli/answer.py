@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +90,7 @@ class Answer:
     text: str = ""
     data: Mapping[str, Any] = field(default_factory=dict)
     problems: Sequence[Problem] = ()
-    secrets: Sequence[str] = ()
+    secrets: Collection[str] = ()
     must_end: bool = False
 
 

@@ -10,7 +10,7 @@ import re
 import shutil
 import sys
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -60,7 +60,7 @@ class Output:
             self._write_json(1, [{"message": repr(error)}], {}, ())
 
     def _write_json(
-        self, exit_code: int, errors: Sequence[Any], data: Mapping[str, Any], secrets: Sequence[str]
+        self, exit_code: int, errors: Sequence[Any], data: Mapping[str, Any], secrets: Collection[str]
     ) -> None:
         envelope = {"ok": exit_code == 0, "command": self.command, "exit_code": exit_code, "errors": errors}
         self.write(json.dumps(plain({**envelope, **data}, secrets)))
@@ -128,7 +128,7 @@ def _leave(descriptor: int) -> None:
     os.close(nowhere)
 
 
-def plain(value: Any, secrets: Sequence[str] = ()) -> Any:
+def plain(value: Any, secrets: Collection[str] = ()) -> Any:
     """The same value as JSON knows it: what it does not know becomes text, and no text shows a secret."""
     match value:
         case None | bool() | int():

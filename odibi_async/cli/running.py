@@ -11,7 +11,7 @@ import reprlib
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from time import monotonic
 from typing import Any, cast
 
@@ -21,7 +21,16 @@ from odibi_async.cli.plan import Plan
 from odibi_async.cli.signals import Signals
 from odibi_async.dataset import is_frame
 from odibi_async.errors import GraphError, OptionError, RunError
-from odibi_async.events import Event, RunFinished, RunStarted, StepAbandoned, StepFinished, StepRetrying, StepStarted
+from odibi_async.events import (
+    Event,
+    Outline,
+    RunFinished,
+    RunStarted,
+    StepAbandoned,
+    StepFinished,
+    StepRetrying,
+    StepStarted,
+)
 from odibi_async.limits import Limits
 from odibi_async.pipeline import Pipeline, Runner, RunOptions
 from odibi_async.result import RunResult, StepResult
@@ -82,7 +91,7 @@ class EventFile:
         error: What kept it from writing all of them.
     """
 
-    def __init__(self, path: str, secrets: Sequence[str]) -> None:
+    def __init__(self, path: str, secrets: Collection[str]) -> None:
         self.error: OSError | None = None
         self._path = path
         self._secrets = secrets
@@ -128,6 +137,8 @@ def _told(value: Any) -> Any:
     """What stands in the event's line for one of its values."""
     if isinstance(value, StepResult):
         return step_record(value)
+    if isinstance(value, Outline):
+        return {name: {"layer": step.layer, "upstream": step.upstream} for name, step in value.items()}
     return value.stats() if isinstance(value, RunResult) else value
 
 
@@ -140,7 +151,7 @@ def step_record(record: StepResult) -> dict[str, Any]:
 class Lines:
     """Tells of each event in a line on stderr."""
 
-    def __init__(self, secrets: Sequence[str]) -> None:
+    def __init__(self, secrets: Collection[str]) -> None:
         self._secrets = secrets
 
     def __call__(self, event: Event) -> None:

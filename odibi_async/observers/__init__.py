@@ -1,0 +1,1 @@
+"""Observers: what is made of the events of runs."""
