@@ -168,6 +168,13 @@ def test_explain_tells_of_codes_and_lists_them(run: Run):
     assert "Did you mean 'OA1" in run("explain", "OA1O2").err
 
 
+def test_a_file_without_a_command_is_told_of_run(run: Run):
+    run("init")
+    said = run("odibi.yaml")
+    assert said.code == 2
+    assert "Did you mean 'odibi-async run odibi.yaml'?" in said.err
+
+
 def test_help_tells_of_every_command_and_flag(run: Run):
     page = run("--help").out
     assert all(name in page for name in ("run", "validate", "graph", "ls", "schema", "init", "doctor", "explain"))
@@ -389,6 +396,7 @@ def test_a_deadline_ends_a_run_with_5(run: Run):
     said = run("run", *GIVEN, "--timeout", "0.2")
     assert said.code == 5
     assert "OA302  The run did not end within 0.2 s: 1 of 2 steps were done." in said.err
+    assert run("run", *GIVEN, "--timeout", "0.01", "--json").codes == ["OA302"]
 
 
 def test_keep_going_does_what_does_not_need_what_failed(run: Run):

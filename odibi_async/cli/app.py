@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 def _version() -> str:
-    from importlib import metadata
+    from odibi_async.cli.doctor import version_of
 
-    return metadata.version("odibi_async")
+    return version_of("odibi_async") or "not installed"
 
 
 app = App(

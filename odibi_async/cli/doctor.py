@@ -19,14 +19,14 @@ LIBRARIES = ("duckdb", "pandas", "pyarrow", "pydantic", "PyYAML", "anyio", "tena
 def findings() -> dict[str, Any]:
     """What was found, by what was looked for; `None` for what is not there."""
     return {
-        "odibi_async": _version("odibi_async"),
+        "odibi_async": version_of("odibi_async"),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "executable": sys.executable,
         "usable_cpus": usable_cpus(),
         "threads": default_threads(),
-        "libraries": {name: _version(name) for name in LIBRARIES},
-        "extras": {extra: _is_there(extra) for extra in _extras()},
+        "libraries": {name: version_of(name) for name in LIBRARIES},
+        "extras": _extras(),
         "configuration": _configuration(),
         VARIABLE: os.environ.get(VARIABLE),
         "directory": os.getcwd(),
@@ -51,33 +51,29 @@ def _shown(value: Any) -> str:
     return {True: "installed", False: "not installed", None: "none"}.get(value) or str(value)
 
 
-def _version(name: str) -> str | None:
+def version_of(library: str) -> str | None:
+    """The version of what is installed under this name."""
     try:
-        return metadata.version(name)
+        return metadata.version(library)
     except metadata.PackageNotFoundError:
         return None
 
 
-def _requirements() -> list[str]:
+def _extras() -> dict[str, bool]:
+    """Each extra, and whether all that it brings is installed."""
     try:
-        return metadata.requires("odibi_async") or []
+        requirements = metadata.requires("odibi_async") or []
     except metadata.PackageNotFoundError:  # run from its sources
-        return []
+        return {}
+    found: dict[str, bool] = {}
+    for requirement in requirements:
+        if needed := _of_an_extra(requirement):
+            library, extra = needed.groups()
+            found[extra] = found.get(extra, True) and version_of(library) is not None
+    return dict(sorted(found.items()))
 
 
-def _extras() -> list[str]:
-    """The extras that bring a library."""
-    return sorted({found[1] for each in _requirements() if (found := _extra_of(each)) and "odibi_async[" not in each})
-
-
-def _extra_of(requirement: str) -> re.Match[str] | None:
-    return re.search(r"""extra == ["']([^"']+)["']""", requirement)
-
-
-def _is_there(extra: str) -> bool:
-    """Whether all that an extra brings is installed."""
-    names = [re.split(r"[^\w.-]", each)[0] for each in _requirements() if (m := _extra_of(each)) and m[1] == extra]
-    return all(_version(name) is not None for name in names if name != "odibi_async")
+_of_an_extra = re.compile(r"""([\w.-]+).*extra == ["']([^"']+)["']""").match
 
 
 def _configuration() -> str | None:

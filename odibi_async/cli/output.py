@@ -10,7 +10,7 @@ import re
 import shutil
 import sys
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -170,22 +170,21 @@ def _record(problem: Problem) -> dict[str, Any]:
 
 def _told(problems: Sequence[Problem], verbose: bool, traceback: bool) -> Iterator[str]:
     """The lines that tell of problems, as few as a screen holds."""
-    count = 0
+    room = MOST_LINES
     lines_of: dict[str, list[str]] = {}
-    told = 0
-    for told, problem in enumerate(problems, 1):
+    told: list[Problem] = []
+    for problem in problems:
         lines = list(_lines(problem, lines_of, None if verbose else 5))
-        count += len(lines)
-        if count > MOST_LINES and told > 1 and not verbose:
-            yield f"... and {len(problems) - told + 1} more, which -v shows"
+        room -= len(lines)
+        if room < 0 and told and not verbose:
+            yield f"... and {len(problems) - len(told)} more, which -v shows"
             break
+        told.append(problem)
         yield from lines
         if traceback and problem.error is not None:
             yield from _own_traceback(problem.error)
-    hints = dict.fromkeys(each.hint for each in problems[:told] if each.hint and "Did you mean" not in each.message)
-    codes = dict.fromkeys(problem.code for problem in problems[:told])
-    yield from hints
-    yield f"odibi-async explain {' '.join(codes)}"
+    yield from dict.fromkeys(each.hint for each in told if each.hint and "Did you mean" not in each.message)
+    yield f"odibi-async explain {' '.join(dict.fromkeys(each.code for each in told))}"
 
 
 def _lines(problem: Problem, lines_of: dict[str, list[str]], most: int | None) -> Iterator[str]:
@@ -253,13 +252,18 @@ def _painted(code: str) -> str:
     return f"\x1b[1;31m{code}\x1b[0m" if is_rich(sys.stderr) else code
 
 
-def _own_traceback(error: BaseException) -> Iterable[str]:
-    """The traceback of what a step raised, without the frames that led to the step."""
+def _own_traceback(error: BaseException) -> Sequence[str]:
+    """The traceback of what a step raised and of what led to it, without the frames that called the step."""
     import traceback
 
     told = traceback.TracebackException.from_exception(error)
-    ours = os.path.dirname(os.path.dirname(__file__))
-    own = [index for index, frame in enumerate(told.stack) if not frame.filename.startswith(ours)]
-    if own:
-        told.stack = traceback.StackSummary.from_list(told.stack[own[0] :])
+    ahead: list[traceback.TracebackException | None] = [told]
+    while ahead:
+        if each := ahead.pop():
+            own = [index for index, frame in enumerate(each.stack) if not frame.filename.startswith(_ours)]
+            each.stack = traceback.StackSummary.from_list(each.stack[own[0] if own else 0 :])
+            ahead += [each.__cause__, each.__context__]
     return "".join(told.format()).rstrip().splitlines()
+
+
+_ours = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
