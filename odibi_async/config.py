@@ -50,8 +50,19 @@ class Document:
     secrets: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
 
     def place(self, step: str, keys: Keys = (), of_key: bool = False) -> str:
-        """Where an entry of a step stands, or (`of_key`) its key; see `Fault.place`. Empty for a step of others."""
-        return self.source.place((*self.keys[step], *keys), of_key) if step in self.keys else ""
+        """
+        Where an entry of a step stands, or (`of_key`) its key; see `Fault.place`.
+
+        What the step leaves to the defaults stands there. Empty for a step of others.
+        """
+        if step not in self.keys:
+            return ""
+        above = self.keys[step]
+        if keys and len(above) == 2:  # in a mapping, which may have defaults
+            given, (_, index) = self.source.value, above
+            if keys[0] not in given["steps"][index] and keys[0] in (given.get("defaults") or ()):
+                above = ("defaults",)
+        return self.source.place((*above, *keys), of_key)
 
 
 class ConfigLoader:

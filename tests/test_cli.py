@@ -432,6 +432,9 @@ def test_quiet_and_verbose(run: Run):
     said = run("run", *GIVEN, "-v")
     assert "two: succeeded after" in said.err
     assert "one: started" in said.err
+    pipeline("name: broken, type: function, value: broken, retry: {attempts: 2, wait: 0, on: ValueError}")
+    assert "attempt 1 failed, again in 0.0 s: ValueError: no such thing\n" in run("run", *GIVEN, "-v").err
+    functions("one", "two")
     assert run("run", *GIVEN, "-q").err == "one was here\n"
 
 

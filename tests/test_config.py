@@ -812,6 +812,15 @@ def test_a_document_knows_where_the_entries_of_a_step_stand(
     assert document.place("nobody") == ""
 
 
+def test_what_a_step_leaves_to_the_defaults_stands_there(tmp_path: Path):
+    path = tmp_path / "a.yaml"
+    path.write_text("defaults: {layer: ingest, engine: pandas}\nsteps:\n- {name: a, engine: pandas}\n")
+    document = load_document(path)
+    assert document.place("a", ("layer",)) == "1:19"
+    assert document.place("a", ("engine",)) == "3:21"
+    assert document.place("a", ("value",)) == "3:3"
+
+
 def test_a_document_knows_its_secrets_and_does_not_show_them(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SHORT", "abc")
     monkeypatch.setenv("LONG", "abcdef")

@@ -20,7 +20,7 @@ from odibi_async.cli.output import complain, is_rich, plain
 from odibi_async.cli.plan import Plan
 from odibi_async.cli.signals import Signals
 from odibi_async.dataset import is_frame
-from odibi_async.errors import GraphError, OptionError, RunError
+from odibi_async.errors import GraphError, OptionError, RunError, in_a_line
 from odibi_async.events import (
     Event,
     Outline,
@@ -164,7 +164,8 @@ def _line(event: Event) -> str:
         case StepStarted():
             return f"{event.step}: started"
         case StepRetrying():
-            return f"{event.step}: attempt {event.attempt} failed, again in {event.wait:.1f} s: {event.error}"
+            error = in_a_line(event.error)
+            return f"{event.step}: attempt {event.attempt} failed, again in {event.wait:.1f} s: {error}"
         case StepFinished():
             because = f" because of {event.result.skipped_because}" if event.result.skipped_because else ""
             rows = f", {event.result.rows:,} rows" if event.result.rows is not None else ""
