@@ -9,6 +9,7 @@ import pty
 import signal
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Callable
 from importlib import import_module
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 
 from odibi_async.cli import main
+from odibi_async.cli.signals import Signals
 from tests.shell import COMMAND, ENVIRONMENT, Said, process, running, wait_for
 
 pytestmark = pytest.mark.foreign_loop  # a command runs its own loop, and imports while it does
@@ -627,6 +629,64 @@ def test_a_signal_before_the_run_ends_the_command():
         out, err = popen.communicate(timeout=30)
     assert popen.returncode == 143
     assert Said(143, out, err).codes == ["OA303"]
+
+
+def test_a_signal_that_came_before_the_run_could_be_cancelled_cancels_it():
+    heard: list[str] = []
+    signals = Signals(lambda _: heard.append("abort"))
+    with signals.handled(), signals.cancelling(lambda: heard.append("noted")):
+        signal.raise_signal(signal.SIGTERM)
+        with signals.cancelling(lambda: heard.append("cancelled")):
+            pass
+    assert heard == ["noted", "cancelled"]
+    assert signals.exit_code == 143
+
+
+def test_signals_change_nothing_once_the_outcome_is_certain():
+    heard: list[int] = []
+    signals = Signals(heard.append)
+    with signals.handled():
+        signals.over()
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+    assert (heard, signals.exit_code) == ([], 0)
+
+
+def test_a_signal_after_the_results_ends_what_a_step_left_running():
+    Path("functions.py").write_text(
+        "import threading, time\ndef leave(): threading.Thread(target=time.sleep, args=(60,)).start()\n"
+    )
+    functions("leave")
+    with running("run", *GIVEN, "--json") as popen:
+        assert popen.stdout is not None
+        assert json.loads(popen.stdout.readline())["ok"] is True
+        deadline = time.monotonic() + 30
+        while popen.poll() is None and time.monotonic() < deadline:  # the first may come in the midst of telling
+            popen.send_signal(signal.SIGINT)
+            time.sleep(0.05)
+        assert popen.returncode == 0
+
+
+@pytest.mark.parametrize("error", ["SystemExit(4)", "KeyboardInterrupt"])
+def test_an_async_step_that_ends_the_process_has_failed(error: str):
+    Path("functions.py").write_text(f"async def leave(): raise {error}\n")
+    functions("leave")
+    said = process("run", *GIVEN, "--json")
+    assert (said.code, said.codes, said.err) == (1, ["OA301"], "")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_change_no_exit_code_and_take_no_place_of_files(closed: str):
+    Path("functions.py").write_text("import os\ndef file():\n    with open('x', 'w') as x: return x.fileno()\n")
+    pipeline("name: file, type: function, value: file", "name: more, type: function, value: fil")
+    shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *COMMAND]
+    refused = subprocess.run([*shell, "run", *GIVEN], capture_output=True, env=ENVIRONMENT, timeout=30)
+    assert refused.returncode == 3
+    functions("file")
+    done = subprocess.run([*shell, "run", *GIVEN, "--json"], capture_output=True, env=ENVIRONMENT, timeout=30)
+    assert (done.returncode, done.stderr) == (0, b"")
+    if ">&-" not in closed.replace("2>&-", ""):
+        assert int(json.loads(done.stdout)["outputs"]["file"]["value"]) > 2
 
 
 @pytest.mark.parametrize("arguments", [["ls"], ["--help"], ["ls", "--json"]])

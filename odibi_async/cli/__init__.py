@@ -22,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         What the process is to end with; `docs/command_line.md` tells what that means.
     """
+    is_process = arguments is None
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     with stdout_for_results() as results:
         output = Output(
@@ -30,26 +31,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
             as_json="--json" in arguments,
         )
         signals = Signals(output.abort)
-        try:
-            with signals.handled():
+        with signals.handled():
+            try:
                 answer = _answer(arguments, signals, output)
-        except Refused as error:
-            answer = Answer(problems=error.problems)
-        except OdibiError as error:
-            answer = Answer(problems=problems_of(error))
-        except Interrupted:
-            answer = Answer(problems=[Problem(code="OA303", message="interrupted")])
-        except BaseException as error:  # a fault of ours: its traceback is for whoever mends it
-            output.crashed(error)
-            raise
-        exit_code = _exit_code(answer, signals)
-        output.say(answer, exit_code)
-        if answer.must_end:  # a thread that does not end would hold up the process
-            os._exit(exit_code)
+            except BaseException as error:  # a fault of ours: its traceback is for whoever mends it
+                output.crashed(error)
+                raise
+            exit_code = _exit_code(answer, signals)
+            output.say(answer, exit_code)
+            if answer.must_end:  # a thread that does not end would hold up the process
+                os._exit(exit_code)
+            if is_process:
+                signals.only_hurry(exit_code)
     return exit_code
 
 
 def _answer(arguments: Sequence[str], signals: Signals, output: Output) -> Answer:
+    """What the command says, or what kept it from that; no signal changes it any more."""
+    try:
+        try:
+            answer = _called(arguments, signals, output)
+        except Refused as error:
+            answer = Answer(problems=error.problems)
+        except OdibiError as error:
+            answer = Answer(problems=problems_of(error))
+        signals.over()
+    except Interrupted:  # at most once: another signal aborts
+        signals.over()
+        answer = Answer(problems=[Problem(code="OA303", message="interrupted")])
+    return answer
+
+
+def _called(arguments: Sequence[str], signals: Signals, output: Output) -> Answer:
+    """
+    Raises:
+        Refused: The command did not do its work.
+        OdibiError: Likewise.
+        Interrupted: A signal came.
+    """
     from cyclopts import CycloptsError  # 60 ms to import
 
     from odibi_async.cli.app import app

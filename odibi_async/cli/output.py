@@ -98,19 +98,28 @@ def stdout_for_results() -> Iterator[TextIO]:
 
     Meanwhile what others write to stdout, a step that prints say, goes to stderr.
     """
-    if sys.stdout is None:  # it was closed by whoever started us
-        with open(os.devnull, "w", encoding="utf-8") as nowhere:
-            yield nowhere
-        return
+    _open_what_is_closed()
     sys.stdout.flush()
     with open(os.dup(1), "w", encoding=sys.stdout.encoding, errors="backslashreplace") as results:
-        if sys.stderr is not None:
-            os.dup2(2, 1)  # for what knows no sys.stdout: libraries in C, other processes
+        os.dup2(2, 1)  # for what knows no sys.stdout: libraries in C, other processes
         try:
             with contextlib.redirect_stdout(sys.stderr):
                 yield results
         finally:
             os.dup2(results.fileno(), 1)
+
+
+def _open_what_is_closed() -> None:
+    """
+    Has stdin, stdout and stderr lead nowhere where whoever started us closed them.
+
+    Else the next file that anybody opens, an output of the pipeline say, would get the number of one of them, and with
+    it whatever is printed.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            _leave(number)
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", errors="backslashreplace", closefd=False))
 
 
 def complain(text: str, end: str = "\n") -> None:
@@ -123,9 +132,10 @@ def complain(text: str, end: str = "\n") -> None:
 
 def _leave(descriptor: int) -> None:
     """Points a descriptor at nothing, so that what is still buffered for it harms nobody when it is flushed."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, descriptor)
-    os.close(nowhere)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    if nowhere != descriptor:
+        os.dup2(nowhere, descriptor)
+        os.close(nowhere)
 
 
 def plain(value: Any, secrets: Collection[str] = ()) -> Any:

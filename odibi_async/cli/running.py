@@ -16,7 +16,7 @@ from odibi_async.cli.output import is_rich
 from odibi_async.cli.plan import Plan
 from odibi_async.cli.signals import Signals
 from odibi_async.dataset import is_frame
-from odibi_async.errors import GraphError, OptionError, RunError
+from odibi_async.errors import GraphError, OptionError, RunError, in_a_line
 from odibi_async.limits import Limits
 from odibi_async.pipeline import Pipeline, Runner, RunOptions
 from odibi_async.result import RunResult
@@ -63,12 +63,16 @@ def executed(plan: Plan, how: HowToRun, signals: Signals) -> Answer:
 def _ended(plan: Plan, how: HowToRun, scribe: Scribe, signals: Signals) -> tuple[RunResult, list[Problem]]:
     """What the run did, and what went wrong in it."""
     try:
-        result = asyncio.run(_run(plan, how, scribe, signals))
+        with signals.cancelling(lambda: None):  # a loop that is made, or closed, is not to be interrupted
+            result = asyncio.run(_run(plan, how, scribe, signals))
         result.raise_for_failures()
     except RunError as error:
         return cast(RunResult, error.result), problems_of(error, plan.document)
     except (GraphError, OptionError) as error:  # pools, limits
         raise Refused(*problems_of(error, plan.document)) from error
+    except (SystemExit, KeyboardInterrupt) as error:  # those go through every loop; a signal is an `Interrupted`
+        message = f"an async step raised {in_a_line(error)}, which ends any run at once."
+        raise Refused(Problem(code="OA301", message=message, error=error)) from error
     return result, []
 
 
@@ -80,6 +84,7 @@ async def _run(plan: Plan, how: HowToRun, scribe: Scribe, signals: Signals) -> R
         "on_error": "continue" if how.keep_going else "raise",
     }
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    loop.set_exception_handler(_tell_of_errors)
     async with Runner(limits=limits, observers=[scribe]) as runner:
         with signals.cancelling(lambda: loop.call_soon_threadsafe(stop.set)):
             run = await runner.start(plan.pipeline, plan.given, **options)
@@ -89,6 +94,12 @@ async def _run(plan: Plan, how: HowToRun, scribe: Scribe, signals: Signals) -> R
                 await run.cancel()
             stopping.cancel()
             return await ending
+
+
+def _tell_of_errors(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What the loop tells of errors that nobody looks at; `_ended` looks at those that end it."""
+    if not isinstance(context.get("exception"), SystemExit | KeyboardInterrupt):
+        loop.default_exception_handler(context)
 
 
 def last_steps(pipeline: Pipeline) -> list[Step[..., Any, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -24,38 +25,60 @@ class Interrupted(BaseException):
 
 class Signals:
     """
-    The first SIGINT or SIGTERM cancels, the second one aborts.
+    The first SIGINT or SIGTERM cancels, the second one aborts; while the outcome is told, they wait.
 
     They are handled as Python handles them, not by the loop: a step that blocks the loop cannot hold them up.
 
     Args:
         abort: Ends the process at once, with this exit code.
+
+    Attributes:
+        exit_code: What the process ends with because of the first one; 0 when none came.
     """
 
     def __init__(self, abort: Callable[[int], None]) -> None:
         self.exit_code = 0
         self._abort = abort
         self._cancel: Callable[[], object] | None = None
+        self._is_over = False
+        self._told: int | None = None
 
     @contextlib.contextmanager
     def handled(self) -> Iterator[None]:
-        before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, self._handle) for number in _numbers}
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            if self._told is None:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
 
     @contextlib.contextmanager
     def cancelling(self, cancel: Callable[[], object]) -> Iterator[None]:
-        """Meanwhile the first signal calls `cancel`."""
-        self._cancel = cancel
+        """Meanwhile the first signal calls `cancel`; at once, where it came already."""
+        before, self._cancel = self._cancel, cancel
         try:
+            if self.exit_code:
+                cancel()
             yield
         finally:
-            self._cancel = None
+            self._cancel = before
+
+    def over(self) -> None:
+        """From now on they change nothing: what came of the command is certain, and is told whole."""
+        self._is_over = True
+
+    def only_hurry(self, exit_code: int) -> None:
+        """From now on they end the process with this, which was told; when Python takes itself down, not even that."""
+        self._told = exit_code
+        for number in _numbers:
+            atexit.register(signal.signal, number, signal.SIG_IGN)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._told is not None:
+            os._exit(self._told)
+        if self._is_over:
+            return
         if self.exit_code:
             self._abort(128 + number)
         self.exit_code = 128 + number
@@ -64,3 +87,6 @@ class Signals:
         self._cancel()
         with contextlib.suppress(OSError):
             os.write(2, b"\nInterrupted: the run is cancelled and its steps clean up. Once more ends it at once.\n")
+
+
+_numbers = (signal.SIGINT, signal.SIGTERM)
