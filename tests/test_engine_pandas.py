@@ -23,6 +23,7 @@ from odibi_async.engines import create_engine_context
 from odibi_async.engines._files import UNFINISHED, opened, replaced
 from odibi_async.engines.pandas import PandasEngine
 from odibi_async.errors import ExtraMissing, OdibiError, OptionError, PathError, SqlError
+from odibi_async.observers.tracker import Tracker
 
 FRAME = pd.DataFrame({"a": [1, 2], "b": [1.5, None], "s": ["x", "ä,\n"]})
 MORE = pd.DataFrame({"s": ["z"], "a": [3], "b": [2.5]})
@@ -243,6 +244,23 @@ def test_a_file_keeps_its_permissions_and_a_link_its_target(tmp_path: Path):
     assert (tmp_path / "link.csv").is_symlink()
     assert target.stat().st_mode & 0o777 == 0o640
     assert_frame_equal(engine.read(target), MORE)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+@pytest.mark.parametrize("confined", [True, False])
+def test_what_is_no_file_is_never_replaced_by_one(tmp_path: Path, confined: bool):
+    os.mkfifo(tmp_path / "pipe")  # as /dev/null would be, for who may replace it
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    engine = PandasEngine(root=tmp_path if confined else None)
+    before = left(tmp_path)
+    for name in ("pipe", "folder", "link"):
+        with pytest.raises(PathError, match="not a file"):
+            engine.write(MORE, tmp_path / name, format="csv")
+    with pytest.raises(PathError, match="not a file"):
+        Tracker().save(tmp_path / "folder")
+    assert (tmp_path / "pipe").is_fifo()
+    assert left(tmp_path) == before
 
 
 def test_writers_of_one_path_do_not_sweep_each_other(tmp_path: Path):

@@ -68,13 +68,18 @@ def replaced(path: Path, root: Path | None) -> Iterator[IO[bytes]]:
     Args:
         path: As `location` gave it.
         root: See `opened`.
+
+    Raises:
+        PathError: What is there is no file: a folder, a device, a pipe.
     """
     with _folder(path, root, make=True) as folder:
+        old = _mode_of_old(path, folder)
         _sweep(path, folder)
         new, file = _created(path, folder)
         try:
             with file:
-                _permit_like(path, new, folder)
+                if old is not None:
+                    os.chmod(_at(path, new, folder), stat.S_IMODE(old), dir_fd=folder)
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -155,10 +160,16 @@ def _created(path: Path, folder: int | None) -> tuple[str, IO[bytes]]:
         file.close()  # another write swept it, in the moment before it was locked
 
 
-def _permit_like(path: Path, name: str, folder: int | None) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        old = os.stat(_at(path, path.name, folder), dir_fd=folder, follow_symlinks=False)
-        os.chmod(_at(path, name, folder), stat.S_IMODE(old.st_mode), dir_fd=folder)
+def _mode_of_old(path: Path, folder: int | None) -> int | None:
+    """The mode of the file that is to be replaced; `None` where there is none. Who may can replace /dev/null, too."""
+    try:
+        old = os.stat(_at(path, path.name, folder), dir_fd=folder, follow_symlinks=False).st_mode
+    except FileNotFoundError:
+        return None
+    if not (stat.S_ISREG(old) or stat.S_ISLNK(old)):  # a link that was swapped in is itself replaced
+        what = "a folder" if stat.S_ISDIR(old) else "a device or a pipe"
+        raise PathError(str(path), f"it is {what}, not a file.")
+    return old
 
 
 def _lock(file: int, wait: bool = False) -> bool:
