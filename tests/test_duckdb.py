@@ -233,6 +233,12 @@ def test_parameters_that_do_not_fit_are_an_error(database: Database, params: Any
         database.run("SELECT $a", {}, params)
 
 
+def test_a_parameter_that_the_query_does_not_have_is_named(database: Database):
+    with pytest.raises(SqlError, match=r"The query has no parameter \$lwo, which is given. Did you mean 'low'\?"):
+        database.run("SELECT $low", {}, {"lwo": 1})
+    assert len(database.run("SELECT $Low", {}, {"low": 1})) == 1
+
+
 # what comes back
 
 VALUES = {

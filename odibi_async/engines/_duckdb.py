@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
@@ -87,6 +87,7 @@ class Database:
             stop = _Stop(cursor)
             try:
                 statement = _the_select(cursor, sql)
+                _check_params(statement, params or ())
                 with contextlib.ExitStack() as stack:
                     for name, frame in frames.items():
                         _register(cursor, name, frame)
@@ -196,6 +197,15 @@ def _the_select(cursor: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Statement
     if kind != "SELECT" or change:
         raise SqlError(f"One SELECT statement is needed, not {change or kind}.")
     return statements[0]
+
+
+def _check_params(statement: duckdb.Statement, names: Iterable[str]) -> None:
+    """DuckDB itself only says how many it expected."""
+    known = {name.casefold() for name in statement.named_parameters}
+    for name in names:
+        if name.casefold() not in known:
+            hint = did_you_mean(name, statement.named_parameters) or " An input that is no frame is one, by its name."
+            raise SqlError(f"The query has no parameter ${name}, which is given.{hint}")
 
 
 def _change_within(sql: str) -> str:
