@@ -478,7 +478,7 @@ def test_a_missing_file_is_told_with_names_that_are_near(file: Callable[..., Pat
     assert "There is no folder" in faults_of(lambda: load_steps(tmp_path / "no" / "orders.yaml"))[0]
     assert faults_in(tmp_path / "order.db") == ["order.db: there is no such file. Did you mean 'orders.yaml'?"]
     (tmp_path / "folder.json").mkdir()
-    assert faults_in(tmp_path / "folder.json") == ["folder.json: is not a file."]
+    assert faults_in(tmp_path / "folder.json") == ["folder.json: it is a folder, not a file."]
     assert "there is no such file." in faults_of(lambda: load_steps("a\0/b\0.json"))[0]
     assert "cannot be read" in faults_of(lambda: load_steps("a" * 300 + ".json"))[0]
 
@@ -630,6 +630,9 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("- " * 50_000, "1:201: lists and mappings stand in each other more than 100 deep."),
         ("a: b: c", "1:5: mapping values are not allowed in this context."),
         ("é: \x07", "1:4: control characters are not allowed."),
+        ("a:\n\t- b", "2:1: a tab stands here: YAML is indented with spaces."),
+        ("a: 1\nb: 'c\nd: 2\n", "2:4: while scanning a quoted scalar: found unexpected end of stream."),
+        ("a: {b: 1\n\n", "1:4: while parsing a flow mapping: did not find expected ',' or '}'."),
     ],
 )
 def test_what_is_no_plain_yaml_is_told_with_its_place(file: Callable[..., Path], text: str, fault: str):

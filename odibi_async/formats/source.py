@@ -142,7 +142,9 @@ def check_file(path: Path) -> None:
     try:
         if path.is_file():
             return
-        message = "is not a file." if path.exists() else f"there is no such file.{_near(path)}"
+        message = f"there is no such file.{_near(path)}"
+        if path.exists():
+            message = f"it is {'a folder' if path.is_dir() else 'a device or a pipe'}, not a file."
     except OSError as error:  # a name too long, a folder that is not ours
         message = f"the file cannot be read: {error.strerror}."
     raise ConfigError([Fault(str(path), "", message, "OA401")])

@@ -30,6 +30,9 @@ MAX_REPEATED = 100_000
 """How many values aliases may repeat in all: ten lines of them can stand for billions."""
 
 
+TAB = "a tab stands here: YAML is indented with spaces."
+
+
 def read(text: str, name: str) -> TextSource:
     """
     Raises:
@@ -41,7 +44,8 @@ def read(text: str, name: str) -> TextSource:
     try:
         value = composer.document(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
     except yaml.YAMLError as error:
-        fatal = [(_offset_of(error, text), _problem_of(error), "OA101")]
+        offset = _offset_of(error, text)
+        fatal = [(offset, TAB if text[offset : offset + 1] == "\t" else _problem_of(error), "OA101")]
     faults = [Fault(name, lines.place(offset), message, code) for offset, message, code in [*composer.faults, *fatal]]
     if fatal:
         raise ConfigError(faults)
@@ -51,6 +55,8 @@ def read(text: str, name: str) -> TextSource:
 def _offset_of(error: yaml.YAMLError, text: str) -> int:
     if isinstance(error, yaml.MarkedYAMLError):
         mark: Any = error.problem_mark or error.context_mark
+        if error.context_mark and int(mark.index) >= len(text.rstrip()):  # what was never closed: where it was opened
+            mark = error.context_mark
         return int(mark.index)
     before = text.encode()[: getattr(error, "position", 0)]  # the C parser counts bytes
     return len(before.decode(errors="ignore"))
