@@ -351,9 +351,17 @@ def located(source: str, place: str) -> str:
 
 def in_a_line(error: BaseException) -> str:
     """The class of an error and the first line of its message."""
-    text = str(error).strip()
+    text = text_of(error)
     name = type(error).__name__
     return f"{name}: {text.splitlines()[0]}" if text else name
+
+
+def text_of(error: BaseException) -> str:
+    """What an error says of itself. It is anybody's: whatever is wrong with it, it is told of."""
+    try:
+        return str(error).strip()
+    except Exception:
+        return "(what it says of itself cannot be shown)"
 
 
 def listed(where: str, faults: Sequence[str]) -> str:

@@ -156,6 +156,8 @@ def test_doctor_tells_what_is_there(run: Run, monkeypatch: pytest.MonkeyPatch):
     assert found["usable_cpus"] >= 1
     assert found["extras"]["sql"] in (True, False)
     monkeypatch.setenv("ODIBI_ASYNC_CONFIG", "other.yaml")
+    assert run("doctor", "--json").json["configuration"].startswith("other.yaml: there is no such file, which ODIBI_")
+    pipeline("name: a, type: sql, value: SELECT 1", name="other.yaml")
     assert run("doctor", "--json").json["configuration"] == "other.yaml"
 
 
@@ -175,6 +177,20 @@ def test_a_file_without_a_command_is_told_of_run(run: Run):
     said = run("odibi.yaml")
     assert said.code == 2
     assert "Did you mean 'odibi-async run odibi.yaml'?" in said.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["run", "one.yaml", "two.yaml"], "OA501  'two.yaml': that is more than this command takes."),
+        (["-v", "run"], "OA501  '-v' stands before the command: flags come behind it, as in odibi-async run -v."),
+        (["run", "--threads", "0"], 'OA502  Invalid value "0" for --threads. Must be >= 1.'),
+        (["run", "--timeout", "-1"], 'OA502  Invalid value "-1.0" for --timeout. Must be > 0.'),
+    ],
+)
+def test_a_wrong_command_line_is_told_in_its_own_words(run: Run, arguments: list[str], told: str):
+    said = run(*arguments)
+    assert (said.code, said.err.splitlines()[0]) == (2, told)
 
 
 def test_help_tells_of_every_command_and_flag(run: Run):
@@ -223,6 +239,27 @@ def test_the_configuration_is_looked_for_in_order(run: Run, monkeypatch: pytest.
     monkeypatch.setenv("ODIBI_ASYNC_CONFIG", pipeline(step, name="named.yaml"))
     assert found() == "named.yaml"
     assert run("validate", pipeline(step, name="given.yaml"), "--json").json["configuration"] == "given.yaml"
+
+
+def test_who_names_a_configuration_that_is_not_there_is_told(run: Run, monkeypatch: pytest.MonkeyPatch):
+    Path("pyproject.toml").write_text("[tool.odibi_async]\nconfig = 'gone.yaml'\n")
+    said = run("validate")
+    assert said.code == 4
+    assert "pyproject.toml names as the configuration" in said.err
+    monkeypatch.setenv("ODIBI_ASYNC_CONFIG", "gone.yaml")
+    said = run("validate", "--json")
+    assert (said.code, said.codes) == (4, ["OA401"])
+    assert "ODIBI_ASYNC_CONFIG names" in said.json["errors"][0]["message"]
+
+
+def test_a_current_directory_that_was_removed_is_told_of(run: Run, tmp_path: Path):
+    Path("gone").mkdir()
+    os.chdir("gone")
+    Path("../gone").rmdir()
+    try:
+        assert [run(command, "--json").codes for command in ("run", "doctor", "init")] == 3 * [["OA401"]]
+    finally:
+        os.chdir(tmp_path)
 
 
 def test_outside_of_a_repository_only_the_current_directory_counts(run: Run, monkeypatch: pytest.MonkeyPatch):
@@ -457,12 +494,40 @@ def test_a_failing_run_says_which_step_why_and_where_in_few_lines(run: Run):
     said = run("run", *GIVEN)
     assert (said.code, said.out) == (1, "")
     assert said.err.splitlines()[1:] == [
-        "OA301 odibi.yaml:2:10  step 'broken' failed: ValueError: no such thing",
+        "OA301 odibi.yaml:2:41  step 'broken' failed: ValueError: no such thing",
         "  2 | - {name: broken, type: function, value: broken}",
-        "    |          ^^^^^^",
+        "    |                                         ^^^^^^",
         "  but a second line",
         "odibi-async explain OA301",
     ]
+
+
+def test_a_missing_file_is_told_with_the_nearest_and_where_paths_begin(run: Run):
+    run("init")
+    pipeline("name: a, layer: ingest, value: data/ordrs.csv", name="wrong.yaml")
+    said = run("run", "wrong.yaml")
+    assert said.err.startswith("OA301 wrong.yaml:1:35  step 'a' failed: FileNotFoundError")
+    assert f"begin in the current directory, {os.getcwd()}. Did you mean 'orders.csv'?" in said.err
+
+
+def test_errors_of_steps_move_no_cursor_and_fill_no_screen(run: Run):
+    Path("functions.py").write_text("def broken(): raise ValueError('\\x1b[2J\\x07' + 100_000 * 'x')\n")
+    functions("broken")
+    said = run("run", *GIVEN)
+    assert "ValueError: \\x1b[2J\\x07xxx" in said.err
+    assert len(said.err) < 2_000
+    loud = run("run", *GIVEN, "-v").err
+    assert 100_000 * "x" in loud
+    assert "\x1b" not in loud
+
+
+def test_an_error_that_cannot_be_shown_is_told_all_the_same(run: Run):
+    Path("functions.py").write_text(
+        "class Mute(Exception):\n    def __str__(self): raise RuntimeError\ndef broken(): raise Mute\n"
+    )
+    functions("broken")
+    assert run("run", *GIVEN, "--json").codes == ["OA301"]
+    assert "step 'broken' failed: Mute: (what it says of itself cannot be shown)" in run("run", *GIVEN, "-v").err
 
 
 def test_many_failures_and_many_faults_are_counted_unless_all_are_asked_for(run: Run):

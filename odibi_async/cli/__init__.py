@@ -71,14 +71,16 @@ def _called(arguments: Sequence[str], signals: Signals, output: Output) -> Answe
     """
     from cyclopts import CycloptsError  # 60 ms to import
 
-    from odibi_async.cli.app import app
+    from odibi_async.cli.app import app, misunderstood
 
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise Refused(Problem(code="OA401", message="the current directory is not there any more.")) from None
     try:
         command, bound, unparsed = app.parse_args(arguments, print_error=False, exit_on_error=False)
     except CycloptsError as error:
-        is_file = bool(arguments) and os.path.isfile(arguments[0])
-        hint = f" Did you mean 'odibi-async run {arguments[0]}'?" if is_file else ""
-        raise Refused(Problem(code="OA501", message=f"{error}{hint}")) from error
+        raise Refused(misunderstood(error, arguments)) from error
     if "console" in bound.arguments:  # help, version
         from rich.console import Console
 

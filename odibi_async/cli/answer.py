@@ -16,6 +16,8 @@ from odibi_async.errors import (
     RunCancelled,
     RunError,
     StepError,
+    did_you_mean,
+    text_of,
 )
 
 if TYPE_CHECKING:
@@ -50,7 +52,7 @@ class Problem:
     def hint(self) -> str:
         """What would help, in the words of the command line."""
         if isinstance(self.error, FileNotFoundError | PathError):
-            return f"Relative paths begin in the current directory, {os.getcwd()}."
+            return f"Relative paths begin in the current directory, {os.getcwd()}.{_near(self.error)}"
         return _hints.get(self.code, "")
 
     @property
@@ -64,6 +66,15 @@ _hints = {
     "OA214": "--pool NAME=SLOTS says how many of its steps may run at a time.",
     "OA402": "odibi-async init writes a small pipeline to begin with.",
 }
+
+
+def _near(error: FileNotFoundError | PathError) -> str:
+    """A question that offers the file beside the missing one whose name is nearest."""
+    folder, name = os.path.split(str(getattr(error, "filename", None) or ""))
+    try:
+        return did_you_mean(name, os.listdir(folder or ".")) if name else ""
+    except OSError:  # there is no such folder either
+        return ""
 
 
 class Refused(Exception):
@@ -117,11 +128,11 @@ def _is_over(error: RunError) -> bool:
 
 
 def _failure(failure: StepError, document: Document | None) -> Problem:
-    text = str(failure.error).strip()
+    text = text_of(failure.error)
     name = type(failure.error).__name__
     where = "" if failure.element is None else f"element {failure.element}: "
     message = f"step {failure.step!r} failed: {where}{name}{text and ': '}{text}"
-    place = _placed(document, failure.step, ("name",))
+    place = _placed(document, failure.step, ("value",))
     return Problem(code=failure.code, message=message, step=failure.step, error=failure.error, **place)
 
 

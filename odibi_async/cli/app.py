@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnknownCommandError, UnusedCliTokensError, ValidationError
+from cyclopts.validators import Number
 
 from odibi_async.cli.answer import Answer, Problem, Refused
 from odibi_async.cli.signals import Signals
@@ -95,10 +96,10 @@ def run(
     *,
     choice: Choice = Choice(),
     given: Given = Given(),
-    max_concurrency: int | None = None,
-    threads: int | None = None,
+    max_concurrency: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    threads: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     pool: tuple[str, ...] = (),
-    timeout: float | None = None,
+    timeout: Annotated[float | None, Parameter(validator=Number(gt=0))] = None,
     keep_going: bool = False,
     dry_run: bool = False,
     events: str | None = None,
@@ -151,7 +152,8 @@ def validate(config: str | None = None, /, *, given: Given = Given(), talk: Talk
     """
     plan = _planned(config, given)
     name, count = plan.document.source.name, len(plan.pipeline.steps)
-    return Answer(text=f"{name}: {count} steps, no fault", data={"configuration": name, "steps": count})
+    text = f"{name}: {count:,} step{'' if count == 1 else 's'}, no fault"
+    return Answer(text=text, data={"configuration": name, "steps": count})
 
 
 @app.command
@@ -284,6 +286,21 @@ def explain(*codes: str, talk: Talk = Talk()) -> Answer:
     entries = {code: CODES[code] for code in wanted}
     text = "\n\n".join(entry.explained(code) for code, entry in entries.items())
     return Answer(text=text, data={"codes": {code: entry.as_data() for code, entry in entries.items()}})
+
+
+def misunderstood(error: CycloptsError, arguments: Sequence[str]) -> Problem:
+    """What is wrong with a command line, in words that know nothing of parsers."""
+    message, first = str(error), arguments[0] if arguments else ""
+    match error:
+        case ValidationError():
+            return Problem(code="OA502", message=message)
+        case UnusedCliTokensError():
+            message = f"{', '.join(map(repr, error.unused_tokens or ()))}: that is more than this command takes."
+        case UnknownCommandError() if first.startswith("-"):
+            message = f"{first!r} stands before the command: flags come behind it, as in odibi-async run {first}."
+        case UnknownCommandError() if Path(first).is_file():
+            message += f" Did you mean 'odibi-async run {first}'?"
+    return Problem(code="OA501", message=message)
 
 
 def _planned(config: str | None, given: Given, choice: Choice = Choice()) -> Plan:

@@ -79,5 +79,6 @@ _of_an_extra = re.compile(r"""([\w.-]+).*extra == ["']([^"']+)["']""").match
 def _configuration() -> str | None:
     try:
         return str(configuration(None))
-    except Refused:
-        return None
+    except Refused as error:
+        [problem] = error.problems
+        return None if problem.code == "OA402" else f"{problem.file}: {problem.message}"

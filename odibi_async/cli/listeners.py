@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Any
 
 from odibi_async.cli.answer import Problem, Refused
-from odibi_async.cli.output import complain, plain
+from odibi_async.cli.output import complain, harmless, plain
 from odibi_async.errors import in_a_line
 from odibi_async.events import (
     Event,
@@ -147,7 +147,7 @@ class Lines:
 
     def __call__(self, event: Event) -> None:
         if text := _line(event):
-            complain(f"{event.time.astimezone():%H:%M:%S} {masked(text, self._secrets)}")
+            complain(f"{event.time.astimezone():%H:%M:%S} {harmless(masked(text, self._secrets))}")
 
 
 def _line(event: Event) -> str:
@@ -189,7 +189,7 @@ class StatusLine:
 
     def tick(self) -> None:
         """Writes it anew."""
-        names = ", ".join(self._running)
+        names = harmless(", ".join(self._running))
         self._write(f"{self._done} of {self._total} steps, {monotonic() - self._began:.0f} s: {names}")
         self._written = monotonic()
 

@@ -24,17 +24,28 @@ def configuration(given: str | None) -> Path:
     if given is not None:
         return Path(given)
     if named := os.environ.get(VARIABLE):
-        return Path(named)
+        return _there(named, VARIABLE)
     for folder in folders():
         for name in NAMES:
             if (folder / name).is_file():
                 return Path(name) if folder == Path.cwd() else folder / name
         if (folder / "pyproject.toml").is_file() and (named := _named_in(folder / "pyproject.toml")):
-            return folder / named
+            return _there(folder / named, str(folder / "pyproject.toml"))
     names = f"{', '.join(NAMES)} or [tool.odibi_async] in pyproject.toml"
     where = " or the folders above it, up to the repository's" if len(list(folders())) > 1 else ""
     message = f"there is no configuration: no {names} in the current directory{where}, and {VARIABLE} is not set."
     raise Refused(Problem(code="OA402", message=message))
+
+
+def _there(named: str | Path, by: str) -> Path:
+    """
+    Raises:
+        Refused: There is nothing of this name, which was not typed but is named elsewhere.
+    """
+    if not Path(named).exists():
+        message = f"there is no such file, which {by} names as the configuration."
+        raise Refused(Problem(code="OA401", message=message, file=str(named)))
+    return Path(named)
 
 
 def folders() -> Iterator[Path]:

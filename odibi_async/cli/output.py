@@ -23,6 +23,10 @@ MOST_LINES = 12
 """What problems may take of a screen before the rest of them is only counted."""
 
 
+MOST_LETTERS = 1_000
+"""What a line of a problem may hold before the rest is cut; errors of databases tend to tell all of their data."""
+
+
 class Output:
     """
     Where a command's words go.
@@ -130,6 +134,14 @@ def complain(text: str, end: str = "\n") -> None:
         _leave(2)
 
 
+def harmless(text: str) -> str:
+    """The text with its control characters spelled out: data in an error must not move anybody's cursor."""
+    return text.translate(_controls)
+
+
+_controls = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) != "\t"}
+
+
 def _leave(descriptor: int) -> None:
     """Points a descriptor at nothing, so that what is still buffered for it harms nobody when it is flushed."""
     nowhere = os.open(os.devnull, os.O_RDWR)
@@ -200,9 +212,14 @@ def _told(problems: Sequence[Problem], verbose: bool, traceback: bool) -> Iterat
 def _lines(problem: Problem, lines_of: dict[str, list[str]], most: int | None) -> Iterator[str]:
     where = f" {located(problem.file, problem.place)}" if problem.file else ""
     first, *rest = [line for line in problem.message.splitlines() if line.strip()] or [""]
-    yield f"{_painted(problem.code)}{where}  {first}"
+    yield f"{_painted(problem.code)}{where}  {_cut(first, most)}"
     yield from _underlined(problem, lines_of)
-    yield from (f"  {line}" for line in rest[:most])
+    yield from (f"  {_cut(line, most)}" for line in rest[:most])
+
+
+def _cut(line: str, most: int | None) -> str:
+    """A line as a screen takes it; whole where nothing is to be shortened."""
+    return harmless(line if most is None or len(line) <= MOST_LETTERS else f"{line[:MOST_LETTERS]}…")
 
 
 def _underlined(problem: Problem, lines_of: dict[str, list[str]]) -> Iterator[str]:
@@ -221,7 +238,7 @@ def _underlined(problem: Problem, lines_of: dict[str, list[str]]) -> Iterator[st
     room = max(20, shutil.get_terminal_size().columns - len(gutter) - 1)
     cut = max(0, start + min(length, room) - room)
     shown, before = line[cut : cut + room], line[cut:start]
-    yield gutter + shown
+    yield gutter + harmless(shown)
     marks = "^" * min(_width(line[start : start + length]), room - _width(before))
     yield f"{' ' * (len(gutter) - 2)}| {' ' * _width(before)}{marks or '^'}"
 

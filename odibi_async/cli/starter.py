@@ -52,8 +52,8 @@ def write_starter(folder: Path) -> list[Path]:
     paths = {folder / name: text for name, text in FILES.items()}
     there = [path for path in paths if path.exists()]
     if there:
-        names = " and ".join(map(str, there))
-        raise Refused(Problem(code="OA507", message=f"{names} is there already, and nothing is overwritten."))
+        names = f"{' and '.join(map(str, there))} {'is' if len(there) == 1 else 'are'}"
+        raise Refused(Problem(code="OA507", message=f"{names} there already, and nothing is overwritten."))
     try:
         for path, text in paths.items():
             path.parent.mkdir(parents=True, exist_ok=True)
