@@ -405,9 +405,12 @@ def test_all_names_the_functions_of_a_module(run: Run, monkeypatch: pytest.Monke
     ("text", "module", "exit_code", "code"),
     [
         ("", "broken_module.py", 4, "OA408"),
+        ("", "./broken_module.py", 4, "OA408"),
+        ("", "", 4, "OA408"),
         ("", "brokn_module", 4, "OA408"),
         ("import nothing_of_that_name", "broken_module", 3, "OA118"),
         ("raise SystemExit(0)", "broken_module", 3, "OA118"),
+        ("raise KeyboardInterrupt", "broken_module", 3, "OA118"),
         ("1 +", "broken_module", 3, "OA118"),
     ],
 )
@@ -416,6 +419,8 @@ def test_a_module_that_cannot_be_imported_is_told_of(run: Run, text: str, module
     functions("one")
     said = run("run", "--functions", module, "--json")
     assert (said.code, said.codes) == (exit_code, [code])
+    if module.endswith(".py"):
+        assert said.json["errors"][0]["message"].endswith("not by its path: broken_module")
     sys.modules.pop("broken_module", None)
 
 

@@ -135,15 +135,18 @@ def _functions_of(modules: Iterable[str]) -> dict[str, Callable[..., Any]]:
 
 def _imported(name: str) -> Any:
     """The module of that name, also when it stands in the current directory."""
+    if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
+        dotted = ".".join(Path(name.removesuffix(".py")).parts)
+        hint = f" It goes by its name, not by its path: {dotted}" if name.endswith(".py") else ""
+        raise Refused(Problem(code="OA408", message=f"{name!r} names no module.{hint}"))
     sys.path.insert(0, os.getcwd())
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise _broken(name, error) from error
-        hint = f" Name it without its ending: {name[:-3]}" if name.endswith(".py") else _near(name)
-        raise Refused(Problem(code="OA408", message=f"there is no module {name!r}.{hint}")) from error
-    except (Exception, SystemExit) as error:  # whatever the module does when it is imported
+        raise Refused(Problem(code="OA408", message=f"there is no module {name!r}.{_near(name)}")) from error
+    except (Exception, SystemExit, KeyboardInterrupt) as error:  # whatever the module does when it is imported
         raise _broken(name, error) from error
     finally:
         sys.path.pop(0)
