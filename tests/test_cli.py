@@ -494,6 +494,20 @@ def test_no_secret_is_ever_shown(run: Run, monkeypatch: pytest.MonkeyPatch, flag
 # -- what is said --------------------------------------------------------------------------------------
 
 
+def test_passwords_in_urls_are_not_shown(run: Run, monkeypatch: pytest.MonkeyPatch):
+    pipeline("name: a, layer: ingest, value: 'nope://me:hunter2@db/x.csv', params: {format: csv}")
+    said = run("run", "-v", "--traceback")
+    assert said.code == 1
+    assert "value: 'nope://**********@db/x.csv'" in said.err
+    assert "hunter2" not in said.err
+    pipeline(
+        "name: a, type: sql, value: SELECT 1 AS n",
+        "name: b, layer: store, value: 'db://me:hunter2@db/x', inputs: {n: a}",
+    )
+    monkeypatch.setattr("odibi_async.engines.pandas.PandasEngine.write", lambda *_, **__: None)
+    assert run("run").out.endswith("b  wrote db://**********@db/x\n")
+
+
 def test_a_failing_run_says_which_step_why_and_where_in_few_lines(run: Run):
     functions("one", "broken")
     said = run("run", *GIVEN)

@@ -134,6 +134,11 @@ def complain(text: str, end: str = "\n") -> None:
         _leave(2)
 
 
+def without_passwords(text: str) -> str:
+    """The text with stars for who logs in, and how, in each URL; everything stays in its column."""
+    return re.sub(r"(?<=://)[^/?#\s]+(?=@)", lambda found: "*" * len(found[0]), text)
+
+
 def harmless(text: str) -> str:
     """The text with its control characters spelled out: data in an error must not move anybody's cursor."""
     return text.translate(_controls)
@@ -229,7 +234,7 @@ def _underlined(problem: Problem, lines_of: dict[str, list[str]]) -> Iterator[st
         return
     if problem.file not in lines_of:
         lines_of[problem.file] = _read(problem.file)
-    line = "".join(lines_of[problem.file][number - 1 : number]).expandtabs(1)
+    line = without_passwords("".join(lines_of[problem.file][number - 1 : number]).expandtabs(1))
     if not line.strip():
         return
     start = (column or 1 + len(line) - len(line.lstrip())) - 1

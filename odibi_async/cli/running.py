@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from odibi_async.cli.answer import Answer, Problem, Refused, problems_of
 from odibi_async.cli.listeners import EventFile, Lines, Scribe, StatusLine, step_record, warn_of_abandoned
-from odibi_async.cli.output import is_rich
+from odibi_async.cli.output import is_rich, without_passwords
 from odibi_async.cli.plan import Plan
 from odibi_async.cli.signals import Signals
 from odibi_async.dataset import is_frame
@@ -149,7 +149,7 @@ def _summary(plan: Plan, result: RunResult) -> str:
     for step in plan.document.steps:
         record = result.steps.get(step.name)
         if record is not None and record.is_done and not step.datasets and step.layer in ("store", "publish"):
-            told[step.name] = f"wrote {step.value}"
+            told[step.name] = f"wrote {without_passwords(str(step.value))}"
     width = max(map(len, told), default=0)
     headline = repr(result).partition("\n")[0]
     return "\n".join((headline, *(f"  {name.ljust(width)}  {text}" for name, text in told.items())))
