@@ -64,6 +64,17 @@ class FairQueue(Generic[T]):
             self._length -= len(heap)
             self._turns.remove(owner)
 
+    def keep(self, is_wanted: Callable[[T], bool]) -> None:
+        """Forgets all that is not wanted; turns and priorities of the others stay as they are."""
+        for owner, heap in list(self._heaps.items()):
+            wanted = [entry for entry in heap if is_wanted(entry[2])]
+            if not wanted:
+                self.discard(owner)
+            elif len(wanted) < len(heap):
+                heapq.heapify(wanted)
+                self._length -= len(heap) - len(wanted)
+                self._heaps[owner] = wanted
+
 
 class Gate:
     """

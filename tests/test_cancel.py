@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Coroutine
+from contextvars import Context
 from typing import Any
 
 import anyio
@@ -18,6 +19,7 @@ import pytest
 from odibi_async import Limits, RunError, Runner, Status, check_cancelled, run_pipeline, step
 from odibi_async.errors import DeadlineError
 from odibi_async.events import RunFinished, StepAbandoned, StepFinished
+from odibi_async.executors.local import CallJob, Threads
 from odibi_async.testing import Recorder
 
 STEPS = 20
@@ -434,6 +436,22 @@ async def test_slots_of_workers_that_a_stranger_cancels_come_back():
             if task.get_name() == "odibi_async worker":
                 task.cancel()
         assert (await asyncio.wait_for(run, 5)).ok
+
+
+async def test_a_cancelled_worker_has_no_successor_when_nobody_waits_for_its_jobs():
+    """One that began while its loop ends would keep its thread, and the process, for ever."""
+    threads = Threads(limit=1, grace=1)
+    jobs = [CallJob("me", 0, lambda: 1, mailbox=threads.mailbox, context=Context()) for _ in range(3)]
+    threads.put(jobs)
+    [host] = [task for task in asyncio.all_tasks() if task.get_name() == "odibi_async worker"]
+    for job in jobs:
+        threads.cancel(job)
+    host.cancel()
+    await asyncio.wait([host])
+    await asyncio.sleep(0)  # its callbacks
+    assert "odibi_async worker" not in [task.get_name() for task in asyncio.all_tasks()]
+    assert threads.active == 0
+    assert await threads.call(CallJob("me", 0, lambda: 2, mailbox=threads.mailbox, context=Context())) == 2
 
 
 async def test_a_chain_cut_while_all_that_runs_waits_for_a_thread_ends_once(heard: Recorder):

@@ -167,6 +167,7 @@ class Threads:
         self._lock = threading.Lock()
         self._queue: FairQueue[Job] = FairQueue()
         self._hosts: set[asyncio.Task[None]] = set()
+        self._some_withdrawn = False
         self._starting = 0
         self.active = 0
 
@@ -187,8 +188,15 @@ class Threads:
             self.mailbox.post(self._staff, urgent=True)
 
     def _staff(self) -> None:
-        """Starts the workers that are lacking."""
+        """
+        Starts the workers that are lacking.
+
+        None for jobs that nobody waits for: a worker that begins while the loop ends would never end itself.
+        """
         with self._lock:
+            if self._some_withdrawn:
+                self._some_withdrawn = False
+                self._queue.keep(lambda job: not job.withdrawn)
             lacking = max(0, min(len(self._queue) - self._starting, self.limit - self.active))
             self.active += lacking
             self._starting += lacking
@@ -273,6 +281,7 @@ class Threads:
             if runs and worker is not None:
                 worker.retired = job.stopped = True
             job.withdrawn = job.withdrawn or waits
+            self._some_withdrawn = self._some_withdrawn or waits
         if waits:
             job.dropped(None)
         elif runs and worker is not None and worker.scope is not None:
