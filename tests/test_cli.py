@@ -9,6 +9,7 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 import time
 import tomllib
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 
 from odibi_async.cli import main
+from odibi_async.cli.listeners import Scribe
 from odibi_async.cli.signals import Signals
 from tests.shell import COMMAND, ENVIRONMENT, Said, process, running, wait_for
 
@@ -724,6 +726,21 @@ def test_a_signal_that_came_before_the_run_could_be_cancelled_cancels_it():
             pass
     assert heard == ["noted", "cancelled"]
     assert signals.exit_code == 143
+
+
+def test_a_signal_while_a_run_is_set_up_cancels_it_and_leaves_no_thread(run: Run, monkeypatch: pytest.MonkeyPatch):
+    enter = Scribe.__enter__
+
+    def interrupted(scribe: Scribe) -> Scribe:
+        enter(scribe)
+        signal.raise_signal(signal.SIGINT)
+        return scribe
+
+    monkeypatch.setattr(Scribe, "__enter__", interrupted)
+    functions("hang")
+    said = run("run", *GIVEN, "--json")
+    assert (said.code, said.codes) == (130, ["OA303"])
+    assert "odibi-async events" not in [thread.name for thread in threading.enumerate()]
 
 
 def test_signals_change_nothing_once_the_outcome_is_certain():

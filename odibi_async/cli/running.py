@@ -49,7 +49,8 @@ def executed(plan: Plan, how: HowToRun, signals: Signals) -> Answer:
     status = StatusLine() if is_rich(sys.stderr) and not (how.quiet or how.verbose) else None
     lines = Lines(secrets) if how.verbose else None
     listeners = [each for each in (status, lines, warn_of_abandoned, events) if each is not None]
-    with events or contextlib.nullcontext(), Scribe(listeners, *([status.tick] if status else [])) as scribe:
+    noting = signals.cancelling(lambda: None)  # no thread, no loop that is made or closed is to be interrupted
+    with events or contextlib.nullcontext(), noting, Scribe(listeners, *([status.tick] if status else [])) as scribe:
         result, problems = _ended(plan, how, scribe, signals)
     return Answer(
         text="" if problems and not how.keep_going else _summary(plan, result),
@@ -63,8 +64,7 @@ def executed(plan: Plan, how: HowToRun, signals: Signals) -> Answer:
 def _ended(plan: Plan, how: HowToRun, scribe: Scribe, signals: Signals) -> tuple[RunResult, list[Problem]]:
     """What the run did, and what went wrong in it."""
     try:
-        with signals.cancelling(lambda: None):  # a loop that is made, or closed, is not to be interrupted
-            result = asyncio.run(_run(plan, how, scribe, signals))
+        result = asyncio.run(_run(plan, how, scribe, signals))
         result.raise_for_failures()
     except RunError as error:
         return cast(RunResult, error.result), problems_of(error, plan.document)
