@@ -15,6 +15,9 @@ Everything that odibi_async raises on its own account.
     |- DatasetMissing (also a KeyError)    a dataset was asked for that the run did not make
     |- PathError                           a dataset cannot be read from, or written to, the place that was named
     |- SqlError                            a query that is refused, or that does not fit the frames it reads
+    |- Unstorable                          a value would not come back from the disk as it is
+    |- Damaged                             what was kept on the disk is missing, or no longer what was written
+    |- CacheUnavailable                    the cache's index cannot be written now
     `- ExtraMissing (also an ImportError)  a library is not installed that only some pipelines need
 
 Each class words its message from its arguments, keeps them as attributes, and pickles. Each kind of fault has a code
@@ -320,6 +323,24 @@ class SqlError(OdibiError):
     """A query that is refused, or that does not fit the frames it reads."""
 
     code = "OA308"
+
+
+class Unstorable(OdibiError):
+    """A value is not kept, because it would not come back from the disk as it is; the text says why, in a sentence."""
+
+    code = "OA311"
+
+
+class Damaged(OdibiError):
+    """What was kept on the disk is missing, or no longer what was written; the text says which, in a sentence."""
+
+    code = "OA311"
+
+
+class CacheUnavailable(OdibiError):
+    """The cache's index cannot be read or written now; the text says why."""
+
+    code = "OA311"
 
 
 class ExtraMissing(OdibiError, ImportError):
