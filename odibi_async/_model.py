@@ -56,6 +56,12 @@ def _no_bool(value: Any) -> Any:
     return value
 
 
+def _flag_or_text(value: Any) -> Any:
+    if isinstance(value, bool) or (isinstance(value, str) and value):
+        return value
+    raise PydanticCustomError("shape", "true, false or a directory")
+
+
 def _error_name(name: str) -> str:
     if name not in ERRORS:
         hint = did_you_mean(name, ERRORS) or " Only errors of Python's own can be named."
@@ -86,6 +92,9 @@ ErrorName = Annotated[str, AfterValidator(_error_name), Field(json_schema_extra=
 ErrorNames = Annotated[
     Annotated[ErrorName, Tag(_ONE)] | Annotated[list[ErrorName], Tag(_LIST)], _either("a text or a list of texts")
 ]
+Place = Annotated[
+    Any, BeforeValidator(_flag_or_text), Field(json_schema_extra={"type": ["boolean", "string"], "minLength": 1})
+]
 Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=1)]
 
 
@@ -109,6 +118,19 @@ Attempts = Annotated[
 ]
 
 
+class CacheModel(_Model):
+    """How a step is cached."""
+
+    ttl: Annotated[Number, Field(gt=0)] | None = None
+    version: str | int | None = None
+    ignore: Names | None = None
+
+
+Caching = Annotated[
+    Annotated[bool, Tag(_ONE)] | Annotated[CacheModel, Tag(_MAPPING)], _either("true, false or a mapping")
+]
+
+
 class DefaultsModel(_Model):
     """What a step may say, but its name."""
 
@@ -127,6 +149,7 @@ class DefaultsModel(_Model):
     pool: Name | None = None
     after: Names | None = None
     map_over: Name | None = None
+    cache: Caching | None = None
     run_on: RunOn | None = None
     project: Name | None = None
     enabled: bool = True
@@ -143,6 +166,7 @@ class HeadModel(_Model):
 
     version: Literal[1] = 1
     name: Name | None = None
+    cache: Place | None = None
     defaults: DefaultsModel | None = None
     schedule: Schedule | None = None
 
@@ -256,6 +280,8 @@ def _entries_at(keys: Keys, model: type[BaseModel]) -> list[str]:
     """What may stand where these keys lead."""
     if keys and keys[-1] == "retry":
         model = RetryModel
+    elif keys and keys[-1] == "cache":
+        model = CacheModel
     elif keys:
         model = DefaultsModel
     elif model is HeadModel:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 from odibi_async.events import Event
 from odibi_async.steps import Step
@@ -16,3 +16,19 @@ NodeType = Callable[[Step[..., Any, Any]], Callable[..., Any]]
 What a layer of configured steps means: takes a step, when the pipeline is made, and gives what is to be called.
 Its parameters are bound like any function's, by the step's inputs and params; `engine` gets the engine's context.
 """
+
+
+@runtime_checkable
+class Described(Protocol):
+    """
+    A callable that says itself what its result follows from, beside what it is given, so that it can be cached.
+
+    Others are known by their code, as far as one can see; a node type's callable may know better: the text of
+    a query, the content of a file.
+    """
+
+    def has_content(self, engine: Any, /) -> bool:
+        """Whether its result follows from its contents and what it is given. Must not block."""
+
+    def contents(self, engine: Any, /) -> Mapping[str, Any]:
+        """In words -> the text, the numbers, the `pathlib.Path` of a file, that its result follows from."""

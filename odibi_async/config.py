@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from odibi_async import _model
-from odibi_async._model import ERRORS, HeadModel, RetryModel, StepModel, shown
+from odibi_async._model import ERRORS, CacheModel, HeadModel, RetryModel, StepModel, shown
+from odibi_async.cache_policy import CachePolicy
 from odibi_async.errors import ConfigError, Fault, did_you_mean, shortened
 from odibi_async.formats.source import MAX_DEPTH, Keys, Source, check_file, spelled, text_of
 from odibi_async.retry import Retry
@@ -35,6 +36,7 @@ class Document:
         name: What it calls itself; `None` when it does not, as in tables and bare lists.
         version: The version of its form; there is only 1.
         schedule: When it wants to run, as it stands there.
+        cache: `True` for the user's cache, or a directory; `None` where it leaves that to the run.
         steps: Its steps, in order.
         source: What it was read from.
         keys: The name of each step -> what leads to it in the source.
@@ -44,6 +46,7 @@ class Document:
     name: str | None = None
     version: int = 1
     schedule: Any = None
+    cache: bool | str | None = None
     steps: tuple[Step[..., Any, Any], ...] = ()
     source: Source = field(default_factory=lambda: Source("<rows>", []), repr=False, compare=False)
     keys: Mapping[str, Keys] = field(default_factory=dict, repr=False, compare=False)
@@ -174,6 +177,7 @@ class _Reader:
             name=head.name,
             version=head.version,
             schedule=head.schedule,
+            cache=head.cache,
             steps=made,
             source=self._source,
             keys=self._named,
@@ -368,6 +372,7 @@ def _made(model: StepModel, value: Any, params: Any) -> Step[..., Any, Any]:
         tags=_listed(model.tags),
         pool=model.pool,
         map_over=model.map_over,
+        cache=_caching(model.cache),
     )
 
 
@@ -378,6 +383,12 @@ def _policy(retry: int | RetryModel | None) -> Retry | None:
     for name in fields.keys() & {"on", "never"}:
         fields[name] = tuple(ERRORS[error] for error in _listed(fields[name]))
     return Retry(**fields)
+
+
+def _caching(cache: bool | CacheModel | None) -> bool | CachePolicy | None:
+    if not isinstance(cache, CacheModel):
+        return cache
+    return CachePolicy(ttl=cache.ttl, version=cache.version, ignore=_listed(cache.ignore))
 
 
 def _listed(names: str | list[str] | None) -> tuple[str, ...]:

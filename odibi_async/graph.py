@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from types import FunctionType, MappingProxyType
 from typing import Any, NamedTuple
 
+from odibi_async.cache_policy import CachePolicy
 from odibi_async.dataset import ABSENT, EngineOf, reader_copy
 from odibi_async.errors import CycleError, GraphError, GraphFault, did_you_mean, shortened
 from odibi_async.events import Outline, StepOutline
@@ -87,7 +88,7 @@ class Call:
     bindings: tuple[Binding, ...] = ()
 
     def arguments(
-        self, values: Sequence[Any], instead: Mapping[str, Any] = NOTHING
+        self, values: Sequence[Any] | Mapping[int, Any], instead: Mapping[str, Any] = NOTHING
     ) -> tuple[list[Any], dict[str, Any]]:
         """What to call the function with; each frame is the reader's own. `instead` fills parameters first."""
         positional, named = [reader_copy(values[dataset]) for dataset in self.reads], {}
@@ -338,6 +339,8 @@ class Graph:
                 self._fault("OA210", message, step, "run_on")
             if step.map_over is not None:
                 self._check_mapped(step, call)
+            if isinstance(step.cache, CachePolicy):
+                self._check_ignored(step, step.cache, call)
             nodes.append(Node(index, step, call, when, outputs[index]))
         self.ids |= self._optional | self._hidden
         return nodes
@@ -353,6 +356,14 @@ class Graph:
         if step.is_resource:
             message = f"Step {step.name!r} is a resource, so it cannot map over {step.map_over!r}."
             self._fault("OA209", message, step, "map_over")
+
+    def _check_ignored(self, step: Step[..., Any, Any], policy: CachePolicy, call: Call) -> None:
+        known = [binding.parameter for binding in self.bindings_of(call)]
+        for name in policy.ignore:
+            if name not in known:
+                hint = did_you_mean(name, known)
+                message = f"Step {step.name!r} has no parameter {name!r}, which its cache= ignores.{hint}"
+                self._fault("OA207", message, step, "cache", "ignore")
 
     def _call(self, step: Step[..., Any, Any], fn: Callable[..., Any], which: str) -> Call:
         signature = self._signatures.get(id(fn))

@@ -16,6 +16,8 @@ import contextlib
 import dataclasses
 import inspect
 import os
+import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +29,7 @@ from odibi_async.engines import ENGINES
 from odibi_async.errors import GraphFault, OdibiError, did_you_mean, in_a_line, shortened
 from odibi_async.executors.local import on_cancel
 from odibi_async.retry import Retry
-from odibi_async.secret import Secret, masked, secrets_in
+from odibi_async.secret import MASK, Secret, masked, secrets_in
 from odibi_async.steps import Step
 
 T = TypeVar("T")
@@ -37,6 +39,23 @@ MODES: Final = ("overwrite", "append", "error", "ignore")
 ENGINE: Final = "\0engine"
 CONNECTION: Final = "\0connection"
 """Parameters that no logical name of a dataset can clash with: no engine takes a name with a NUL in it."""
+VOLATILE: Final = re.compile(
+    r"""
+    \b(?:
+        (?: age | current_connection_id | current_database | current_query | current_query_id | current_schema
+          | current_schemas | current_setting | current_transaction_id | currval | error | gen_random_uuid
+          | get_current_time | get_current_timestamp | getvariable | in_search_path | nextval | now | random | setseed
+          | setval | sleep_ms | stats | today | transaction_timestamp | txid_current | uuid | uuidv4 | uuidv7
+          | vector_type | version | write_log
+        ) "? (?: \s | --.*\n | /\*(?s:.*?)\*/ )* \(
+      | (?: current_date | current_time | current_timestamp | current_localtime | current_localtimestamp | localtime
+          | localtimestamp | using \s+ sample | tablesample
+        ) \b
+    )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+"""What makes a query give something else another time: the functions that DuckDB calls volatile or consistent
+within a query only, the clock behind `age`, and samples. Found in a comment or a text, it does no harm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +101,14 @@ class Connect:
             handle = engine.connect(place, **params)
         return contextlib.nullcontext(Connection(place, handle, tuple(secrets)))
 
+    def has_content(self, engine: Any) -> bool:
+        """Never: what is there may change any time."""
+        return False
+
+    def contents(self, engine: Any) -> Mapping[str, Any]:
+        """Where it leads, for readers that are cached all the same."""
+        return {"the place": self.value, "the options": self.params}
+
 
 @dataclass(frozen=True, slots=True)
 class Read:
@@ -99,6 +126,19 @@ class Read:
         place, params, secrets = _placed(self, given)
         with _masked(secrets):
             return given[ENGINE].read(place, **params)
+
+    def has_content(self, engine: Any) -> bool:
+        """Whether it reads a file: databases and URLs may say something else any time."""
+        return not self.is_query and engine.reads_file(_revealed(self.value), **_revealed(self.params))
+
+    def contents(self, engine: Any) -> Mapping[str, Any]:
+        """The place, the options, the file, and what reads it."""
+        about = {"the place": self.value, "the options": self.params, **engine.libraries()}
+        if self.has_content(engine):
+            from odibi_async.fingerprint import digest_of_file  # 25 ms to import, for runs with a cache
+
+            about[f"the file {_shown_name(self.value)}"] = digest_of_file(engine.file(_revealed(self.value)))
+        return about
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +159,15 @@ class Query:
         with _masked({*secrets_in(self.value), *secrets_in(self.params), *secrets_in(values)}):
             params = _revealed({**self.params, **values})
             return engine.execute_sql(_revealed(self.value), frames, params or None, on_interruptible=on_cancel)
+
+    def has_content(self, engine: Any) -> bool:
+        """Whether the query asks for nothing but its frames and params: not for the time, not for chance."""
+        return not VOLATILE.search(_revealed(self.value))
+
+    def contents(self, engine: Any) -> Mapping[str, Any]:
+        """The text, the params, the time zone that dates are told in, and what runs it."""
+        zone = (time.timezone, time.tzname)
+        return {"the query": self.value, "the params": self.params, "the time zone": zone, **engine.libraries()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,8 +418,7 @@ class _Compiler:
         if name is None:
             return self._with_engine(step, make(params))
         if isinstance(name, str) and name in self._connections:
-            del params["connection"]
-            made = self._with_engine(step, make(params))
+            made = self._with_engine(step, make(params))  # who still name it: it is no file of that path that they read
             return dataclasses.replace(made, inputs={**step.inputs, CONNECTION: name})
         if isinstance(name, str) and not any(mark in name for mark in ":/\\."):
             raise _Faulty(
@@ -413,6 +461,10 @@ def _hint(name: str, known: Iterable[str], what: str = "") -> str:
 
 
 # -- frames and secrets --------------------------------------------------------------------------------
+
+
+def _shown_name(place: Any) -> str:
+    return MASK if isinstance(place, Secret) else repr(os.path.basename(place))
 
 
 def _revealed(value: Any) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Generic, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
+from odibi_async.cache_policy import CachePolicy
 from odibi_async.errors import GraphError, GraphFault, OptionError, did_you_mean
 from odibi_async.retry import Retry
 
@@ -48,7 +49,9 @@ class Step(Generic[P, R, T]):
         tags: Words to find it by.
         pool: The name of the pool of slots (`Limits.pools`) that it takes one of.
         map_over: The parameter that gets, instead of a list, each of its elements in turn; the dataset is
-            the list of the results. Each element has its own retries, timeout and slot.
+            the list of the results. Each element has its own retries, timeout, cache entry and slot.
+        cache: Whether, and how, what it makes is kept in the cache of a run that has one; `None` to leave it to the
+            run, which keeps what has content to go by: see docs/caching.md.
     """
 
     layer: str
@@ -69,6 +72,7 @@ class Step(Generic[P, R, T]):
     tags: tuple[str, ...] = ()
     pool: str | None = None
     map_over: str | None = None
+    cache: bool | CachePolicy | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -93,6 +97,8 @@ class Step(Generic[P, R, T]):
         if self.run_on is not None and self.run_on not in PLACES:
             hint = did_you_mean(str(self.run_on), PLACES)
             raise OptionError(f"Step {self.name!r}: run_on={self.run_on!r} is none of {', '.join(PLACES)}.{hint}")
+        if not isinstance(self.cache, bool | CachePolicy | None):
+            raise OptionError(f"Step {self.name!r}: cache={self.cache!r}: True, False or CachePolicy(...) is needed.")
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Calls the function itself: for unit tests, and from other functions."""
@@ -135,6 +141,7 @@ class StepOptions(TypedDict, total=False):
     tags: Sequence[str]
     pool: str
     map_over: str
+    cache: bool | CachePolicy | None
 
 
 class _Decorator(Protocol):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from collections.abc import Callable, Collection, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 from urllib.parse import urlsplit
@@ -120,14 +122,28 @@ class PandasEngine:
         if _is_url(place, format, options):
             return self._databases.read(place, **options)
         if _is_sqlite(place, format):
-            return read_sqlite(self._file(place), self._root, **options)
+            return read_sqlite(self.file(place), self._root, **options)
         if "://" in place:
             return self._read_url(place, format, options)
-        how, path = dialect(place, format), self._file(place)
+        how, path = dialect(place, format), self.file(place)
         with opened(path, self._root) as file:
             return read_frame(file, how, options)
 
-    def _file(self, place: str) -> Path:
+    def reads_file(self, place: str, format: str | None = None, **options: Any) -> bool:
+        """Whether `read` would read a file, whose content can be told, and neither a database nor a URL."""
+        return not ("connection" in options or "://" in place or _is_sqlite(place, format))
+
+    def libraries(self) -> Mapping[str, str]:
+        """The versions of what reads and queries: results may depend on them."""
+        return _libraries()
+
+    def file(self, place: str) -> Path:
+        """
+        The file that `read` would read.
+
+        Raises:
+            PathError: It is a folder, or leads out of the root.
+        """
         path = location(place, self._root)
         if path == self._root or path.is_dir():
             raise PathError(place, "it is a folder, not a file.")
@@ -171,7 +187,7 @@ class PandasEngine:
         if _is_url(place, format, options):
             self._databases.write(frame, place, mode, **options)
         elif _is_sqlite(place, format):
-            write_sqlite(frame, self._file(place), self._root, mode, **options)
+            write_sqlite(frame, self.file(place), self._root, mode, **options)
         elif "://" in place:
             raise PathError(shown(place), "URLs of files can only be read.")
         else:
@@ -180,7 +196,7 @@ class PandasEngine:
     def _write_file(
         self, frame: pd.DataFrame, place: str, format: str | None, mode: Mode, options: Mapping[str, Any]
     ) -> None:
-        how, path = dialect(place, format), self._file(place)
+        how, path = dialect(place, format), self.file(place)
         with self._writing.setdefault(path, threading.Lock()):
             there = path.exists()
             if there and mode == "error":
@@ -254,6 +270,11 @@ class PandasEngine:
     def collect_sample(self, frame: pd.DataFrame, n: int = 5) -> list[dict[Any, Any]]:
         """The first `n` rows, each as column -> value."""
         return frame.head(n).to_dict(orient="records")
+
+
+@functools.cache
+def _libraries() -> Mapping[str, str]:
+    return {f"the library {name}": metadata.version(name) for name in ("duckdb", "odibi_async", "pandas", "pyarrow")}
 
 
 def _is_url(place: str, format: str | None, options: Mapping[str, Any]) -> bool:

@@ -36,6 +36,7 @@ _POLICIES = {
         "after",
         "map_over",
         "run_on",
+        "cache",
         "project",
         "enabled",
     )
