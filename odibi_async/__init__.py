@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from odibi_async.cache_policy import CachePolicy
 from odibi_async.engines import create_engine_context
 from odibi_async.errors import OdibiError, RunError, StepError
 from odibi_async.executors.local import check_cancelled
@@ -13,6 +14,7 @@ from odibi_async.secret import Secret
 from odibi_async.steps import Step, resource, step
 
 if TYPE_CHECKING:
+    from odibi_async.cache import Cache
     from odibi_async.config import ConfigLoader, load_steps
     from odibi_async.context import NodeContext
     from odibi_async.observers.emitter import EventEmitter
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from odibi_async.orchestrator import Orchestrator
 
 __all__ = [
+    "Cache",
+    "CachePolicy",
     "ConfigLoader",
     "EventEmitter",
     "Limits",
@@ -48,6 +52,7 @@ __all__ = [
 ]
 
 _LATER = {
+    "Cache": "cache",
     "ConfigLoader": "config",
     "EventEmitter": "observers.emitter",
     "NodeContext": "context",

@@ -8,9 +8,10 @@ import functools
 import importlib
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import anyio
 import anyio.to_thread
@@ -18,8 +19,12 @@ import anyio.to_thread
 from odibi_async.dataset import KINDS
 from odibi_async.errors import OutputError
 from odibi_async.graph import Node
+from odibi_async.result import CacheUse
 from odibi_async.retry import Retry, asked_delay
 from odibi_async.steps import is_async
+
+IN_A_STEP: Final[ContextVar[bool]] = ContextVar("odibi_async in a step", default=False)
+"""Whether the step of a run has called what asks."""
 
 
 @dataclass(slots=True)
@@ -31,11 +36,13 @@ class Course:
         ready: When its inputs were there, in seconds of `perf_counter`.
         started: When its first attempt began; 0 before that.
         attempts: How many began.
+        use: What the cache did for it, if it was asked.
     """
 
     ready: float
     started: float = 0.0
     attempts: int = 0
+    use: CacheUse | None = None
 
 
 def refuse_awaitable(who: str, value: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from odibi_async.dataset import ABSENT
 from odibi_async.errors import MapOverError
+from odibi_async.result import CacheUse
 
 AT_ONCE = 256
 """How many element tasks are made before the loop comes round."""
@@ -52,10 +53,15 @@ class Elements:
     Args:
         total: How many there are.
         grace: Seconds that cancelled elements have before they are cancelled again.
+
+    Attributes:
+        done: How many are.
+        uses: What the cache did for those that it was asked about.
     """
 
     def __init__(self, total: int, grace: float) -> None:
         self.done = 0
+        self.uses: dict[int, CacheUse] = {}
         self._results: list[Any] = [ABSENT] * total
         self._grace = grace
         self._failure: ElementFailed | UpstreamFailed | None = None
@@ -82,6 +88,17 @@ class Elements:
         if self._failure is None:
             self._failure = error if isinstance(error, UpstreamFailed) else ElementFailed(index, error)
         self._over.set()
+
+    @property
+    def use(self) -> CacheUse | None:
+        """What the cache did for all of them together."""
+        if not self.uses:
+            return None
+        misses = {index: use.reason for index, use in sorted(self.uses.items()) if not use.hit}
+        if not misses:
+            return CacheUse(hit=True)
+        first = next(iter(misses))
+        return CacheUse(hit=False, reason=f"{len(misses)} of {len(self)} elements, such as {first}: {misses[first]}")
 
     def close(self) -> None:
         """The step has ended: what is not there now will never be."""

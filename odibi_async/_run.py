@@ -25,11 +25,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from time import perf_counter, time
-from typing import Any, Literal, NamedTuple, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
 import anyio
 
-from odibi_async._call import Course, Managed, TimeLimit, outputs_of, refuse_awaitable, try_again
+from odibi_async._call import IN_A_STEP, Course, Managed, TimeLimit, outputs_of, refuse_awaitable, try_again
 from odibi_async._elements import ElementFailed, Elements, UpstreamFailed, listed
 from odibi_async._gate import Gate
 from odibi_async._quick import quick
@@ -55,6 +55,8 @@ from odibi_async.retry import Retry
 T = TypeVar("T")
 OnError = Literal["raise", "continue"]
 Task = asyncio.Task
+Values: TypeAlias = Sequence[Any] | Mapping[int, Any]
+"""Datasets by their places."""
 AHEAD = 256
 """How many tasks may wait for their first turn: what the loop does in about two milliseconds."""
 
@@ -161,6 +163,7 @@ class Execution:
         self._epoch = time() - perf_counter()
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
+        self._context.run(IN_A_STEP.set, True)
         # shared with worker threads, under the lock
         self._lock = threading.Lock()
         self._unmet = list(selection.unmet)
@@ -201,19 +204,17 @@ class Execution:
         deadline = None
         if self.policies.timeout is not None:
             deadline = self._loop.call_later(self.policies.timeout, self._on_deadline)
-        if self._left:
-            self._watch = self._loop.call_later(self._threads.grace, self._look_after)
-            self._release([index for index in self._selection.nodes if not self._unmet[index]], started)
-        else:
-            self._ended.set()
         cancelled: asyncio.CancelledError | None = None
         try:
+            await self._prepare()
+            self._begin()
             await self._ended.wait()
         except asyncio.CancelledError as error:
             cancelled = error
             self.cancel()
             with anyio.CancelScope(shield=True):
                 await self._outlast()
+        cancelled = await self._dispose() or cancelled
         if deadline is not None:
             deadline.cancel()
         result = self._result(started)
@@ -225,6 +226,23 @@ class Execution:
             finally:
                 del cancelled
         return result
+
+    async def _prepare(self) -> None:
+        """What is to be done before the first step."""
+
+    async def _dispose(self) -> asyncio.CancelledError | None:
+        """What is to be done after the last; the cancellation of the waiting task, for it to go on afterwards."""
+        return None
+
+    def _begin(self) -> None:
+        """Takes up the first steps, unless the run was stopped before."""
+        if self._stopping:
+            return
+        if not self._left:
+            self._ended.set()
+            return
+        self._watch = self._loop.call_later(self._threads.grace, self._look_after)
+        self._release([index for index in self._selection.nodes if not self._unmet[index]], perf_counter())
 
     def cancel(self) -> None:
         """Cancels the run, unless it is over."""
@@ -298,7 +316,7 @@ class Execution:
                 self._start_task(node, self._plain_step(node, ready_at))
             elif self._blame and (blame := self._blame_for(node)) is not None:
                 self._skip(node, blame)
-            elif self._gate.limits(node.pool) and not node.is_resource and node.maps is None:
+            elif self._gate.limits(node.pool) and not self._takes_slots_itself(node):
                 enter = functools.partial(self._enter, node, ready_at)
                 self._gate.enter(self, self._graph.heights[index], node.pool, enter)
             else:
@@ -306,6 +324,10 @@ class Execution:
         self._is_starting = False
         if not self._ordinary:
             self._gate.admit()
+
+    def _takes_slots_itself(self, node: Node) -> bool:
+        """Whether a step asks for a slot only when it is to be called, or for one an element, or for none."""
+        return node.is_resource or node.maps is not None
 
     def _enter(self, node: Node, ready_at: float) -> None:
         """Starts a step that was given its slot."""
@@ -385,7 +407,7 @@ class Execution:
         index, ended, unmet, backlog = node.index, perf_counter(), self._unmet, self._backlog
         values[node.outputs[0]] = value
         at = started + self._epoch
-        record = _step_result(node.name, _done, 1, started - ready_at, ended - started, at, None, None, None)
+        record = _step_result(node.name, _done, 1, started - ready_at, ended - started, at, None, None, None, None)
         self._records[index] = record
         del self._running[index]
         self._left -= 1
@@ -414,7 +436,11 @@ class Execution:
         """The life of a step, in a task of its own."""
         if not await self._begins(node, course):
             return
-        await self._conclude(node, course, self._attempts(node, course, functools.partial(self._attempt, node, course)))
+        await self._conclude(node, course, self._made(node, course))
+
+    def _made(self, node: Node, course: Course) -> Awaitable[Sequence[Any]]:
+        """What a step makes, one value a dataset."""
+        return self._attempts(node, course, functools.partial(self._attempt, node, course))
 
     async def _conclude(self, node: Node, course: Course, attempts: Awaitable[Sequence[Any]]) -> None:
         """Waits for the last attempt of a step and books its end."""
@@ -435,7 +461,8 @@ class Execution:
             self._start_ready()
         if node.when is not None:
             try:
-                wanted = await self._call(node, node.when, in_thread=not node.when.is_async)
+                values, _ = await self._read(node.when)
+                wanted = await self._call(node, node.when, values, in_thread=not node.when.is_async)
                 refuse_awaitable(f"The predicate of step {node.name!r}", wanted)
                 if self._stopping:
                     raise asyncio.CancelledError
@@ -445,9 +472,13 @@ class Execution:
             if not wanted:
                 self._skip(node, Blame(node.name, failed=False))
                 return False
-        if node.maps is not None or not (node.in_thread or node.is_resource):
+        if self._is_called_at_once(node):
             self._note_start(node, course)
         return True
+
+    def _is_called_at_once(self, node: Node) -> bool:
+        """Whether a step's first attempt begins with its task; it may have to wait for a thread, or to be opened."""
+        return node.maps is not None or not (node.in_thread or node.is_resource)
 
     def _note_start(self, node: Node, course: Course) -> None:
         """Tells of the start of a step, the first time."""
@@ -463,21 +494,23 @@ class Execution:
             self._note_start(node, course)
             limit.start()
 
+        values, instead = await self._read(node.call, instead)
         async with TimeLimit(node.step.timeout, self._threads.grace, at_once=not node.in_thread) as limit:
-            called = self._call(node, node.call, in_thread=node.in_thread, instead=instead, on_start=on_start)
+            called = self._call(node, node.call, values, in_thread=node.in_thread, instead=instead, on_start=on_start)
             return outputs_of(node, await called)
 
     async def _call(
         self,
         node: Node,
         call: Call,
+        values: Values,
         *,
         in_thread: bool,
         instead: Mapping[str, Any] = NOTHING,
         on_start: Callable[[], None] | None = None,
     ) -> Any:
         """Calls a step's function, or its predicate, here or in a worker thread."""
-        args, kwargs = call.arguments(self._values, instead)
+        args, kwargs = call.arguments(values, instead)
         if in_thread:
             return await self._call_in_thread(node, functools.partial(call.fn, *args, **kwargs), on_start=on_start)
         value = call.fn(*args, **kwargs)
@@ -501,6 +534,10 @@ class Execution:
             on_abandoned=functools.partial(self._tell, StepAbandoned, node.name),
         )
         return await self._threads.call(job)
+
+    async def _read(self, call: Call, instead: Mapping[str, Any] = NOTHING) -> tuple[Values, Mapping[str, Any]]:
+        """The datasets that a call reads, and what it gets instead."""
+        return self._values, instead
 
     async def _attempts(
         self, node: Node, course: Course, attempt: Callable[[], Awaitable[T]], element: int | None = None
@@ -546,7 +583,7 @@ class Execution:
         if not await self._begins(node, course):
             return
         try:
-            source = self._elements_of(node)
+            source = await self._elements_of(node)
             elements = Elements(len(source), self._threads.grace)
             self._special.elements[node.index] = elements
             self._release_streams(node)
@@ -562,10 +599,13 @@ class Execution:
             self._fail(node, course, error)
         else:
             columns = zip(*made, strict=True) if made else [()] * len(node.outputs)
-            lists = [list(column) for column in columns]
+            lists = [self._gathered(column) for column in columns]
+            course.use = elements.use
+            if course.use is None or not course.use.hit:
+                self._note_start(node, course)
             self._succeed(node, lists, self._record(node, lists, course))
 
-    def _elements_of(self, node: Node) -> Sequence[Any] | Elements:
+    async def _elements_of(self, node: Node) -> Sequence[Any] | Elements:
         """What is mapped over: a list, or the elements of a mapped step as they are made."""
         [(dataset, default)] = [(b.dataset, b.value) for b in node.call.bindings if b.parameter == node.maps]
         assert dataset is not None
@@ -576,7 +616,11 @@ class Execution:
             if default is ABSENT:  # its maker has failed since it was started
                 raise UpstreamFailed
             value = default
-        return listed(node.name, str(node.maps), value)
+        return listed(node.name, str(node.maps), await self._to_map(dataset, value))
+
+    async def _to_map(self, dataset: int, value: Any) -> Any:
+        """A dataset as it is mapped over."""
+        return value
 
     def _start_element(
         self, node: Node, course: Course, source: Sequence[Any] | Elements, elements: Elements, index: int
@@ -590,15 +634,40 @@ class Execution:
         """The life of one element: its slot, its attempts, its result."""
         try:
             value = await source.item(index) if isinstance(source, Elements) else source[index]
-            async with self._gate.slot(self, self._graph.heights[node.index], node.pool):
-                own = Course(course.ready, course.started)
-                attempt = functools.partial(self._attempt, node, own, {str(node.maps): value})
-                made = await self._attempts(node, own, attempt, index)
+            own, instead = Course(course.ready), {str(node.maps): value}
+
+            async def attempts() -> Sequence[Any]:
+                self._note_start(node, course)
+                own.started = course.started
+                return await self._attempts(node, own, functools.partial(self._attempt, node, own, instead), index)
+
+            made = await self._made_of_element(node, own, attempts, instead, index)
         except BaseException as error:
             elements.failed(index, error)
         else:
+            if own.use is not None:
+                elements.uses[index] = own.use
             elements.made(index, made)
             self._tell(StepProgressed, node.name, elements.done, len(elements))
+
+    async def _made_of_element(
+        self,
+        node: Node,
+        course: Course,
+        attempts: Callable[[], Awaitable[Sequence[Any]]],
+        instead: Mapping[str, Any],
+        index: int,
+    ) -> Sequence[Any]:
+        """What an element makes, one value a dataset."""
+        async with self._slot(node):
+            return await attempts()
+
+    def _gathered(self, elements: Sequence[Any]) -> Any:
+        """The dataset that the elements of a mapped step make together."""
+        return list(elements)
+
+    def _slot(self, node: Node) -> contextlib.AbstractAsyncContextManager[None]:
+        return self._gate.slot(self, self._graph.heights[node.index], node.pool)
 
     def _release_streams(self, node: Node) -> None:
         """Lets the steps start that take the elements of this one as they are made."""
@@ -651,7 +720,8 @@ class Execution:
             self._note_start(node, course)
             limit.start()
 
-        args, kwargs = node.call.arguments(self._values)
+        values, _ = await self._read(node.call)
+        args, kwargs = node.call.arguments(values)
         context = self._context.copy()
 
         async def in_thread(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -800,7 +870,7 @@ class Execution:
         rows = None if kind is None or kind.rows is None else kind.rows(made[0])
         took, queued = perf_counter() - course.started, course.started - course.ready
         at = course.started + self._epoch
-        return _step_result(node.name, _done, course.attempts, queued, took, at, None, None, rows)
+        return _step_result(node.name, _done, course.attempts, queued, took, at, None, None, rows, course.use)
 
     def _succeed(self, node: Node, made: Sequence[Any], record: StepResult) -> None:
         with self._lock:
@@ -821,6 +891,7 @@ class Execution:
             run_seconds=perf_counter() - course.started if course.started else 0.0,
             at=course.started + self._epoch if course.started else None,
             error=None if cancelled else error,
+            cache=course.use,
         )
         if not cancelled:
             self._failures[node.name] = StepError(node.name, error, element)
@@ -940,7 +1011,11 @@ class Execution:
         if self._left:
             self._sweep(iter([index for index in self._selection.nodes if self._records[index] is None]))
         else:
-            self._ended.set()
+            self._wind_up()
+
+    def _wind_up(self) -> None:
+        """The end, when every step has its record."""
+        self._ended.set()
 
     def _sweep(self, unrecorded: Iterator[int]) -> None:
         """Books the steps that never became ready before the run was stopped, some at a time."""
@@ -959,7 +1034,7 @@ class Execution:
         if self._left:
             self._loop.call_soon(self._sweep, unrecorded)
         else:
-            self._ended.set()
+            self._wind_up()
 
     # -- tell ------------------------------------------------------------------------------------------
 

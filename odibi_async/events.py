@@ -98,7 +98,7 @@ class RunStarted(Event):
 @dataclass(frozen=True, slots=True)
 class StepEvent(Event):
     """
-    Something that happened to a step.
+    Something that happened to a step. Where nothing is to be added to that, a subclass is no dataclass of its own.
 
     Attributes:
         step: The name of the step.
@@ -107,9 +107,10 @@ class StepEvent(Event):
     step: str
 
 
-@dataclass(frozen=True, slots=True)
 class StepStarted(StepEvent):
     """A step's inputs are there and its first attempt begins."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,17 +146,61 @@ class StepProgressed(StepEvent):
 
 
 @dataclass(frozen=True, slots=True)
-class ResourceOpened(StepEvent):
-    """A resource was entered, and its readers may start. `StepFinished` follows when it was exited."""
+class CacheEvent(StepEvent):
+    """
+    What became of a step, or of an element of a mapped step, that was to come from the cache or to go there.
+
+    Attributes:
+        reason: Why.
+        element: Which element of a mapped step it is; `None` for other steps.
+    """
+
+    reason: str
+    element: int | None = None
+
+
+class CacheMissed(CacheEvent):
+    """It is not in the cache and will be called: something has changed since, or what was kept then is gone."""
+
+    __slots__ = ()
+
+
+class CacheBypassed(CacheEvent):
+    """
+    It cannot be cached: it runs, or ran, uncached.
+
+    Something has no content to go by, or cannot be kept exactly, or the disk is full.
+    """
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
+class CacheDamaged(StepEvent):
+    """
+    What a step had made was found damaged when it was to be loaded; the step is called after all.
+
+    Attributes:
+        reason: What was found.
+    """
+
+    reason: str
+
+
+class ResourceOpened(StepEvent):
+    """A resource was entered, and its readers may start. `StepFinished` follows when it was exited."""
+
+    __slots__ = ()
+
+
 class StepAbandoned(StepEvent):
     """
     A blocking step was cancelled and did not end within the grace.
 
     The run goes on without it; its thread runs on, and counts as taken, until its function returns.
     """
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import contextvars
 import functools
+import importlib
 import os
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from types import TracebackType
-from typing import Any, Self, TypeAlias, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypedDict, TypeVar, Unpack
 
 import anyio
 import anyio.to_thread
@@ -30,7 +31,12 @@ from odibi_async.result import RunResult, Status
 from odibi_async.retry import Retry
 from odibi_async.steps import Step, is_async
 
+if TYPE_CHECKING:
+    from odibi_async._caching import Caches  # loads what runs without a cache do without
+    from odibi_async.cache import Cache
+
 T = TypeVar("T")
+Caching: TypeAlias = "bool | str | os.PathLike[str] | Cache | None"
 Functions: TypeAlias = Mapping[str, Callable[..., Any]]
 Nodes: TypeAlias = Mapping[str, NodeType]
 Steps: TypeAlias = "Pipeline | Iterable[Any] | str | os.PathLike[str]"
@@ -40,6 +46,7 @@ class RunOptions(TypedDict, total=False):
     """What says how a run goes; `run_pipeline` tells what each of them means."""
 
     targets: Iterable[Any] | None
+    cache: Caching
     retry: Retry | None
     timeout: float | None
     on_error: OnError
@@ -154,10 +161,13 @@ class Runner:
 
     Args:
         limits: How much may run at a time, over all runs.
+        cache: For runs that name no other; see `run_pipeline`.
         observers: They hear the events of every run.
     """
 
-    def __init__(self, *, limits: Limits | None = None, observers: Sequence[Observer] = ()) -> None:
+    def __init__(
+        self, *, limits: Limits | None = None, cache: Caching = None, observers: Sequence[Observer] = ()
+    ) -> None:
         if limits is not None and not isinstance(limits, Limits):
             raise OptionError(f"limits={limits!r}: Limits(...) are needed.")
         self.limits = limits or Limits()
@@ -167,6 +177,9 @@ class Runner:
         self._counting_cpus = asyncio.Lock()
         self._runs: set[Run] = set()
         self._engines = Engines(self.limits)
+        self._caching = _check_cache(cache)
+        self._caches: Caches | None = None
+        self._borrowers = 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -176,7 +189,23 @@ class Runner:
     ) -> None:
         for run in list(self._runs):
             await run.cancel()
+        await self._close()
+
+    async def _close(self) -> None:
         await self._engines.close()
+        if self._caches is not None:
+            await self._caches.close()
+
+    @contextlib.asynccontextmanager
+    async def _borrowed(self) -> AsyncIterator[Self]:
+        """A use of a runner that nobody owns: after the last one, what it opened is closed."""
+        self._borrowers += 1
+        try:
+            yield self
+        finally:
+            self._borrowers -= 1
+            if not self._borrowers:
+                await self._close()
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: object) -> AsyncIterator[None]:
@@ -211,6 +240,7 @@ class Runner:
         inputs: Mapping[str, Any] | None,
         *,
         targets: Iterable[Any] | None = None,
+        cache: Caching = None,
         retry: Retry | None = None,
         timeout: float | None = None,
         on_error: OnError = "raise",
@@ -222,7 +252,8 @@ class Runner:
         policies = Policies.of(retry, timeout, on_error)
         if inputs is not None and not isinstance(inputs, Mapping):
             raise OptionError(f"inputs={inputs!r}: a mapping of datasets to values is needed.")
-        pipeline = await _pipeline_of(steps, inputs, functions, nodes)
+        pipeline, documented = await _pipeline_of(steps, inputs, functions, nodes)
+        caching = next((each for each in (cache, documented, self._caching) if each is not None), None)
         given = dict(inputs or {})
         graph = pipeline._graph
         selected = graph.select(given, targets)
@@ -231,7 +262,7 @@ class Runner:
         for name, dataset in graph.engines.items():
             if selected.uses[graph.ids[dataset]]:
                 given[dataset] = await self._engines.context(name, engine)
-        return Execution(
+        return (await self._kind_of_run(caching, graph))(
             graph,
             selected,
             given,
@@ -241,6 +272,19 @@ class Runner:
             gate=self._gate,
             observers=(*self._observers, *_checked(observers)),
         )
+
+    async def _kind_of_run(self, caching: Caching, graph: Graph) -> Callable[..., Execution]:
+        """What makes a run: one with this cache, or one without."""
+        _check_cache(caching)
+        if caching is None or caching is False:
+            return Execution
+        if self._caches is None:  # those who have a cache wait 50 ms, once
+            await _in_a_thread(importlib.import_module, "odibi_async._cached_run")
+        from odibi_async._cached_run import CachedExecution
+        from odibi_async._caching import Caches
+
+        self._caches = self._caches or Caches(self.limits.grace)
+        return functools.partial(CachedExecution, cache=self._caches.for_run(caching, graph))
 
     def _check_pools(self, graph: Graph) -> None:
         known = self._gate.pools
@@ -275,7 +319,6 @@ class Engines:
         self._limits = limits
         self._contexts: dict[str, Any] = {}
         self._lock = asyncio.Lock()
-        self._borrowers = 0
 
     async def context(self, name: str | None, preferred: Any) -> Any:
         """
@@ -301,21 +344,17 @@ class Engines:
             name, threads=threads, memory_limit=limits.memory, temp_directory=limits.temp_directory
         )
 
-    def borrow(self) -> None:
-        """Notes that somebody uses the contexts for a while."""
-        self._borrowers += 1
-
-    async def give_back(self) -> None:
-        """Ends a use of the contexts. After the last one they are closed: nobody else would."""
-        self._borrowers -= 1
-        if self._contexts and not self._borrowers:
-            await self.close()
-
     async def close(self) -> None:
         contexts, self._contexts = self._contexts, {}
         for context in contexts.values():
             with anyio.CancelScope(shield=True):
                 await _in_a_thread(context.close)
+
+
+def _check_cache(cache: Caching) -> Caching:
+    if cache is None or isinstance(cache, bool | str | os.PathLike) or hasattr(cache, "lookup"):
+        return cache
+    raise OptionError(f"cache={cache!r}: True, False, a directory or a Cache(...) is needed.")
 
 
 def _check_engine(engine: Any) -> None:
@@ -328,22 +367,26 @@ def _check_engine(engine: Any) -> None:
 
 async def _pipeline_of(
     steps: Steps, inputs: Mapping[str, Any] | None, functions: Functions | None, nodes: Nodes | None
-) -> Pipeline:
-    """The pipeline, made of its steps, or of those in a configuration, which is read in a worker thread."""
+) -> tuple[Pipeline, Caching]:
+    """
+    The pipeline, made of its steps, or of those in a configuration, which is read in a worker thread; and the cache
+    that the configuration names.
+    """
     if isinstance(steps, Pipeline):
         if functions is not None or nodes is not None:
             raise OptionError("A Pipeline has its functions and nodes already: give them to Pipeline(...).")
-        return steps
+        return steps, None
     if not isinstance(steps, Iterable | str | os.PathLike):
         raise OptionError(f"steps={steps!r}: a list of steps is needed, also for a single one.")
-    things = await _in_a_thread(_load_steps, steps) if isinstance(steps, str | os.PathLike) else steps
-    return Pipeline(things, inputs or (), functions=functions, nodes=nodes)
+    things, caching = await _in_a_thread(_loaded, steps) if isinstance(steps, str | os.PathLike) else (steps, None)
+    return Pipeline(things, inputs or (), functions=functions, nodes=nodes), caching
 
 
-def _load_steps(path: str | os.PathLike[str]) -> Sequence[Step[..., Any, Any]]:
-    from odibi_async.config import load_steps  # loads pydantic
+def _loaded(path: str | os.PathLike[str]) -> tuple[Sequence[Step[..., Any, Any]], Caching]:
+    from odibi_async.config import load_document  # loads pydantic
 
-    return load_steps(path)
+    document = load_document(path)
+    return document.steps, document.cache
 
 
 async def _in_a_thread(call: Callable[..., T], *args: Any) -> T:
@@ -452,6 +495,7 @@ async def run_pipeline(
     inputs: Mapping[str, Any] | None = None,
     *,
     targets: Iterable[Any] | None = None,
+    cache: Caching = None,
     retry: Retry | None = None,
     timeout: float | None = None,
     on_error: OnError = "raise",
@@ -469,6 +513,9 @@ async def run_pipeline(
         inputs: Dataset -> value, for those that are given from outside; may stand in for a step's output.
         targets: The datasets wanted: names, steps or functions. Only what they need runs, and all else is
             dropped after its last reader. `None` keeps and returns every dataset.
+        cache: What was computed before from the same content is not computed again: `True` for the user's cache
+            directory, another directory, or a `Cache`; `False` for none. `None` for what the configuration says, else
+            the runner's.
         retry: For each step that brings no policy of its own, but those of layer publish.
         timeout: Seconds that the whole run may take.
         on_error: `"raise"`: the first failure cancels the rest. `"continue"`: whatever does not need what
@@ -488,12 +535,12 @@ async def run_pipeline(
         asyncio.CancelledError: The caller was cancelled; every step has ended before it is raised.
     """
     runner = _runner_of_loop() if limits is None else Runner(limits=limits)
-    runner._engines.borrow()
-    try:
+    async with runner._borrowed():
         return await runner.run(
             steps,
             inputs,
             targets=targets,
+            cache=cache,
             retry=retry,
             timeout=timeout,
             on_error=on_error,
@@ -502,8 +549,6 @@ async def run_pipeline(
             nodes=nodes,
             observers=observers,
         )
-    finally:
-        await runner._engines.give_back()
 
 
 def run_pipeline_sync(steps: Steps, inputs: Mapping[str, Any] | None = None, **options: Any) -> RunResult:

@@ -20,9 +20,30 @@ class Status(StrEnum):
 
     RUNNING = "running"
     SUCCEEDED = "succeeded"
+    CACHED = "cached"
     FAILED = "failed"
     SKIPPED = "skipped"
     CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class CacheUse:
+    """
+    What the cache did for a step.
+
+    Attributes:
+        hit: Whether all that it made came from the cache.
+        reason: Why not: what changed, or what kept the step from being cached. Empty for a hit.
+        key: What stands for the step's code and inputs in the cache; `None` for a step that has none, and for
+            mapped steps, whose elements have one each.
+    """
+
+    hit: bool
+    reason: str = ""
+    key: str | None = None
+
+    def __str__(self) -> str:
+        return "hit" if self.hit else f"miss: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +62,7 @@ class StepResult:
         skipped_because: Why it was skipped: the step that failed, or whose `when` was false (it may be
             the step itself).
         rows: Rows of the frame that it made; `None` if it made something else, or several datasets.
+        cache: What the cache did for it; `None` where it was not asked.
     """
 
     name: str
@@ -52,6 +74,7 @@ class StepResult:
     error: BaseException | None = None
     skipped_because: str | None = None
     rows: int | None = None
+    cache: CacheUse | None = None
 
     @property
     def started_at(self) -> datetime | None:
@@ -60,8 +83,8 @@ class StepResult:
 
     @property
     def is_done(self) -> bool:
-        """Whether the step did what it was there for."""
-        return self.status is Status.SUCCEEDED
+        """Whether what the step was there for is done."""
+        return self.status in (Status.SUCCEEDED, Status.CACHED)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -163,7 +186,7 @@ class RunResult:
         """
         records = self.steps.values()
         statuses = Counter(record.status for record in records)
-        ends = (Status.SUCCEEDED, Status.FAILED, Status.SKIPPED, Status.CANCELLED)
+        ends = (Status.SUCCEEDED, Status.CACHED, Status.FAILED, Status.SKIPPED, Status.CANCELLED)
         return {
             "steps": len(self.steps),
             **{str(status): statuses[status] for status in ends},
