@@ -523,6 +523,20 @@ raise ExtraMissing("Reading Excel files", "excel")""",
         right="$ odibi-async run --events events.jsonl",
         form="console",
     ),
+    "OA311": Code(
+        title="a cache cannot be used, or cannot hold a value",
+        text="Its index is locked or its disk is full, a value would not come back exactly, or what was kept is "
+        "damaged. A run goes on without it and says so; this is what Cache(...) itself raises.",
+        wrong="""
+from odibi_async import Cache
+
+Cache("cache").store.keep(object(), "0" * 64)""",
+        right="""
+from odibi_async import Cache
+
+Cache("cache").store.keep([1, 2], "0" * 64)""",
+        form="python",
+    ),
     # -- not there -------------------------------------------------------------------------------------
     "OA401": Code(
         title="there is no such file, or it cannot be read",
@@ -591,6 +605,26 @@ run_pipeline_sync([step(lambda: 1, name="one")], targets=["one"])""",
         right="""
 $ echo 'def label(frame): return frame' > functions.py
 $ odibi-async validate --functions functions""",
+        form="console",
+    ),
+    "OA409": Code(
+        title="there is no such cache",
+        text="A cache is made by the first run with --cache DIR, or with cache: DIR in the configuration.",
+        wrong="$ odibi-async cache stats --cache cache",
+        right="""
+$ odibi-async run --cache cache
+$ odibi-async cache stats --cache cache""",
+        form="console",
+    ),
+    "OA410": Code(
+        title="a cache knows no such step",
+        text="The name is that of a step that was computed with this cache; odibi-async cache stats lists them.",
+        wrong="""
+$ odibi-async run --cache cache
+$ odibi-async cache explain totls --cache cache""",
+        right="""
+$ odibi-async run --cache cache
+$ odibi-async cache explain totals --cache cache""",
         form="console",
     ),
     # -- usage -----------------------------------------------------------------------------------------

@@ -19,8 +19,8 @@ from odibi_async.errors import OptionError
 from odibi_async.limits import Limits
 from odibi_async.observers.emitter import EventEmitter, Translator
 from odibi_async.observers.tracker import Tracker
-from odibi_async.pipeline import Functions, Nodes, Pipeline, run_pipeline_sync
-from odibi_async.result import RunResult
+from odibi_async.pipeline import Caching, Functions, Nodes, Pipeline, run_pipeline_sync
+from odibi_async.result import RunResult, Status
 from odibi_async.retry import Retry
 from odibi_async.steps import Step
 
@@ -72,7 +72,7 @@ class OrchestrationResult:
             "parallel_execution": self.parallel,
         }
         if self.parallel:
-            hits = sum(str(record.status) == "cached" for record in records)
+            hits = sum(record.status is Status.CACHED for record in records)
             stats |= {"cache_hits": hits, "cache_hit_rate": hits / len(records)}
         return stats
 
@@ -89,7 +89,8 @@ class Orchestrator:
         parallel: Whether steps start as soon as their inputs are there. Else one step runs at a time, in
             topological order, and in that of the declaration where it is free.
         max_workers: How many steps may run at a time, when `parallel`.
-        use_cache: Accepted for the sake of old code: nothing is cached yet.
+        use_cache: Whether what was computed before from the same content is taken from the user's cache directory; a
+            directory, or a `Cache`, for another place. See docs/caching.md.
         max_retries: How often a step is called in all, until it succeeds; 1 means no retry.
         retry_delay: Seconds before the second call; doubled before each later one, see `Retry`.
         functions: Name -> function, for steps of type function.
@@ -107,7 +108,7 @@ class Orchestrator:
         events: EventEmitter | None = None,
         parallel: bool = True,
         max_workers: int = 4,
-        use_cache: bool = True,
+        use_cache: Caching = True,
         max_retries: int = 2,
         retry_delay: float = 1.0,
         *,
@@ -164,6 +165,7 @@ class Orchestrator:
                 pipeline if self.parallel else _one_at_a_time(pipeline),
                 retry=self._retry,
                 limits=self._limits,
+                cache=self.use_cache,
                 engine=self.context,
                 observers=self._observers(pipeline),
             )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import json
 import sqlite3
 import threading
@@ -163,13 +162,21 @@ def test_the_statistics_are_in_the_units_that_people_know(parallel: bool):
     assert stats == (expected | {"cache_hits": 0, "cache_hit_rate": 0.0} if parallel else expected)
 
 
-def test_cache_hits_are_counted_from_the_records_of_the_run():
-    result = Orchestrator([step(lambda: 1, name="a"), step(lambda: 1, name="b")], None).run()
-    records = dict(result.run.steps)
-    records["a"] = dataclasses.replace(records["a"], status="cached")  # type: ignore[arg-type]  # as it will be called
-    run = dataclasses.replace(result.run, steps=records)
-    stats = dataclasses.replace(result, run=run).get_execution_stats()
-    assert (stats["cache_hits"], stats["cache_hit_rate"]) == (1, 0.5)
+def test_what_was_computed_before_comes_from_the_cache_and_is_counted(tmp_path: Path):
+    def doubled(one: pd.DataFrame) -> pd.DataFrame:
+        return 2 * one
+
+    steps = [step(lambda: pd.DataFrame({"a": [1, 2]}), name="one"), doubled]
+    for use_cache, hits in ((True, 0), (True, 1), (False, 0), (tmp_path, 0), (tmp_path, 1)):
+        tracker = Tracker()
+        result = Orchestrator(steps, None, tracker, use_cache=use_cache).run()
+        stats = result.get_execution_stats()
+        assert (stats["cache_hits"], stats["cache_hit_rate"]) == (hits, hits / 2)
+        assert stats["success_rate"] == 100
+        assert list(result.data_map["doubled"]["a"]) == [2, 4]
+        told = tracker.export_lineage()["steps"][1]
+        assert (told["state"], told["row_delta"]) == ("success", 0)
+        assert told["after_snapshot"]["sample_data"] == [{"a": 2}, {"a": 4}]
 
 
 # -- one step at a time --------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from cyclopts import App, CycloptsError, Parameter, UnknownCommandError, UnusedC
 from cyclopts.validators import Number
 
 from odibi_async.cli.answer import Answer, Problem, Refused
+from odibi_async.cli.output import table
 from odibi_async.cli.signals import Signals
 
 if TYPE_CHECKING:
@@ -100,6 +101,8 @@ def run(
     threads: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     pool: tuple[str, ...] = (),
     timeout: Annotated[float | None, Parameter(validator=Number(gt=0))] = None,
+    cache: str | None = None,
+    no_cache: bool = False,
     keep_going: bool = False,
     dry_run: bool = False,
     events: str | None = None,
@@ -116,6 +119,8 @@ def run(
         threads: Blocking steps that may run at a time.
         pool: NAME=SLOTS says how many steps of a pool may run at a time. May be repeated.
         timeout: Seconds that the run may take.
+        cache: A directory; what was computed before from the same content is taken from there.
+        no_cache: Compute everything, also where the configuration names a cache.
         keep_going: Do whatever does not need what failed, instead of cancelling the rest.
         dry_run: Say which steps would run, and run none.
         events: A file that gets each event as a line of JSON.
@@ -124,6 +129,8 @@ def run(
     from odibi_async.cli.plan import assigned, check_given
     from odibi_async.cli.running import HowToRun, executed
 
+    if no_cache and cache is not None:
+        raise Refused(Problem(code="OA505", message="--cache and --no-cache exclude each other."))
     plan = _planned(config, given, choice)
     check_given(plan)
     if dry_run:
@@ -134,6 +141,7 @@ def run(
         threads=threads,
         pools={name: _slots(name, text) for name, text in assigned("--pool", pool).items()},
         timeout=timeout,
+        cache=False if no_cache else cache or plan.document.cache,
         keep_going=keep_going,
         events=events,
         quiet=talk.quiet,
@@ -188,7 +196,7 @@ def graph(
             text = json.dumps(data)
         case _:
             rows = [(name, f"<- {', '.join(upstream[name])}" if upstream[name] else "") for name in pipeline.order()]
-            text = _table(rows)
+            text = table(rows)
     return Answer(text=text, data=data)
 
 
@@ -223,7 +231,7 @@ def list_steps(
         }
         for step in steps
     ]
-    return Answer(text=_table(rows), data={"steps": data})
+    return Answer(text=table(rows), data={"steps": data})
 
 
 @app.command
@@ -274,7 +282,7 @@ def explain(*codes: str, talk: Talk = Talk()) -> Answer:
 
     if not codes:
         titles = {code: entry.title for code, entry in CODES.items()}
-        return Answer(text=_table([*titles.items()]), data={"codes": titles})
+        return Answer(text=table([*titles.items()]), data={"codes": titles})
     wanted = [code.upper() for code in codes]
     unknown = [
         Problem(code="OA407", message=f"there is no code {code!r}.{did_you_mean(code, CODES)}")
@@ -286,6 +294,86 @@ def explain(*codes: str, talk: Talk = Talk()) -> Answer:
     entries = {code: CODES[code] for code in wanted}
     text = "\n\n".join(entry.explained(code) for code, entry in entries.items())
     return Answer(text=text, data={"codes": {code: entry.as_data() for code, entry in entries.items()}})
+
+
+caches = App(name="cache", help="Tells what is in a cache, and is rid of it.")
+app.command(caches)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Where:
+    """
+    Which cache.
+
+    Attributes:
+        cache: Its directory; the user's own without it.
+    """
+
+    cache: str | None = None
+
+
+@caches.command(name="stats")
+def cache_stats(*, where: Where = Where(), talk: Talk = Talk()) -> Answer:
+    """Show how much is in it, and how often it was of use, by step."""
+    from odibi_async.cli.caching import stats
+
+    return stats(where.cache)
+
+
+@caches.command(name="ls")
+def cache_ls(*, where: Where = Where(), talk: Talk = Talk()) -> Answer:
+    """List what is in it, the last used first."""
+    from odibi_async.cli.caching import entries
+
+    return entries(where.cache)
+
+
+@caches.command(name="explain")
+def cache_explain(step: str, /, *, where: Where = Where(), talk: Talk = Talk()) -> Answer:
+    """
+    Tell why a step was computed the last time, and what its result depends on.
+
+    Args:
+        step: Its name.
+    """
+    from odibi_async.cli.caching import explained
+
+    return explained(where.cache, step)
+
+
+@caches.command(name="prune")
+def cache_prune(*, where: Where = Where(), talk: Talk = Talk()) -> Answer:
+    """Remove what is too old, or too much: the least recently used first."""
+    from odibi_async.cli.caching import removed
+
+    return removed(where.cache, "prune")
+
+
+@caches.command(name="verify")
+def cache_verify(*, where: Where = Where(), talk: Talk = Talk()) -> Answer:
+    """Read all of it, and remove what is damaged."""
+    from odibi_async.cli.caching import removed
+
+    return removed(where.cache, "verify")
+
+
+@caches.command(name="clear")
+def cache_clear(
+    *, step: str | None = None, tag: str | None = None, where: Where = Where(), talk: Talk = Talk()
+) -> Answer:
+    """
+    Forget everything, or what one step, or the steps of a tag, had made.
+
+    Args:
+        step: The name of a step.
+        tag: A tag of steps.
+    """
+    from odibi_async.cli.caching import invalidated, removed
+
+    if step is None and tag is None:
+        return removed(where.cache, "clear")
+    return invalidated(where.cache, step, tag)
 
 
 def misunderstood(error: CycloptsError, arguments: Sequence[str]) -> Problem:
@@ -325,9 +413,3 @@ def _slots(pool: str, text: str) -> int:
     if not text.isdecimal():
         raise Refused(Problem(code="OA505", message=f"--pool {pool}={text}: a whole number of slots is needed."))
     return int(text)
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Lines of aligned columns."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)

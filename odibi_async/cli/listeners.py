@@ -16,6 +16,9 @@ from odibi_async.cli.answer import Problem, Refused
 from odibi_async.cli.output import complain, harmless, plain
 from odibi_async.errors import in_a_line
 from odibi_async.events import (
+    CacheBypassed,
+    CacheDamaged,
+    CacheMissed,
     Event,
     Outline,
     RunFinished,
@@ -157,6 +160,8 @@ def _line(event: Event) -> str:
         case StepRetrying():
             error = in_a_line(event.error)
             return f"{event.step}: attempt {event.attempt} failed, again in {event.wait:.1f} s: {error}"
+        case CacheMissed():
+            return f"{event.step}: not in the cache: {event.reason}"
         case StepFinished():
             because = f" because of {event.result.skipped_because}" if event.result.skipped_because else ""
             rows = f", {event.result.rows:,} rows" if event.result.rows is not None else ""
@@ -197,7 +202,18 @@ class StatusLine:
         complain(f"\r\x1b[K{text[: shutil.get_terminal_size().columns - 1]}", end="")
 
 
-def warn_of_abandoned(event: Event) -> None:
-    """Tells of a step that does not end."""
-    if isinstance(event, StepAbandoned):
-        complain(f"step {event.step!r} does not end; its thread ends with the process")
+class Warnings:
+    """Tells on stderr of what a run gets along without: a thread that does not end, a cache that does not serve."""
+
+    def __init__(self, secrets: Collection[str], is_quiet: bool) -> None:
+        self._secrets = secrets
+        self._is_quiet = is_quiet
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case StepAbandoned():
+                complain(f"step {event.step!r} does not end; its thread ends with the process")
+            case CacheBypassed() if not self._is_quiet:
+                complain(masked(f"step {event.step!r} is not cached: {event.reason}", self._secrets))
+            case CacheDamaged() if not self._is_quiet:
+                complain(f"what the cache had of step {event.step!r} is damaged, and it runs after all: {event.reason}")

@@ -299,3 +299,9 @@ def _own_traceback(error: BaseException) -> Sequence[str]:
 
 
 _ours = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
+
+
+def table(rows: Sequence[tuple[str, ...]]) -> str:
+    """Lines of aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from odibi_async.cli.answer import Answer, Problem, Refused, problems_of
-from odibi_async.cli.listeners import EventFile, Lines, Scribe, StatusLine, step_record, warn_of_abandoned
+from odibi_async.cli.listeners import EventFile, Lines, Scribe, StatusLine, Warnings, step_record
 from odibi_async.cli.output import is_rich, without_passwords
 from odibi_async.cli.plan import Plan
 from odibi_async.cli.signals import Signals
@@ -31,6 +31,7 @@ class HowToRun:
     threads: int | None
     pools: Mapping[str, int]
     timeout: float | None
+    cache: bool | str | None
     keep_going: bool
     events: str | None
     quiet: bool
@@ -48,7 +49,7 @@ def executed(plan: Plan, how: HowToRun, signals: Signals) -> Answer:
     events = None if how.events is None else EventFile(how.events, secrets)
     status = StatusLine() if is_rich(sys.stderr) and not (how.quiet or how.verbose) else None
     lines = Lines(secrets) if how.verbose else None
-    listeners = [each for each in (status, lines, warn_of_abandoned, events) if each is not None]
+    listeners = [each for each in (status, lines, Warnings(secrets, how.quiet), events) if each is not None]
     noting = signals.cancelling(lambda: None)  # no thread, no loop that is made or closed is to be interrupted
     with events or contextlib.nullcontext(), noting, Scribe(listeners, *([status.tick] if status else [])) as scribe:
         result, problems = _ended(plan, how, scribe, signals)
@@ -81,6 +82,7 @@ async def _run(plan: Plan, how: HowToRun, scribe: Scribe, signals: Signals) -> R
     options: RunOptions = {
         "targets": last_steps(plan.pipeline),
         "timeout": how.timeout,
+        "cache": how.cache,
         "on_error": "continue" if how.keep_going else "raise",
     }
     loop, stop = asyncio.get_running_loop(), asyncio.Event()

@@ -222,7 +222,7 @@ class _Run:
         self.secrets.update(value.reveal() for value in datasets.values() if isinstance(value, Secret))
         taken = {name: Snapshot.of(name, value) for name, value in datasets.items()}
         for record in self._steps.values():
-            if record.began is not None:
+            if record.state == "success" or record.began is not None:
                 record.before = [taken[name] for name in record.outline.reads if name in taken]
                 record.after = [taken[name] for name in record.outline.makes if name in taken]
 
