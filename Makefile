@@ -35,7 +35,10 @@ benchmarks: $(VENV)/ready
 	$(BIN)/python benchmarks/config.py
 	$(BIN)/python benchmarks/cli.py
 	$(BIN)/python benchmarks/sql.py
+	$(BIN)/python benchmarks/store.py
+	$(BIN)/python benchmarks/cache.py
 	$(BIN)/python benchmarks/speedup.py
+	$(BIN)/python benchmarks/fingerprint.py
 	$(BIN)/python benchmarks/soak.py
 	$(BIN)/python benchmarks/pandas_pipeline.py
 

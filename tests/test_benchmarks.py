@@ -46,9 +46,35 @@ def test_imports_tells_what_importing_costs_and_loads() -> None:
     lines(printed, "heavy libraries that it loads: none$")
 
 
+def test_fingerprint_compares_with_the_hash_alone() -> None:
+    printed = output_of("fingerprint.py", "--megabytes", 1, "--rounds", 1, "--steps", 5)
+    for contestant in ("digest_of", "hash_pandas_object"):
+        found = re.findall(rf"^  {contestant} +{NUMBER} x BLAKE3", printed, re.MULTILINE)
+        assert len(found) == 5, printed
+    lines(printed, rf"gap of the loop +{NUMBER} ms, p99 {NUMBER} ms", rf"code_of +{NUMBER} ms a step")
+
+
 def test_memory_compares_what_is_kept() -> None:
     printed = output_of("memory.py", "--frames", 3, "--megabytes", 1)
     lines(printed, *[rf"{contestant} +{NUMBER} frames" for contestant in ("targets", "everything", "by hand")])
+
+
+def test_store_compares_keeping_and_loading() -> None:
+    printed = output_of("store.py", "--megabytes", 1, "--rounds", 1)
+    titles = re.findall(r"^([a-z ]+), \d+ MB$", printed, re.MULTILINE)
+    assert titles == ["numbers", "arrow texts", "object texts"]
+    lines(printed, rf"keep +store +{NUMBER} x arrow \+ blake3$", rf"load +store +{NUMBER} x a copy in memory$")
+    lines(printed, *[rf"gaps +{what} +{NUMBER} ms, 99 %: {NUMBER} ms$" for what in ("keep", "load")])
+
+
+def test_cache_tells_what_hits_cost_and_save() -> None:
+    sizes = ("--megabytes", 1, "--steps", 20, "--rounds", 1, "--runs", 5, "--processes", 2)
+    printed = output_of("cache.py", *sizes)
+    lines(printed, rf"cached +{NUMBER} ms a step", rf"uncached +{NUMBER} ms a step")
+    for make in ("numbers", "objects"):
+        lines(printed, *[rf"{make} +{what}: +{NUMBER} ms, p99 +{NUMBER} ms" for what in ("stored", "loaded")])
+    lines(printed, rf"flights: .* for its report is {NUMBER} times faster")
+    lines(printed, "once: 5 equal runs call the step 1 times; 2 processes call it 1 times")
 
 
 def test_speedup_covers_async_and_blocking_steps() -> None:

@@ -175,7 +175,16 @@ def test_the_demos_branches_are_independent(demo: ModuleType) -> None:
         {"by_route", "by_carrier", "by_weather", "by_age"},
         {"report"},
     ]
-    assert set(demo.pipeline.inputs) == {"folder", "directory"}
+    assert set(demo.pipeline.inputs) == {*demo.files.values(), "directory"}
+
+
+async def test_the_demos_second_run_comes_from_the_cache(demo: ModuleType, tmp_path: Path) -> None:
+    first = await run_pipeline(demo.pipeline, demo.given(), cache=tmp_path)
+    again = await run_pipeline(demo.pipeline, demo.given(), cache=tmp_path)
+    assert {record.status for record in again.steps.values()} == {Status.CACHED}
+    assert again["report"] == first["report"]
+    for name in ("delays", "by_route"):
+        pd.testing.assert_frame_equal(again[name], first[name])
 
 
 async def test_the_demo_ranks_all_but_the_routes_while_the_directory_keeps_silent(demo: ModuleType) -> None:
