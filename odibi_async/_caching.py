@@ -28,7 +28,7 @@ from odibi_async.abc import Described
 from odibi_async.cache import Cache, Entry
 from odibi_async.cache_policy import CachePolicy
 from odibi_async.dataset import ABSENT
-from odibi_async.errors import OdibiError, shortened
+from odibi_async.errors import OdibiError, in_a_line, shortened
 from odibi_async.executors.local import CallJob, Threads
 from odibi_async.fingerprint import FORMAT, Undigestible, code_of, combined, digest_of, is_mutable
 from odibi_async.graph import NOTHING, OUTSIDE, Graph, Node
@@ -274,8 +274,10 @@ class RunCache:
         """
         try:
             question = ask()
-        except (Undigestible, OSError, OdibiError) as error:  # the step will meet the missing file itself
+        except Undigestible as error:
             raise Uncached(str(error)) from error
+        except Exception as error:  # a missing file, which the step will meet itself; whatever a node type raises
+            raise Uncached(in_a_line(error)) from error
         found = self._cache.lookup(question.key, question.ttl)
         return question, found if isinstance(found, Entry) else None
 

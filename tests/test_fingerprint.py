@@ -119,7 +119,7 @@ DIFFERENT: dict[str, tuple[Any, ...]] = {
     "more ones": (np.float64(1), np.bool_(True), np.array(1), np.array([1]), pd.Series([1]), pd.Index([1]), Number(1)),
     "signs": (0.0, -0.0, 0, -1, 255, -256, 256, 2**64, -(2**64), float("nan"), float("inf"), float("-inf")),
     "digits": (decimal.Decimal("1.0"), decimal.Decimal("1.00"), decimal.Decimal("NaN"), 1.0),
-    "nothing": (None, float("nan"), pd.NA, pd.NaT, np.datetime64("NaT"), np.float64("nan"), "", "nan", "None"),
+    "nothing": (None, float("nan"), pd.NA, pd.NaT, np.datetime64("NaT", "ns"), np.float64("nan"), "", "nan", "None"),
     "texts": ("a", "b", "ab", "a\0b", "\ud800", "é", "e\u0301", "a" * 5000, "a" * 5001, b"a" * 5000),
     "nesting": (
         [],

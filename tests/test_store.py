@@ -163,7 +163,14 @@ SCALARS = st.one_of(
     st.builds(range, st.integers(), st.integers(), st.integers(min_value=1)),
     st.sampled_from([pd.NaT, pd.NA, Path("x"), PureWindowsPath("C:/x"), uuid1(), zoneinfo.ZoneInfo("UTC")]),
     st.sampled_from(
-        [np.int8(-3), np.float32("nan"), np.bool_(True), np.complex64(1j), np.datetime64("NaT"), np.uint64(2**64 - 1)]
+        [
+            np.int8(-3),
+            np.float32("nan"),
+            np.bool_(True),
+            np.complex64(1j),
+            np.datetime64("NaT", "s"),
+            np.uint64(2**64 - 1),
+        ]
     ),
     st.sampled_from(
         [np.datetime64("2020-01-01T00:00", "m"), np.timedelta64(3, "W"), np.float16(-0.0), np.datetime64(7, "25s")]

@@ -274,7 +274,14 @@ class PandasEngine:
 
 @functools.cache
 def _libraries() -> Mapping[str, str]:
-    return {f"the library {name}": metadata.version(name) for name in ("duckdb", "odibi_async", "pandas", "pyarrow")}
+    return {f"the library {name}": _version(name) for name in ("duckdb", "odibi_async", "pandas", "pyarrow")}
+
+
+def _version(library: str) -> str:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return "not installed"  # run from its source
 
 
 def _is_url(place: str, format: str | None, options: Mapping[str, Any]) -> bool:
