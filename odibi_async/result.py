@@ -203,7 +203,8 @@ class RunResult:
     def _headline(self) -> str:
         counts = Counter(str(record.status) for record in self.steps.values())
         ended = ", ".join(f"{count} {status}" for status, count in counts.items())
-        return f"Run {self.run_id} {self.status} in {_seconds(self.seconds)}: {len(self.steps)} steps, {ended}"
+        noun = "step" if len(self.steps) == 1 else "steps"
+        return f"Run {self.run_id} {self.status} in {_seconds(self.seconds)}: {len(self.steps)} {noun}, {ended}"
 
 
 _heading = ("step", "status", "began", "took", "rows", "")
