@@ -105,8 +105,9 @@ async def loop(directory: str, megabytes: int, rounds: int) -> None:
             frame.iloc[0, 0] = turn if make is numbers else str(turn)
             pipeline = [step(lambda given: given, name="kept", cache=CachePolicy(version=1))]
             async with Runner(cache=f"{directory}/{make.__name__}") as runner:
-                await late_while(lambda: runner.run(pipeline, {"given": frame}), storing)  # noqa: B023
-                await late_while(lambda: runner.run(pipeline, {"given": frame}), loading)  # noqa: B023
+                run = functools.partial(runner.run, pipeline, {"given": frame})
+                await late_while(run, storing)
+                await late_while(run, loading)
         for what, lags in (("stored", storing), ("loaded", loading)):
             p99 = statistics.quantiles(lags, n=100)[-1]
             print(f"  {make.__name__:8s} {what}: {statistics.median(lags):6.1f} ms, p99 {p99:6.1f} ms")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import importlib.util
 import statistics
 import time
@@ -90,7 +91,7 @@ def compare(title: str, frame: pd.DataFrame, raw: bytes, rounds: int) -> None:
         base = seconds(lambda: blake3(raw).digest())
         for name, call in rivals().items():
             if name == "digest_of" or turn < 2:  # the others are slow
-                ratios[name].append(seconds(lambda call=call: call(frame)) / base)  # type: ignore[misc]
+                ratios[name].append(seconds(functools.partial(call, frame)) / base)
     print(f"{title}, {len(raw) / 1e6:.0f} MB:")
     for name, found in ratios.items():
         found.sort()

@@ -92,14 +92,11 @@ class CachedExecution(Execution):
 
     # -- one step --------------------------------------------------------------------------------------
 
-    def _policy_of(self, node: Node) -> CachePolicy | None:
-        return self._cache.policy(node)
-
     def _takes_slots_itself(self, node: Node) -> bool:
-        return super()._takes_slots_itself(node) or self._policy_of(node) is not None
+        return super()._takes_slots_itself(node) or self._cache.policy(node) is not None
 
     def _is_called_at_once(self, node: Node) -> bool:
-        return super()._is_called_at_once(node) and self._policy_of(node) is None
+        return super()._is_called_at_once(node) and self._cache.policy(node) is None
 
     def _start(self, node: Node, ready_at: float) -> None:
         if node.is_resource or node.maps is not None:
@@ -108,14 +105,15 @@ class CachedExecution(Execution):
             self._start_task(node, self._step(node, Course(ready_at)))
 
     async def _made(self, node: Node, course: Course) -> Sequence[Any]:
-        policy = self._policy_of(node)
+        policy = self._cache.policy(node)
+        call = functools.partial(super()._made, node, course)
         if policy is None:
-            return await super()._made(node, course)
+            return await call()
 
         async def attempts() -> Sequence[Any]:
             if not node.in_thread:
                 self._note_start(node, course)
-            return await self._attempts(node, course, functools.partial(self._attempt, node, course))
+            return await call()
 
         return await self._through_cache(node, course, policy, attempts)
 
@@ -127,7 +125,7 @@ class CachedExecution(Execution):
         instead: Mapping[str, Any],
         index: int,
     ) -> Sequence[Any]:
-        policy = self._policy_of(node)
+        policy = self._cache.policy(node)
         if policy is None:
             return await super()._made_of_element(node, course, attempts, instead, index)
         return await self._through_cache(node, course, policy, attempts, instead, index)
@@ -252,7 +250,7 @@ class CachedExecution(Execution):
             made = await self._attempts(node, course, attempt)
         except Exception as error:
             raise StepError(node.name, error) from error
-        policy = self._policy_of(node)
+        policy = self._cache.policy(node)
         assert policy is not None
         seconds, ask = perf_counter() - course.started, self._asking(node, policy, instead)
         await self._keep(node, course, question, ask, made, seconds, None if instead is NOTHING else 0)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    from odibi_async.cache import Entry  # loads what runs without a cache do without
-    from odibi_async.store import Kept
+from odibi_async.cache import Entry
+from odibi_async.store import Kept
 
 
 class Uncached(Exception):

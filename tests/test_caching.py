@@ -1152,3 +1152,20 @@ def test_runs_that_nobody_awaits_do_not_keep_the_process(tmp_path: Path) -> None
     done = subprocess.run([sys.executable, "-c", LEFT, str(tmp_path)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert [path.name for path in tmp_path.rglob("*.lock")] in ([], ["opening.lock"])
+
+
+async def test_a_node_type_that_cannot_tell_its_contents_makes_its_step_uncached_and_not_failed(tmp_path: Path) -> None:
+    class Broken:
+        def __call__(self) -> int:
+            return 1
+
+        def has_content(self, engine: Any) -> bool:
+            return True
+
+        def contents(self, engine: Any) -> Any:
+            raise ZeroDivisionError("of its own")
+
+    heard = Recorder()
+    result = await run_pipeline([step(Broken(), name="broken")], cache=tmp_path, observers=[heard])
+    assert result["broken"] == 1
+    assert [event.reason for event in heard.of(CacheBypassed)] == ["ZeroDivisionError: of its own"]
