@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from odibi_async.cache_policy import CachePolicy
 from odibi_async.engines import create_engine_context
 from odibi_async.errors import OdibiError, RunError, StepError
-from odibi_async.executors.local import check_cancelled
+from odibi_async.executors.threads import check_cancelled
 from odibi_async.limits import Limits
 from odibi_async.pipeline import Pipeline, Run, Runner, run_pipeline, run_pipeline_sync
 from odibi_async.result import RunResult, Status, StepResult
@@ -16,7 +16,7 @@ from odibi_async.steps import Step, resource, step
 if TYPE_CHECKING:
     from odibi_async.cache import Cache
     from odibi_async.config import ConfigLoader, load_steps
-    from odibi_async.context import NodeContext
+    from odibi_async.engines.views import NodeContext
     from odibi_async.observers.emitter import EventEmitter
     from odibi_async.observers.tracker import Tracker
     from odibi_async.orchestrator import Orchestrator
@@ -55,7 +55,7 @@ _LATER = {
     "Cache": "cache",
     "ConfigLoader": "config",
     "EventEmitter": "observers.emitter",
-    "NodeContext": "context",
+    "NodeContext": "engines.views",
     "Orchestrator": "orchestrator",
     "Tracker": "observers.tracker",
     "load_steps": "config",

@@ -21,7 +21,7 @@ Everything that odibi_async raises on its own account.
     `- ExtraMissing (also an ImportError)  a library is not installed that only some pipelines need
 
 Each class words its message from its arguments, keeps them as attributes, and pickles. Each kind of fault has a code
-that stays as it is; `odibi-async explain OA102` tells what is behind it (`odibi_async.codes`).
+that stays as it is; `odibi-async explain OA102` tells what is behind it (`odibi_async.cli.codes`).
 """
 
 from __future__ import annotations

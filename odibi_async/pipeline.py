@@ -17,23 +17,23 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypedDict, TypeVar, Unpa
 import anyio
 import anyio.to_thread
 
-from odibi_async import selection
-from odibi_async._gate import Gate
-from odibi_async._run import Execution, OnError, Policies
 from odibi_async.abc import NodeType, Observer
 from odibi_async.engines import ENGINES, create_engine_context
 from odibi_async.errors import DeadlineError, GraphError, GraphFault, OptionError, RunCancelled, RunError, did_you_mean
 from odibi_async.events import Event
-from odibi_async.executors.local import Threads
-from odibi_async.graph import Graph, Input
+from odibi_async.executors.threads import Threads
+from odibi_async.graph import terms as selection
+from odibi_async.graph.graph import Graph, Input
 from odibi_async.limits import Limits, default_threads, usable_cpus
 from odibi_async.result import RunResult, Status
 from odibi_async.retry import Retry
+from odibi_async.run.execution import Execution, OnError, Policies
+from odibi_async.run.slots import Gate
 from odibi_async.steps import Step, is_async
 
 if TYPE_CHECKING:
-    from odibi_async._caching import Caches  # loads what runs without a cache do without
     from odibi_async.cache import Cache
+    from odibi_async.cache.for_run import Caches  # loads what runs without a cache do without
 
 T = TypeVar("T")
 Caching: TypeAlias = "bool | str | os.PathLike[str] | Cache | None"
@@ -80,7 +80,7 @@ class Pipeline:
     ) -> None:
         steps, faults = list(_unfolded(steps)), list[GraphFault]()
         if any([isinstance(each, Step) and each.is_configured for each in steps]):  # noqa: C419 (twice as fast)
-            from odibi_async.nodes import compiled  # 3 ms to import, for those who have a configuration
+            from odibi_async.config.nodes import compiled  # 3 ms to import, for those who have a configuration
 
             steps, faults = compiled(steps, functions, nodes)
         self._graph = Graph(steps, inputs, faults)
@@ -279,9 +279,9 @@ class Runner:
         if caching is None or caching is False:
             return Execution
         if self._caches is None:  # those who have a cache wait 50 ms, once
-            await _in_a_thread(importlib.import_module, "odibi_async._cached_run")
-        from odibi_async._cached_run import CachedExecution
-        from odibi_async._caching import Caches
+            await _in_a_thread(importlib.import_module, "odibi_async.cache.cached_run")
+        from odibi_async.cache.cached_run import CachedExecution
+        from odibi_async.cache.for_run import Caches
 
         self._caches = self._caches or Caches(self.limits.grace)
         return functools.partial(CachedExecution, cache=self._caches.for_run(caching, graph))

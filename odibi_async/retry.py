@@ -1,4 +1,4 @@
-"""How a failed step is called again: the policy. The machinery is made from it in `_call.py`."""
+"""How a failed step is called again: the policy. The machinery is made from it in `run/calls.py`."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ import anyio.from_thread
 
 from odibi_async.errors import GraphError, GraphFault, OptionError, did_you_mean
 from odibi_async.events import Event, RunFinished, RunStarted
-from odibi_async.hints import hints_of
+from odibi_async.graph.hints import hints_of
 from odibi_async.pipeline import Pipeline, run_pipeline
 from odibi_async.result import RunResult
 from odibi_async.retry import Retry

@@ -23,10 +23,10 @@ import pytest
 
 from odibi_async import _index as indexing
 from odibi_async import cache as caching
-from odibi_async import store as storing
 from odibi_async.cache import Cache, Entry, Miss
 from odibi_async.cache_policy import CachePolicy
 from odibi_async.errors import CacheUnavailable, Damaged, OptionError
+from odibi_async.store import store as storing
 
 
 def digest(name: object) -> str:

@@ -904,7 +904,7 @@ async def test_a_cancelled_step_is_not_called_also_when_it_turns_out_that_it_can
         cancelled.wait(10)
         raise Undigestible("it", "has no content")
 
-    monkeypatch.setattr("odibi_async._caching.code_of", undigestible)
+    monkeypatch.setattr("odibi_async.cache.for_run.code_of", undigestible)
     async with Runner(cache=tmp_path) as runner:
         run = await runner.start([doubled], {"orders": frame()})
         await asked.wait()
@@ -1077,7 +1077,7 @@ async def test_a_query_that_asks_for_the_time_is_not_cached(tmp_path: Path, quer
 def test_every_function_that_duckdb_calls_changeable_is_known() -> None:
     import duckdb
 
-    from odibi_async.nodes import VOLATILE
+    from odibi_async.config.nodes import VOLATILE
 
     rows = duckdb.sql("SELECT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT'").fetchall()
     changeable = {name for (name,) in rows}

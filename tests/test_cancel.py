@@ -19,7 +19,7 @@ import pytest
 from odibi_async import Limits, RunError, Runner, Status, check_cancelled, run_pipeline, step
 from odibi_async.errors import DeadlineError
 from odibi_async.events import RunFinished, StepAbandoned, StepFinished
-from odibi_async.executors.local import CallJob, Threads
+from odibi_async.executors.threads import CallJob, Threads
 from odibi_async.testing import Recorder
 
 STEPS = 20

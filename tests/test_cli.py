@@ -164,7 +164,7 @@ def test_doctor_tells_what_is_there(run: Run, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_explain_tells_of_codes_and_lists_them(run: Run):
-    from odibi_async.codes import CODES
+    from odibi_async.cli.codes import CODES
 
     text = run("explain", "oa102", "OA201").out
     assert text.startswith("OA102  a word is unknown")
@@ -646,7 +646,7 @@ def test_json_is_one_object_whatever_happens(run: Run, arguments: list[str], exi
 
 
 def test_a_fault_of_our_own_is_one_object_and_a_traceback(run: Run, monkeypatch: pytest.MonkeyPatch, capfd: Any):
-    monkeypatch.setattr("odibi_async.config.json_schema", lambda: 1 / 0)
+    monkeypatch.setattr("odibi_async.config.loading.json_schema", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run("schema", "--json")
     said = Said(1, *capfd.readouterr())

@@ -14,7 +14,7 @@ import pytest
 
 from odibi_async.cli import main
 from odibi_async.cli.answer import EXITS, problems_of
-from odibi_async.codes import CODES, Code
+from odibi_async.cli.codes import CODES, Code
 from odibi_async.errors import OdibiError
 
 ROOT = Path(__file__).parents[1]

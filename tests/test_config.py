@@ -20,8 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from odibi_async import Pipeline, Retry, Step, config
-from odibi_async._model import DefaultsModel
 from odibi_async.config import ConfigLoader, Document, json_schema, load_document, load_steps
+from odibi_async.config.model import DefaultsModel
 from odibi_async.errors import ConfigError, Fault, GraphError
 from odibi_async.secret import Secret
 
@@ -555,7 +555,7 @@ def test_json_that_means_different_things_to_different_readers_is_refused(file: 
 @settings(max_examples=200, deadline=None)
 @given(st.text('[]{},:"\\ a1.-eEtrufalsn\n', max_size=12))
 def test_json_is_what_the_standard_library_takes_for_it(text: str):
-    from odibi_async.formats.json import read
+    from odibi_async.config.formats.json import read
 
     try:
         expected = json.loads(text)
@@ -693,7 +693,7 @@ def test_the_schema_for_editors_comes_from_the_same_model():
 
 def test_importing_the_package_loads_no_configuration_and_a_json_file_loads_no_yaml():
     code = (
-        "import sys, odibi_async; print('odibi_async.config' in sys.modules, 'pydantic' in sys.modules);"
+        "import sys, odibi_async; print('odibi_async.config.loading' in sys.modules, 'pydantic' in sys.modules);"
         "from odibi_async.config import load_steps;"
         f"load_steps({str(GOLDEN / 'pipeline.json')!r}); print('yaml' in sys.modules, 'sqlite3' in sys.modules)"
     )

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from odibi_async.context import NodeContext
 from odibi_async.engines.pandas import PandasEngine
+from odibi_async.engines.views import NodeContext
 from odibi_async.errors import OptionError
 
 FRAME = pd.DataFrame({"a": [1]})

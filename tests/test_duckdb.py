@@ -24,7 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
-from odibi_async.engines._duckdb import Database, Interrupt
+from odibi_async.engines.duckdb import Database, Interrupt
 from odibi_async.errors import OdibiError, OptionError, SqlError
 
 pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")  # DuckDB's own, in its df() of zoned times
@@ -526,6 +526,6 @@ def test_an_interrupt_that_is_not_ours_stays_what_it_is(database: Database, monk
     def interrupted(relation: object) -> None:
         raise duckdb.InterruptException("INTERRUPT Error: Interrupted!")
 
-    monkeypatch.setattr("odibi_async.engines._duckdb.result_frame", interrupted)
+    monkeypatch.setattr("odibi_async.engines.duckdb.result_frame", interrupted)
     with pytest.raises(duckdb.InterruptException):
         database.run("SELECT 1", {})

@@ -20,9 +20,9 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from odibi_async.engines import create_engine_context
-from odibi_async.engines._files import UNFINISHED, opened, replaced
 from odibi_async.engines.pandas import PandasEngine
 from odibi_async.errors import ExtraMissing, OdibiError, OptionError, PathError, SqlError
+from odibi_async.files import UNFINISHED, opened, replaced
 from odibi_async.observers.tracker import Tracker
 
 FRAME = pd.DataFrame({"a": [1, 2], "b": [1.5, None], "s": ["x", "ä,\n"]})
@@ -546,5 +546,5 @@ def test_engines_are_made_by_name(tmp_path: Path):
 
 def test_asking_for_an_engine_is_what_loads_it():
     heavy = "{'pandas', 'duckdb', 'pyarrow', 'sqlalchemy'}"
-    code = f"import sys, odibi_async.engines, odibi_async.context; print({heavy} & set(sys.modules))"
+    code = f"import sys, odibi_async.engines, odibi_async.engines.views; print({heavy} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from odibi_async import Pipeline, Secret, Status, Step, StepResult, run_pipeline, step
-from odibi_async._quick import quick
 from odibi_async.events import Event, RunFinished, RunStarted, StepFinished, StepOutline, StepStarted
+from odibi_async.run.quick import quick
 from odibi_async.testing import Recorder
 
 

@@ -883,7 +883,7 @@ def test_the_package_of_the_function_is_followed_even_where_libraries_are(
     (info / "RECORD").write_text("installed_steps/__init__.py,,\n")
     (folder / "__init__.py").write_text("def helper(x): return x\ndef clean(x): return helper(x)\n")
     monkeypatch.syspath_prepend(str(folder.parent))
-    from odibi_async.digests import libraries
+    from odibi_async.fingerprint import libraries
 
     for each in (libraries._providers, libraries._distributions, libraries._versions, libraries._library_at):
         each.cache_clear()

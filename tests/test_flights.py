@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 
-from odibi_async._flights import Flights
+from odibi_async.cache.flights import Flights
 
 End = Literal["succeeds", "finds nothing", "fails", "is cancelled"]
 

@@ -30,9 +30,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from odibi_async import Secret
-from odibi_async import store as storing
 from odibi_async.errors import Damaged, OptionError, Unstorable
 from odibi_async.store import Beacon, Kept, Store, sweep
+from odibi_async.store import store as storing
 
 DIGEST = "d" * 64
 

@@ -277,7 +277,7 @@ def explain(*codes: str, talk: Talk = Talk()) -> Answer:
     Args:
         codes: Which ones; without any, all are listed.
     """
-    from odibi_async.codes import CODES
+    from odibi_async.cli.codes import CODES
     from odibi_async.errors import did_you_mean
 
     if not codes:

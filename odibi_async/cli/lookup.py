@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from odibi_async.cli.answer import Problem, Refused
+from odibi_async.config.formats.source import text_of
 from odibi_async.errors import ConfigError, did_you_mean
-from odibi_async.formats.source import text_of
 
 VARIABLE = "ODIBI_ASYNC_CONFIG"
 NAMES = ("odibi.yaml", "odibi.yml", "odibi.toml", "odibi.json")

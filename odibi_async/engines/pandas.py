@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 import pandas as pd
 
 from odibi_async.dataset import reader_copy
-from odibi_async.engines._databases import SUFFIXES, Databases, read_sqlite, shown, write_sqlite
-from odibi_async.engines._duckdb import Database, OnInterruptible
-from odibi_async.engines._files import location, opened, replaced
-from odibi_async.engines._formats import append_frame, dialect, read_frame, write_frame
+from odibi_async.engines.databases import SUFFIXES, Databases, read_sqlite, shown, write_sqlite
+from odibi_async.engines.duckdb import Database, OnInterruptible
+from odibi_async.engines.formats import append_frame, dialect, read_frame, write_frame
 from odibi_async.errors import OptionError, PathError, SqlError, did_you_mean
+from odibi_async.files import location, opened, replaced
 
 Mode = Literal["overwrite", "append", "error", "ignore"]
 Secrets = Mapping[str, Any] | Callable[[str], Any]
@@ -34,7 +34,7 @@ class PandasEngine:
     Args:
         root: The folder that the paths of datasets are relative to and confined to; `None` for the
             working directory and no limit. How well it holds while others swap files and links says
-            `odibi_async.engines._files.opened`.
+            `odibi_async.files.opened`.
         secrets: Name -> secret, or a function that gives the secret of a name.
         threads: Threads of DuckDB, for all queries together; `None` for one a core.
         memory_limit: Memory of DuckDB, such as `"4GB"`; `None` for 80 % of the machine's.
@@ -227,7 +227,7 @@ class PandasEngine:
             frames: What it may read, by the names it uses.
             params: The value of each `$name` in it.
             temps: The names of those temporary frames that it may read too.
-            on_interruptible: Is given what stops the query; see `odibi_async.engines._duckdb.OnInterruptible`.
+            on_interruptible: Is given what stops the query; see `odibi_async.engines.duckdb.OnInterruptible`.
 
         Raises:
             SqlError: It is no SELECT, or does not fit the frames or the params.

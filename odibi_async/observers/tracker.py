@@ -12,9 +12,9 @@ from datetime import datetime, timezone
 from time import time
 from typing import Any, Literal
 
-from odibi_async.engines._files import location, replaced
 from odibi_async.errors import OptionError, did_you_mean
 from odibi_async.events import Event, RunFinished, RunStarted, StepFinished, StepOutline, StepRetrying, StepStarted
+from odibi_async.files import location, replaced
 from odibi_async.observers import story
 from odibi_async.observers.snapshot import Snapshot, schema_diff, text_of
 from odibi_async.result import Status, StepResult

@@ -1,0 +1,5 @@
+"""The cache: what a step gave before, found by what its result depends on."""
+
+from odibi_async.cache.cache import Cache, Entry, Listed, Miss, Removed
+
+__all__ = ["Cache", "Entry", "Listed", "Miss", "Removed"]

@@ -1,0 +1,406 @@
+"""
+The cache as one run uses it: which steps are looked up, under which keys, and what is kept of them.
+
+When it is asked is the run loop's decision. What blocks is called through `RunCache.do`, in threads of its own, so that
+a hit does not wait for the long steps that hold the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import threading
+import weakref
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextvars import Context
+from typing import Any, Final, Literal, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from odibi_async.abc import Described
+from odibi_async.cache.cache import Cache, Entry
+from odibi_async.cache.flights import Flight, Flights
+from odibi_async.cache.stored import Question, Stored, StoredList, Uncached
+from odibi_async.cache_policy import CachePolicy
+from odibi_async.dataset import ABSENT
+from odibi_async.errors import OdibiError, in_a_line, shortened
+from odibi_async.executors.threads import CallJob, Threads
+from odibi_async.fingerprint.functions import FORMAT, Undigestible, code_of, combined, digest_of, is_mutable
+from odibi_async.graph.graph import NOTHING, OUTSIDE, Graph, Node
+from odibi_async.run.calls import IN_A_STEP
+from odibi_async.steps import ENDS
+from odibi_async.store.store import Kept
+
+T = TypeVar("T")
+THREADS: Final = 4
+"""How many ask the caches of one runner at a time."""
+FIRST_PAUSE: Final = 0.001
+LONGEST_PAUSE: Final = 0.05
+"""Seconds between two looks at a lock that another process holds; doubled from the first to the longest."""
+LOCKS: Final = 100
+"""Locks between processes that the runs of a loop hold at most for one cache: each is an open file."""
+
+
+class RunCache:
+    """
+    What one run asks of a cache.
+
+    Args:
+        cache: The cache.
+        flights: What runs of this loop compute at the moment.
+        threads: Where the cache is asked.
+        graph: What is run.
+
+    Attributes:
+        origins: What was given from outside, contexts of engines included, and what lies in the store, by dataset:
+            for those who need again what was dropped after its last reader.
+    """
+
+    def __init__(self, cache: Cache, flights: Flights, threads: Threads, graph: Graph) -> None:
+        self.origins: dict[int, Any] = {}
+        self._cache = cache
+        self._lease: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
+        self._flights = flights
+        self._threads = threads
+        self._graph = graph
+        self._is_in_a_step = IN_A_STEP.get()
+        self._policies: dict[int, CachePolicy | None] = {}
+        self._digests: dict[int, str] = {}
+        self._locks: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
+
+    async def open(self) -> None:
+        """Sees to it that nothing is removed from the store that this run finds there, until `close`."""
+
+        def take() -> None:
+            self._lease = self._cache.lease()
+
+        await self.do(self, take)
+
+    async def close(self) -> None:
+        """Ends that; to be called again when it was cancelled before its first turn."""
+        lease, self._lease = self._lease, contextlib.nullcontext()
+        await self._surely(lease.__exit__, None, None, None)
+
+    async def do(self, owner: object, call: Callable[..., T], *args: Any) -> T:
+        """Calls what blocks, in a thread of the cache's own. If the waiting task was cancelled, it is at the end."""
+        task = asyncio.current_task()
+        assert task is not None
+        before = task.cancelling()
+        job = CallJob(owner, 0, functools.partial(call, *args), mailbox=self._threads.mailbox, context=Context())
+        try:
+            result: T = await self._threads.call(job)
+        finally:
+            if task.cancelling() > before:  # whatever the call came to
+                raise asyncio.CancelledError
+        return result
+
+    async def _surely(self, call: Callable[..., object], *args: Any) -> None:
+        """
+        Calls what gives something back, whatever becomes of the waiting task and of its loop.
+
+        In a thread of its own: one that the loop provides would wait for ever when it begins while the loop ends.
+        """
+        loop, over = asyncio.get_running_loop(), asyncio.Event()
+
+        def work() -> None:
+            try:
+                call(*args)
+            finally:
+                with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
+                    loop.call_soon_threadsafe(over.set)
+
+        threading.Thread(target=work, name="odibi_async giving back").start()
+        cancelled: asyncio.CancelledError | None = None
+        while not over.is_set():
+            try:
+                await over.wait()
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
+
+    @contextlib.asynccontextmanager
+    async def flight(self, owner: object, key: str) -> AsyncIterator[Flight]:
+        """
+        A block that only one run at a time is in for a key, over all processes that share the cache.
+
+        Who waited looks again for what the other has kept. Where that run failed, or could not keep what it
+        made, those who waited for it in this loop go ahead side by side; where it was cancelled, the next one does.
+
+        A run that a step has started waits for nobody: that step may hold the slot or the thread that the other
+        run needs. Nor is there a lock where there are many already. Computing twice is no error.
+        """
+        flights = self._flights
+        async with flights.of(key, waits=not self._is_in_a_step) as flight:
+            if not flight.leads or flights.locks >= LOCKS:
+                yield flight
+                return
+            lock, pause = self._cache.flight(key), FIRST_PAUSE
+            flights.locks += 1
+            try:
+                while not await self.do(owner, lock.try_acquire) and not self._is_in_a_step:
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, LONGEST_PAUSE)
+                yield flight
+            finally:
+                flights.locks -= 1
+                await self._surely(lock.release)
+
+    # -- which steps -----------------------------------------------------------------------------------
+
+    def policy(self, node: Node) -> CachePolicy | None:
+        """How a step is cached; `None` for one that always runs. Does not block."""
+        if node.index not in self._policies:
+            self._policies[node.index] = self._policy(node)
+        return self._policies[node.index]
+
+    def _policy(self, node: Node) -> CachePolicy | None:
+        asked = node.step.cache
+        if asked is False or node.is_resource or node.step.layer in ENDS or not node.outputs:
+            return None
+        if isinstance(asked, CachePolicy):
+            return asked
+        return CachePolicy() if asked or self._has_content(node) else None
+
+    def _has_content(self, node: Node) -> bool:
+        """Whether what a step makes follows from what it is given, as far as one can see."""
+        if isinstance(node.call.fn, Described):
+            return node.call.fn.has_content(self._engine_of(node))
+        return node.in_thread and any(dataset not in self._graph.hidden for dataset in node.call.datasets)
+
+    def _engine_of(self, node: Node) -> Any:
+        return next((self.origins.get(d) for d in node.call.datasets if d in self._graph.hidden), None)
+
+    # -- keys ------------------------------------------------------------------------------------------
+
+    def question(
+        self, node: Node, policy: CachePolicy, values: Mapping[int, Any], instead: Mapping[str, Any] = NOTHING
+    ) -> Question:
+        """
+        What to ask about a step.
+
+        Args:
+            node: The step.
+            policy: How it is cached.
+            values: The datasets that it reads; those not made are `ABSENT`.
+            instead: Parameters that get something else: the element of a mapped step.
+
+        Raises:
+            Undigestible: Something that the result depends on has no content to go by.
+        """
+        parts = {
+            "the format of keys": digest_of(FORMAT),
+            "the names of the outputs": digest_of(tuple(node.step.outputs)),
+        }
+        parts |= self._about_call(node, policy)
+        names = []
+        for parameter, _, dataset, constant in self._graph.bindings_of(node.call):
+            if parameter in policy.ignore or dataset in self._graph.hidden:
+                continue
+            names.append(parameter)
+            opened = self._connection(dataset)
+            if opened is not None:
+                name, contents = opened
+                parts |= {f"{part} of {name!r}": digest_of(value, name=part) for part, value in contents.items()}
+            elif parameter in instead:
+                parts[f"the element {parameter!r}"] = self._digest_of_data(
+                    f"the element {parameter!r}", instead[parameter]
+                )
+            elif dataset is not None and values[dataset] is not ABSENT:
+                parts[f"the input {parameter!r}"] = self._digest_of_dataset(parameter, dataset, values[dataset])
+            else:
+                parts[f"the param {parameter!r}"] = digest_of(constant, name=f"the param {parameter!r}")
+        parts["the order of the arguments"] = digest_of(tuple(names))
+        return Question(combined(parts), parts, policy.ttl)
+
+    def _connection(self, dataset: int | None) -> tuple[str, Mapping[str, Any]] | None:
+        """The resource that a dataset is, if it says itself what it leads to, and that."""
+        producer = OUTSIDE if dataset is None else self._graph.producers[dataset]
+        if producer == OUTSIDE or not self._graph.nodes[producer].is_resource:
+            return None
+        node = self._graph.nodes[producer]
+        return (node.name, node.call.fn.contents(None)) if isinstance(node.call.fn, Described) else None
+
+    def _about_call(self, node: Node, policy: CachePolicy) -> dict[str, str]:
+        """What a step calls: the version that it says, or all that its code is made of."""
+        fn = node.call.fn
+        if isinstance(fn, Described):
+            contents = fn.contents(self._engine_of(node))
+            parts = {name: digest_of(value, name=name) for name, value in contents.items()}
+            return parts if policy.version is None else parts | {"the version": digest_of(policy.version)}
+        if policy.version is not None:
+            return {"the function": digest_of((node.name, *_name_of(fn))), "the version": digest_of(policy.version)}
+        return code_of(fn)  # each time: what it reads of modules and objects may change during the run
+
+    def _digest_of_dataset(self, parameter: str, dataset: int, value: Any) -> str:
+        """The digest of a dataset; of what nobody can change, once a run."""
+        with self._locks[dataset]:
+            digest = self._digests.get(dataset)
+            if digest is None:
+                name, producer = f"the input {parameter!r}", self._graph.producers[dataset]
+                is_mapped = producer != OUTSIDE and self._graph.nodes[producer].maps is not None
+                if is_mapped and type(value) in (list, StoredList):  # not so what is given in its place
+                    digest = self._digest_of_elements(name, value)
+                else:
+                    digest = self._digest_of_data(name, value)
+                    self._note(dataset, value, digest)
+            return digest
+
+    def _digest_of_elements(self, name: str, value: Any) -> str:
+        """What stands for the list of a mapped step, of which some elements may lie in the store."""
+        elements = value.elements if isinstance(value, StoredList) else value
+        return combined({str(index): self._digest_of_data(name, each) for index, each in enumerate(elements)})
+
+    def _digest_of_data(self, name: str, value: Any) -> str:
+        """The digest of what flows between steps: there the order of a mapping counts, in params it does not."""
+        return value.kept.digest if isinstance(value, Stored) else digest_of(value, name=name, ordered=True)
+
+    def _note(self, dataset: int, value: Any, digest: str) -> None:
+        if not is_mutable(value):
+            self._digests[dataset] = digest
+
+    # -- what is there, and what is kept ---------------------------------------------------------------
+
+    def ask(self, ask: Callable[[], Question]) -> tuple[Question, Entry | None]:
+        """
+        A question, and what the cache has, if it has it.
+
+        Raises:
+            Uncached: There is no question, since something has no content to go by.
+        """
+        try:
+            question = ask()
+        except Undigestible as error:
+            raise Uncached(str(error)) from error
+        except Exception as error:  # a missing file, which the step will meet itself; whatever a node type raises
+            raise Uncached(in_a_line(error)) from error
+        found = self._cache.lookup(question.key, question.ttl)
+        return question, found if isinstance(found, Entry) else None
+
+    def entry_or_reason(self, node: Node, question: Question) -> tuple[Entry | None, str]:
+        """What the cache has, or why it has nothing."""
+        found = self._cache.lookup(question.key, question.ttl, step=node.name)
+        if isinstance(found, Entry):
+            return found, ""
+        return None, self._cache.why(node.name, question.parts) if found.reason == "new" else found.reason
+
+    def load(self, stored: Stored, dataset: int | None = None) -> Any:
+        """
+        The value of what lies in the store.
+
+        Args:
+            stored: What lies there.
+            dataset: Which one it is, as a whole; `None` for an element of one.
+
+        Raises:
+            Damaged: It does not lie there any more as it was.
+        """
+        value = self._cache.load(stored.entry, stored.place)
+        if dataset is not None:
+            self._note(dataset, value, stored.kept.digest)
+        return value
+
+    def keep(
+        self,
+        node: Node,
+        question: Question,
+        ask: Callable[[], Question],
+        made: Sequence[Any],
+        seconds: float,
+        reason: str,
+        *,
+        is_whole: bool,
+    ) -> Entry:
+        """
+        Keeps what a step made.
+
+        Args:
+            node: The step.
+            question: What was asked before the step ran.
+            ask: Asks it again: what the key stands for may have changed meanwhile.
+            made: One value a dataset.
+            seconds: What it took.
+            reason: Why it had to be made.
+            is_whole: Whether these are the step's datasets, not those of an element.
+
+        Raises:
+            Uncached: It cannot be kept, or not exactly.
+        """
+        try:
+            kept = []
+            for dataset, value in zip(node.outputs, made, strict=True):
+                kept.append(self._kept(f"the output {self._graph.datasets[dataset]!r}", value))
+                if is_whole:
+                    self._note(dataset, value, kept[-1].digest)
+            changed = _changed(question.parts, ask().parts)  # last: outputs may be parts of inputs
+            if changed:
+                raise Uncached(f"{changed} changed while the step ran.")
+            entry = Entry(key=question.key, step=node.name, kept=tuple(kept), tags=node.step.tags, cost=seconds)
+            self._cache.record(entry, question.parts, reason)
+        except (Undigestible, OdibiError, OSError) as error:
+            raise Uncached(str(error)) from error
+        return entry
+
+    def _kept(self, name: str, value: Any) -> Kept:
+        """
+        Where an output lies in the store.
+
+        Raises:
+            Uncached: It was changed meanwhile, by who made it and still has it.
+        """
+        digest = _digest_of_output(name, value)
+        kept = self._cache.store.keep(value, digest)
+        if is_mutable(value) and _digest_of_output(name, value) != digest:
+            raise Uncached(f"{name} changed while it was kept.")
+        return kept
+
+
+class Caches:
+    """
+    The caches that the runs of a runner use, opened when a run needs them, and the threads that ask them.
+
+    Args:
+        grace: Seconds that a cancelled run waits for an answer.
+    """
+
+    def __init__(self, grace: float) -> None:
+        self._opened: dict[str | None, Cache] = {}
+        self._flights: weakref.WeakKeyDictionary[Cache, Flights] = weakref.WeakKeyDictionary()
+        self._threads = Threads(THREADS, grace)
+
+    def for_run(self, asked: Literal[True] | str | os.PathLike[str] | Cache, graph: Graph) -> RunCache:
+        """What a run asks of its cache: the user's, one in a directory, or the one that is given."""
+        cache = asked if isinstance(asked, Cache) else self._open(None if asked is True else os.fspath(asked))
+        return RunCache(cache, self._flights.setdefault(cache, Flights()), self._threads, graph)
+
+    def _open(self, directory: str | None) -> Cache:
+        if directory not in self._opened:
+            self._opened[directory] = Cache(directory)  # touches no disk
+        return self._opened[directory]
+
+    async def close(self) -> None:
+        """Closes the caches that were opened here."""
+        opened, self._opened = self._opened, {}
+        for cache in opened.values():
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(cache.close, limiter=anyio.CapacityLimiter(1))
+
+
+def _digest_of_output(name: str, value: Any) -> str:
+    """The digest of what a step made. It has no paths in it: what lies there now may be gone at the next hit."""
+    return digest_of(value, name=name, ordered=True, paths=False)
+
+
+def _name_of(fn: Any) -> tuple[str, str]:
+    """The module of a callable, and its name there."""
+    named = fn if hasattr(fn, "__qualname__") else type(fn)
+    return str(named.__module__), str(named.__qualname__)
+
+
+def _changed(before: Mapping[str, str], after: Mapping[str, str]) -> str:
+    """What is not the same in both, in words."""
+    return shortened([name for name in {**before, **after} if before.get(name) != after.get(name)])

@@ -1,0 +1,16 @@
+"""Configured pipelines: files and rows that say in words what to do. What reads them is loaded when it is asked for."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from odibi_async.config.loading import ConfigLoader, Document, json_schema, load_document, load_steps
+
+__all__ = ["ConfigLoader", "Document", "json_schema", "load_document", "load_steps"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from odibi_async.config import loading
+
+    return getattr(loading, name)

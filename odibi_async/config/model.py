@@ -1,0 +1,299 @@
+"""What may stand where in a configuration, and what is said when something else does."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from odibi_async.config.formats.source import Keys, spelled
+from odibi_async.errors import did_you_mean
+from odibi_async.steps import PLACES, RunOn
+
+StepType = Literal["config_op", "sql", "function"]
+Engine = Literal["pandas", "spark"]
+KNOWN: dict[str, tuple[str, ...]] = {
+    "type": get_args(StepType),
+    "engine": get_args(Engine),
+    "run_on": PLACES,
+    "version": ("1",),
+}
+ERRORS: dict[str, type[Exception]] = {
+    name: thing for name, thing in vars(builtins).items() if isinstance(thing, type) and issubclass(thing, Exception)
+}
+"""The errors that a file can name, by their exact names; nothing is ever imported."""
+
+
+def _shape(value: Any) -> str:
+    """The tag of a value where several shapes are allowed."""
+    return _LIST if isinstance(value, list | tuple) else _MAPPING if isinstance(value, dict) else _ONE
+
+
+_LIST, _MAPPING, _ONE = _TAGS = ("<list>", "<mapping>", "<one>")
+
+
+def _either(wanted: str) -> Discriminator:
+    """What picks the alternative of a value's shape; `wanted` tells of all of them."""
+    return Discriminator(_shape, custom_error_type="shape", custom_error_message=wanted)
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise PydanticCustomError("shape", "a number")
+    return value
+
+
+def _flag_or_text(value: Any) -> Any:
+    if isinstance(value, bool) or (isinstance(value, str) and value):
+        return value
+    raise PydanticCustomError("shape", "true, false or a directory")
+
+
+def _error_name(name: str) -> str:
+    if name not in ERRORS:
+        hint = did_you_mean(name, ERRORS) or " Only errors of Python's own can be named."
+        raise PydanticCustomError("unknown", "{hint}", {"hint": hint})
+    return name
+
+
+def _distinct(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise PydanticCustomError("shape", "a list without repetitions")
+    return names
+
+
+Name = Annotated[str, Field(min_length=1)]
+Names = Annotated[Annotated[Name, Tag(_ONE)] | Annotated[list[Name], Tag(_LIST)], _either("a text or a list of texts")]
+Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
+Outputs = Annotated[
+    Annotated[Name, Tag(_ONE)]
+    | Annotated[list[Name], AfterValidator(_distinct), Tag(_LIST)]
+    | Annotated[dict[str, Name], Tag(_MAPPING)],
+    _either("a mapping, a list of texts or a text"),
+]
+Schedule = Annotated[
+    Annotated[Name, Tag(_ONE)] | Annotated[list[Any], Tag(_LIST)] | Annotated[dict[str, Any], Tag(_MAPPING)],
+    _either("a text, a mapping or a list"),
+]
+ErrorName = Annotated[str, AfterValidator(_error_name), Field(json_schema_extra={"enum": sorted(ERRORS)})]
+ErrorNames = Annotated[
+    Annotated[ErrorName, Tag(_ONE)] | Annotated[list[ErrorName], Tag(_LIST)], _either("a text or a list of texts")
+]
+Place = Annotated[
+    Any, BeforeValidator(_flag_or_text), Field(json_schema_extra={"type": ["boolean", "string"], "minLength": 1})
+]
+Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=1)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class RetryModel(_Model):
+    """How often, and how patiently, a failed step is called again."""
+
+    attempts: Count | None = None
+    wait: Annotated[Number, Field(ge=0)] | None = None
+    max_wait: Annotated[Number, Field(ge=0)] | None = None
+    jitter: bool | None = None
+    on: ErrorNames | None = None
+    never: ErrorNames | None = None
+
+
+Attempts = Annotated[
+    Annotated[Count, Tag(_ONE)] | Annotated[RetryModel, Tag(_MAPPING)], _either("a number of attempts or a mapping")
+]
+
+
+class CacheModel(_Model):
+    """How a step is cached."""
+
+    ttl: Annotated[Number, Field(gt=0)] | None = None
+    version: str | int | None = None
+    ignore: Names | None = None
+
+
+Caching = Annotated[
+    Annotated[bool, Tag(_ONE)] | Annotated[CacheModel, Tag(_MAPPING)], _either("true, false or a mapping")
+]
+
+
+class DefaultsModel(_Model):
+    """What a step may say, but its name."""
+
+    layer: Name = "transform"
+    type: StepType = "config_op"
+    engine: Engine = "pandas"
+    value: str = ""
+    params: dict[str, Any] | None = None
+    inputs: dict[str, Name] | None = None
+    outputs: Outputs | None = None
+    metadata: dict[str, Any] | None = None
+    retry: Attempts | None = None
+    timeout: Annotated[Number, Field(gt=0)] | None = None
+    when: Name | None = None
+    tags: Names | None = None
+    pool: Name | None = None
+    after: Names | None = None
+    map_over: Name | None = None
+    cache: Caching | None = None
+    run_on: RunOn | None = None
+    project: Name | None = None
+    enabled: bool = True
+
+
+class StepModel(DefaultsModel):
+    """One step."""
+
+    name: Name
+
+
+class HeadModel(_Model):
+    """What a document says beside its steps."""
+
+    version: Literal[1] = 1
+    name: Name | None = None
+    cache: Place | None = None
+    defaults: DefaultsModel | None = None
+    schedule: Schedule | None = None
+
+
+class DocumentModel(HeadModel):
+    """A whole document."""
+
+    steps: list[StepModel]
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Wrong(NamedTuple):
+    """
+    What is wrong with one entry.
+
+    Attributes:
+        code: What kind of fault it is.
+        keys: What leads to it.
+        message: What is wrong, and what would be right.
+        of_key: Whether it is the key that is wrong.
+    """
+
+    code: str
+    keys: Keys
+    message: str
+    of_key: bool
+
+
+def validated(model: type[M], entries: Mapping[str, Any]) -> tuple[M | None, list[Wrong]]:
+    """The entries as their model, or all that is wrong with them."""
+    try:
+        return model.model_validate(entries), []
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+    wrong = []
+    for detail in details:
+        of_key = detail["loc"][-1] == _KEY or detail["type"] in ("extra_forbidden", "invalid_key")
+        keys = _keys(detail)
+        wrong.append(Wrong(_CODES.get(detail["type"], "OA105"), keys, _told(detail, keys, model), of_key))
+    return None, wrong
+
+
+def _keys(detail: ErrorDetails) -> Keys:
+    """What leads to a fault, without what the library adds; an unknown key may look like that."""
+    first, *rest = detail["loc"]
+    last = rest[-1:] if detail["type"] == "extra_forbidden" else []
+    return [first, *(key for key in rest[: len(rest) - len(last)] if key not in (*_TAGS, _KEY)), *last]
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a document, or of a bare list of steps."""
+    schema = TypeAdapter(DocumentModel | list[StepModel]).json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "odibi_async configuration", **schema}
+
+
+_KEY = "[key]"
+"""What the library puts behind the key of a mapping, where the key is wrong."""
+_CODES = {"missing": "OA104", "extra_forbidden": "OA103", "unknown": "OA102", "literal_error": "OA102"}
+"""The kinds of the library's faults -> our codes; all others are of values that cannot stand where they do."""
+_WANTED = {
+    "string_type": "a text",
+    "string_too_short": "a text that is not empty",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "list_type": "a list",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "int_parsing_size": "a smaller number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "greater_than": "a number above {gt:g}",
+    "greater_than_equal": "a number from {ge:g} on",
+}
+
+
+def _told(detail: ErrorDetails, keys: Keys, model: type[BaseModel]) -> str:
+    """What a fault of the model says, in our words."""
+    kind, where = detail["type"], spelled(keys)
+    found = shown(detail["input"])
+    context = detail.get("ctx", {})
+    if kind == "invalid_key" or detail["loc"][-1] == _KEY:
+        return f"{where}: a text is needed as a key, not {found}."
+    if kind == "missing":
+        return f"there is no {where!r}, which every step needs."
+    if kind == "extra_forbidden":
+        known = _entries_at(keys[:-1], model)
+        hint = did_you_mean(str(keys[-1]), known) or f" Known: {', '.join(known)}."
+        return f"{where!r} is unknown.{hint}"
+    if kind == "unknown":
+        return f"{where} {found} is unknown.{detail['msg']}"
+    if kind == "literal_error":
+        if keys[-1] == "type" and detail["input"] == "api":
+            return "type 'api' is not supported: use type 'function', and a function that calls the API."
+        names = KNOWN[str(keys[-1])]
+        hint = did_you_mean(str(detail["input"]), names) or f" Known: {', '.join(names)}."
+        return f"{where} {found} is unknown.{hint}"
+    if kind == "shape":
+        return f"{where}: {detail['msg']} is needed, not {found}."
+    if kind in _WANTED:
+        return f"{where}: {_WANTED[kind].format(**context)} is needed, not {found}."
+    return f"{where}: {detail['msg']}."
+
+
+def _entries_at(keys: Keys, model: type[BaseModel]) -> list[str]:
+    """What may stand where these keys lead."""
+    if keys and keys[-1] == "retry":
+        model = RetryModel
+    elif keys and keys[-1] == "cache":
+        model = CacheModel
+    elif keys:
+        model = DefaultsModel
+    elif model is HeadModel:
+        model = DocumentModel
+    return list(model.model_fields)
+
+
+def shown(value: Any) -> str:
+    """A value for a message: what is large, or may hold what is not to be shown, is only named."""
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return "a list"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,5 @@
+"""The store: datasets on disk that come back exactly, or not at all."""
+
+from odibi_async.store.store import Kept, Store
+
+__all__ = ["Kept", "Store"]
