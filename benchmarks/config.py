@@ -27,7 +27,7 @@ from typing import Any
 import yaml
 
 from odibi_async import Pipeline, Step
-from odibi_async.config import SUFFIXES, _read, load_steps
+from odibi_async.config.loading import SUFFIXES, _read, load_steps
 from odibi_async.errors import ConfigError
 
 Entries = dict[str, Any]

@@ -3,13 +3,14 @@
 from typing import TYPE_CHECKING, Any
 
 from odibi_async.cache_policy import CachePolicy
+from odibi_async.cancellation import check_cancelled
 from odibi_async.engines import create_engine_context
 from odibi_async.errors import OdibiError, RunError, StepError
-from odibi_async.executors.threads import check_cancelled
 from odibi_async.limits import Limits
-from odibi_async.pipeline import Pipeline, Run, Runner, run_pipeline, run_pipeline_sync
+from odibi_async.pipeline import Pipeline, run_pipeline, run_pipeline_sync
 from odibi_async.result import RunResult, Status, StepResult
 from odibi_async.retry import Retry
+from odibi_async.runner import Run, Runner
 from odibi_async.secret import Secret
 from odibi_async.steps import Step, resource, step
 

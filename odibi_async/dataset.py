@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import CoroutineType
@@ -63,6 +64,37 @@ def _kind_of(cls: type) -> Kind | None:
 
 
 KINDS: Final = _Kinds()
+
+
+class Handle(ABC):
+    """Stands in the table of datasets for a value that is not in memory, until somebody reads it."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def rows(self) -> int | None:
+        """How many rows it has; `None` where that is not known, or makes no sense."""
+
+    @abstractmethod
+    async def load(self) -> Any:
+        """The value itself."""
+
+
+class HandleList(Handle):
+    """Stands for the list that a mapped step makes, of which some elements are not in memory."""
+
+    __slots__ = ("elements",)
+
+    def __init__(self, elements: list[Any]) -> None:
+        self.elements = elements
+
+    @property
+    def rows(self) -> int | None:
+        return None
+
+    async def load(self) -> list[Any]:
+        return [await each.load() if isinstance(each, Handle) else each for each in self.elements]
 
 
 def is_frame(value: Any) -> bool:

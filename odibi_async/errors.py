@@ -12,6 +12,7 @@ Everything that odibi_async raises on its own account.
     |- RunError                            a run failed; names every failed step
     |  |- DeadlineError (also a TimeoutError)
     |  `- RunCancelled                     ... by `Run.cancel()`
+    |- RunnerClosed                        a runner takes no more runs
     |- DatasetMissing (also a KeyError)    a dataset was asked for that the run did not make
     |- PathError                           a dataset cannot be read from, or written to, the place that was named
     |- SqlError                            a query that is refused, or that does not fit the frames it reads
@@ -279,6 +280,15 @@ class RunCancelled(RunError):
     def _headline(self) -> str:
         ended = sum(step.is_done for step in self.result.steps.values())
         return f"The run was cancelled: {ended} of {len(self.result.steps)} steps were done."
+
+
+class RunnerClosed(OdibiError):
+    """A runner takes no more runs, since it was closed."""
+
+    code = "OA502"
+
+    def __str__(self) -> str:
+        return "This runner is closed and takes no more runs: use it inside its `async with` block."
 
 
 class DatasetMissing(OdibiError, KeyError):

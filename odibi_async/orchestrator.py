@@ -15,13 +15,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from odibi_async.abc import Observer
+from odibi_async.building import Functions, Nodes
 from odibi_async.errors import OptionError
 from odibi_async.limits import Limits
 from odibi_async.observers.emitter import EventEmitter, Translator
 from odibi_async.observers.tracker import Tracker
-from odibi_async.pipeline import Caching, Functions, Nodes, Pipeline, run_pipeline_sync
+from odibi_async.pipeline import Pipeline, run_pipeline_sync
 from odibi_async.result import RunResult, Status
 from odibi_async.retry import Retry
+from odibi_async.runner import Caching
 from odibi_async.steps import Step
 
 

@@ -21,9 +21,9 @@ import anyio.to_thread
 import pandas as pd
 import pytest
 
-from odibi_async import _index as indexing
-from odibi_async import cache as caching
 from odibi_async.cache import Cache, Entry, Miss
+from odibi_async.cache import cache as caching
+from odibi_async.cache import index as indexing
 from odibi_async.cache_policy import CachePolicy
 from odibi_async.errors import CacheUnavailable, Damaged, OptionError
 from odibi_async.store import store as storing
@@ -799,7 +799,7 @@ WORKING = """
 import random, sys, time
 from odibi_async.cache import Cache, Entry
 from odibi_async.errors import CacheUnavailable, Damaged
-from odibi_async.store import _blake3
+from odibi_async.store.store import _blake3
 
 def digest(name):
     return _blake3([str(name).encode()])

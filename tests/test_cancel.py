@@ -252,7 +252,7 @@ async def test_a_blocking_step_that_returns_in_the_grace_is_waited_for(heard: Re
 
 async def test_a_thread_that_does_not_end_is_abandoned_and_keeps_its_slot(heard: Recorder):
     runner = Runner(limits=Limits(threads=2, grace=0.05))
-    threads = await runner._workers()
+    threads = await runner._at_home().workers()
     begun, release = threading.Event(), threading.Event()
 
     def stuck() -> None:
@@ -441,7 +441,7 @@ async def test_slots_of_workers_that_a_stranger_cancels_come_back():
 async def test_a_cancelled_worker_has_no_successor_when_nobody_waits_for_its_jobs():
     """One that began while its loop ends would keep its thread, and the process, for ever."""
     threads = Threads(limit=1, grace=1)
-    jobs = [CallJob("me", 0, lambda: 1, mailbox=threads.mailbox, context=Context()) for _ in range(3)]
+    jobs = [CallJob(threads, "me", 0, lambda: 1, context=Context()) for _ in range(3)]
     threads.put(jobs)
     [host] = [task for task in asyncio.all_tasks() if task.get_name() == "odibi_async worker"]
     for job in jobs:
@@ -451,7 +451,7 @@ async def test_a_cancelled_worker_has_no_successor_when_nobody_waits_for_its_job
     await asyncio.sleep(0)  # its callbacks
     assert "odibi_async worker" not in [task.get_name() for task in asyncio.all_tasks()]
     assert threads.active == 0
-    assert await threads.call(CallJob("me", 0, lambda: 2, mailbox=threads.mailbox, context=Context())) == 2
+    assert await threads.call(CallJob(threads, "me", 0, lambda: 2, context=Context())) == 2
 
 
 async def test_a_chain_cut_while_all_that_runs_waits_for_a_thread_ends_once(heard: Recorder):

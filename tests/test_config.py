@@ -19,8 +19,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from odibi_async import Pipeline, Retry, Step, config
+from odibi_async import Pipeline, Retry, Step
 from odibi_async.config import ConfigLoader, Document, json_schema, load_document, load_steps
+from odibi_async.config import loading as config
 from odibi_async.config.model import DefaultsModel
 from odibi_async.errors import ConfigError, Fault, GraphError
 from odibi_async.secret import Secret

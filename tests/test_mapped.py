@@ -112,15 +112,34 @@ async def test_a_failed_element_names_its_index_and_cancels_the_others():
             cleaned.append(n)
 
     mapped = step(work, map_over="n", inputs={"n": "numbers"})
+    with pytest.raises(RunError) as raised:
+        await run_pipeline([numbers, mapped, step(lambda work: 1, name="below")], {"count": 5})
+    failure = raised.value.failures["work"]
+    assert (failure.element, str(failure)) == (2, "Step 'work' failed: element 2: ValueError: two")
+    assert isinstance(failure.__cause__, ValueError)
+    assert sorted(cleaned) == [0, 1, 3, 4]
+    assert raised.value.result.steps["below"].skipped_because == "work"
+
+
+async def test_with_continue_the_other_elements_are_made_when_one_fails():
+    failed = asyncio.Event()
+
+    async def work(n: int) -> int:
+        if n == 2:
+            failed.set()
+            raise ValueError("two")
+        await failed.wait()
+        await asyncio.sleep(0)
+        return 10 * n
+
+    mapped = step(work, map_over="n", inputs={"n": "numbers"})
     result = await run_pipeline(
         [numbers, mapped, step(lambda work: 1, name="below"), step(lambda: 1, name="apart")],
         {"count": 5},
         on_error="continue",
     )
-    failure = result.failures["work"]
-    assert (failure.element, str(failure)) == (2, "Step 'work' failed: element 2: ValueError: two")
-    assert isinstance(failure.__cause__, ValueError)
-    assert sorted(cleaned) == [0, 1, 3, 4]
+    assert result.failures["work"].element == 2
+    assert result.partial == {"work": {0: 0, 1: 10, 3: 30, 4: 40}}
     assert result.steps["below"].skipped_because == "work"
     assert result["apart"] == 1
 

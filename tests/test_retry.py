@@ -13,7 +13,7 @@ from odibi_async import Pipeline, Retry, RunError, run_pipeline, step
 from odibi_async.errors import OdibiError, OptionError
 from odibi_async.events import StepFinished, StepRetrying, StepStarted
 from odibi_async.retry import asked_delay
-from odibi_async.run.calls import try_again
+from odibi_async.run.attempts import try_again
 from odibi_async.testing import Recorder
 
 NOW = Retry(attempts=4, wait=0)
@@ -134,9 +134,9 @@ async def waits_of(policy: Retry, error: Exception, monkeypatch: Any) -> list[fl
 
     async def no_sleep(seconds: float) -> None: ...
 
-    monkeypatch.setattr("odibi_async.run.calls.asyncio.sleep", no_sleep)
+    monkeypatch.setattr("odibi_async.run.attempts.asyncio.sleep", no_sleep)
     with pytest.raises(type(error)):
-        await try_again(policy, error, fail, lambda attempt, error, wait: waits.append(wait))
+        await try_again(policy, error, fail, policy.covers, lambda attempt, error, wait: waits.append(wait))
     return waits
 
 

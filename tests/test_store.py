@@ -31,8 +31,9 @@ from hypothesis import strategies as st
 
 from odibi_async import Secret
 from odibi_async.errors import Damaged, OptionError, Unstorable
-from odibi_async.store import Beacon, Kept, Store, sweep
+from odibi_async.store import Kept, Store
 from odibi_async.store import store as storing
+from odibi_async.store.store import Beacon, sweep
 
 DIGEST = "d" * 64
 
@@ -843,7 +844,8 @@ def test_a_directory_that_was_removed_is_made_again(tmp_path: Path, file_store: 
 HOLDER = """
 import sys
 from pathlib import Path
-from odibi_async.store import Beacon, Store
+from odibi_async.store import Store
+from odibi_async.store.store import Beacon
 store = Store(sys.argv[1])
 store.keep("x" * 5000, "d" * 64)
 (store._work.folder / "half").write_text("half-written")

@@ -136,7 +136,7 @@ def test_a_rigged_step_is_the_same_but_for_its_failure(kind: Any):
     [old, new] = [pipeline.steps[0] for pipeline in (before, after)]
     assert new.value is not old.value
     assert (new.name, new.layer, new.type, new.run_on, new.retry) == (old.name, old.layer, old.type, old.run_on, None)
-    assert after._graph.nodes[0].in_thread == before._graph.nodes[0].in_thread
+    assert after.graph.nodes[0].in_thread == before.graph.nodes[0].in_thread
     assert after.inputs == before.inputs
     assert after.steps[1] is before.steps[1]
     with contextlib.suppress(ValueError):  # some callables have no signature that can be told

@@ -24,14 +24,14 @@ import anyio.to_thread
 from odibi_async.abc import Described
 from odibi_async.cache.cache import Cache, Entry
 from odibi_async.cache.flights import Flight, Flights
-from odibi_async.cache.stored import Question, Stored, StoredList, Uncached
+from odibi_async.cache.stored import Question, Stored, Uncached
 from odibi_async.cache_policy import CachePolicy
-from odibi_async.dataset import ABSENT
+from odibi_async.cancellation import CURRENT
+from odibi_async.dataset import ABSENT, HandleList
 from odibi_async.errors import OdibiError, in_a_line, shortened
 from odibi_async.executors.threads import CallJob, Threads
 from odibi_async.fingerprint.functions import FORMAT, Undigestible, code_of, combined, digest_of, is_mutable
 from odibi_async.graph.graph import NOTHING, OUTSIDE, Graph, Node
-from odibi_async.run.calls import IN_A_STEP
 from odibi_async.steps import ENDS
 from odibi_async.store.store import Kept
 
@@ -67,7 +67,7 @@ class RunCache:
         self._flights = flights
         self._threads = threads
         self._graph = graph
-        self._is_in_a_step = IN_A_STEP.get()
+        self._is_in_a_step = CURRENT.get() is not None
         self._policies: dict[int, CachePolicy | None] = {}
         self._digests: dict[int, str] = {}
         self._locks: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
@@ -87,15 +87,8 @@ class RunCache:
 
     async def do(self, owner: object, call: Callable[..., T], *args: Any) -> T:
         """Calls what blocks, in a thread of the cache's own. If the waiting task was cancelled, it is at the end."""
-        task = asyncio.current_task()
-        assert task is not None
-        before = task.cancelling()
-        job = CallJob(owner, 0, functools.partial(call, *args), mailbox=self._threads.mailbox, context=Context())
-        try:
-            result: T = await self._threads.call(job)
-        finally:
-            if task.cancelling() > before:  # whatever the call came to
-                raise asyncio.CancelledError
+        job = CallJob(self._threads, owner, 0, functools.partial(call, *args), context=Context())
+        result: T = await self._threads.call(job)
         return result
 
     async def _surely(self, call: Callable[..., object], *args: Any) -> None:
@@ -243,7 +236,7 @@ class RunCache:
             if digest is None:
                 name, producer = f"the input {parameter!r}", self._graph.producers[dataset]
                 is_mapped = producer != OUTSIDE and self._graph.nodes[producer].maps is not None
-                if is_mapped and type(value) in (list, StoredList):  # not so what is given in its place
+                if is_mapped and type(value) in (list, HandleList):  # not so what is given in its place
                     digest = self._digest_of_elements(name, value)
                 else:
                     digest = self._digest_of_data(name, value)
@@ -252,7 +245,7 @@ class RunCache:
 
     def _digest_of_elements(self, name: str, value: Any) -> str:
         """What stands for the list of a mapped step, of which some elements may lie in the store."""
-        elements = value.elements if isinstance(value, StoredList) else value
+        elements = value.elements if isinstance(value, HandleList) else value
         return combined({str(index): self._digest_of_data(name, each) for index, each in enumerate(elements)})
 
     def _digest_of_data(self, name: str, value: Any) -> str:
@@ -288,20 +281,16 @@ class RunCache:
             return found, ""
         return None, self._cache.why(node.name, question.parts) if found.reason == "new" else found.reason
 
-    def load(self, stored: Stored, dataset: int | None = None) -> Any:
+    def load(self, stored: Stored) -> Any:
         """
         The value of what lies in the store.
-
-        Args:
-            stored: What lies there.
-            dataset: Which one it is, as a whole; `None` for an element of one.
 
         Raises:
             Damaged: It does not lie there any more as it was.
         """
         value = self._cache.load(stored.entry, stored.place)
-        if dataset is not None:
-            self._note(dataset, value, stored.kept.digest)
+        if stored.dataset is not None:
+            self._note(stored.dataset, value, stored.kept.digest)
         return value
 
     def keep(

@@ -1,13 +1,14 @@
-"""What a run knows of datasets that lie in the store, and asks the cache about; `for_run.py` gives the answers."""
+"""Datasets that lie in the store, as a run knows them, and what it asks the cache about (see `for_run.py`)."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from odibi_async.cache.cache import Entry
+from odibi_async.dataset import Handle
 from odibi_async.store.store import Kept
 
 
@@ -39,47 +40,45 @@ class Again:
             return self.made
 
 
-class Stored:
+class Stored(Handle):
     """
     Stands for a dataset that lies in the store, until somebody reads it.
 
     Attributes:
         entry: What the cache has of the step that made it.
         place: Its place among the step's outputs.
+        dataset: Which dataset it is; `None` for an element of one.
         again: Makes them anew, for when it is found damaged.
-        lock: Held by the reader that loads it.
     """
 
-    __slots__ = ("again", "entry", "lock", "place")
+    __slots__ = ("_load", "again", "dataset", "entry", "place")
 
-    def __init__(self, entry: Entry, place: int, again: Again) -> None:
+    def __init__(
+        self,
+        entry: Entry,
+        place: int,
+        dataset: int | None,
+        again: Again,
+        load: Callable[[Stored], Awaitable[Any]],
+    ) -> None:
         self.entry = entry
         self.place = place
+        self.dataset = dataset
         self.again = again
-        self.lock = asyncio.Lock()
+        self._load = load
 
     @property
     def kept(self) -> Kept:
         """What the store knows of it."""
         return self.entry.kept[self.place]
 
+    @property
+    def rows(self) -> int | None:
+        return self.kept.rows
 
-class StoredList:
-    """Stands for the list that a mapped step makes, of which some elements lie in the store."""
-
-    __slots__ = ("elements",)
-
-    def __init__(self, elements: list[Any]) -> None:
-        self.elements = elements
-
-
-LYING: Final = (Stored, StoredList)
-
-
-def listed_or_stored(elements: Sequence[Any]) -> list[Any] | StoredList:
-    """The dataset of a mapped step."""
-    listed = list(elements)
-    return StoredList(listed) if any(isinstance(element, Stored) for element in listed) else listed
+    async def load(self) -> Any:
+        """The value itself; of what is damaged, by calling its step."""
+        return await self._load(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,9 @@ from odibi_async.cli.signals import Signals
 from odibi_async.dataset import is_frame
 from odibi_async.errors import GraphError, OptionError, RunError, in_a_line
 from odibi_async.limits import Limits
-from odibi_async.pipeline import Pipeline, Runner, RunOptions
+from odibi_async.pipeline import Pipeline
 from odibi_async.result import RunResult
+from odibi_async.runner import Runner, RunOptions
 from odibi_async.steps import Step
 
 

@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from odibi_async.abc import NodeType
+from odibi_async.cancellation import on_cancel
 from odibi_async.dataset import EngineOf, is_frame
 from odibi_async.engines import ENGINES
 from odibi_async.errors import GraphFault, OdibiError, did_you_mean, in_a_line, shortened
-from odibi_async.executors.threads import on_cancel
 from odibi_async.retry import Retry
 from odibi_async.secret import MASK, Secret, masked, secrets_in
 from odibi_async.steps import Step

@@ -32,6 +32,11 @@ class FairQueue(Generic[T]):
         heapq.heappush(heap, (-priority, next(self._count), thing))
 
     @property
+    def turn(self) -> object:
+        """Whose turn it is."""
+        return self._turns[0]
+
+    @property
     def priority(self) -> int:
         """That of the thing whose turn it is."""
         return -self._heaps[self._turns[0]][0][0]
@@ -53,12 +58,14 @@ class FairQueue(Generic[T]):
             del self._heaps[owner]
         return thing
 
-    def discard(self, owner: object) -> None:
-        """Forgets all that this owner has here."""
+    def discard(self, owner: object) -> int:
+        """Forgets all that this owner has here; how much that was."""
         heap = self._heaps.pop(owner, None)
-        if heap is not None:
-            self._length -= len(heap)
-            self._turns.remove(owner)
+        if heap is None:
+            return 0
+        self._length -= len(heap)
+        self._turns.remove(owner)
+        return len(heap)
 
     def keep(self, is_wanted: Callable[[T], bool]) -> None:
         """Forgets all that is not wanted; turns and priorities of the others stay as they are."""

@@ -10,73 +10,26 @@ other; its slot stays taken until it has returned.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
+import logging
 import math
 import threading
-import weakref
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextvars import Context
 from typing import Any
 
 import anyio
 import anyio.to_thread
 
+from odibi_async.cancellation import CURRENT, CurrentCall, Interrupt
 from odibi_async.executors.fair_queue import FairQueue
+from odibi_async.executors.mailbox import Mailbox
 
-FLUSH_SECONDS = 0.002
-"""How long what a worker tells may wait, so that a burst of short jobs wakes the loop once."""
 INTERRUPT_SECONDS = 0.2
 """How long after an interrupt the next one follows."""
-MAILS_AT_ONCE = 256
-"""How many messages the loop takes before it turns to others: about a millisecond's worth."""
-
-
-class Mailbox:
-    """Calls that threads leave for the loop, made there in the order in which they were left."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = weakref.ref(loop)  # a loop that keeps its threads must not be kept by them
-        self._calls: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
-        self._flush_is_due = False
-
-    def __len__(self) -> int:
-        return len(self._calls)
-
-    def post(self, call: Callable[..., None], *args: Any, urgent: bool = False) -> None:
-        """Leaves a call, to be made within 2 ms, or at once if it is urgent. From any thread."""
-        self._calls.append((call, args))
-        if urgent:
-            self._wake(self.empty)
-        elif not self._flush_is_due:
-            self._flush_is_due = True
-            self._wake(self._flush_later)
-
-    def _wake(self, call: Callable[[], Any]) -> None:
-        loop = self._loop()
-        if loop is None:
-            return
-        try:
-            loop.call_soon_threadsafe(call)
-        except RuntimeError:  # an abandoned thread outlived its loop: nobody is left to be told
-            if not loop.is_closed():
-                raise
-
-    def _flush_later(self) -> None:
-        asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.empty)
-
-    def empty(self) -> None:
-        """Makes the calls. On the loop's thread."""
-        self._flush_is_due = False
-        try:
-            for _ in range(min(len(self._calls), MAILS_AT_ONCE)):
-                call, args = self._calls.popleft()
-                call(*args)
-        finally:
-            if self._calls:
-                asyncio.get_running_loop().call_soon(self.empty)
+_log = logging.getLogger("odibi_async")
 
 
 class Worker:
@@ -105,36 +58,68 @@ class Job(ABC):
     Something to do in a worker thread.
 
     Attributes:
+        threads: Where it is done.
         owner: Owners take turns at the threads.
         priority: Of one owner's jobs, the highest goes first.
+        call: The call of a step that it makes, whose interrupts stop it.
         worker: The worker that took it.
         withdrawn: Whether it was cancelled before a worker took it.
         stopped: Whether it was cancelled after that.
+        lent: Whether its thread counts as free, since the job waits for others.
         is_over: Whether its end, whatever it was, has been told on the loop.
-        interrupts: What stops it, where it waits for something that can be stopped.
+        is_away: Whether that was told though its thread had not returned.
+        on_return: Called on the loop when a thread that was away has returned after all.
     """
 
-    __slots__ = ("_timers", "interrupts", "is_over", "owner", "priority", "stopped", "withdrawn", "worker")
+    __slots__ = (
+        "_timers",
+        "call",
+        "is_away",
+        "is_over",
+        "lent",
+        "on_return",
+        "owner",
+        "priority",
+        "stopped",
+        "threads",
+        "withdrawn",
+        "worker",
+    )
 
-    def __init__(self, owner: object, priority: int) -> None:
+    def __init__(self, threads: Threads, owner: object, priority: int, call: CurrentCall) -> None:
+        self.threads = threads
         self.owner = owner
         self.priority = priority
-        self.stopped = False
-        self.withdrawn = False
-        self.is_over = False
+        self.call = call
         self.worker: Worker | None = None
-        self.interrupts: list[Callable[[], object]] = []
+        self.withdrawn = self.stopped = self.lent = self.is_over = self.is_away = False
+        self.on_return: Callable[[], None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
+
+    def cancel(self) -> None:
+        """Cancels it: see `Threads.cancel`."""
+        self.threads.cancel(self)
 
     def unless_over(self, seconds: float, call: Callable[[Job], None]) -> None:
         """Calls this with the job in so many seconds, unless it has ended by then."""
         self._timers.append(asyncio.get_running_loop().call_later(seconds, call, self))
 
-    def end(self) -> bool:
-        """Notes that the job's end is being told; whether it is told for the first time."""
+    def end(self, *, is_away: bool = False) -> bool:
+        """
+        Notes that the job's end is being told; whether it is told for the first time.
+
+        Args:
+            is_away: Whether its thread has not returned.
+        """
         for timer in self._timers:
             timer.cancel()
         first, self.is_over = not self.is_over, True
+        if first:
+            self.is_away = is_away
+        elif self.is_away and not is_away:
+            self.is_away = False
+            if self.on_return is not None:
+                self.on_return()
         return first
 
     @abstractmethod
@@ -148,6 +133,12 @@ class Job(ABC):
     @abstractmethod
     def abandoned(self) -> None:
         """On the loop: it was cancelled and its thread did not return within the grace."""
+
+
+def calling(call: CurrentCall, fn: Callable[..., Any], args: Iterable[Any], kwargs: dict[str, Any]) -> Any:
+    """Calls a function as a part of this call: to be run in a context of its own."""
+    CURRENT.set(call)
+    return fn(*args, **kwargs)
 
 
 class Threads:
@@ -167,6 +158,7 @@ class Threads:
         self._lock = threading.Lock()
         self._queue: FairQueue[Job] = FairQueue()
         self._hosts: set[asyncio.Task[None]] = set()
+        self._returning: deque[tuple[Job, asyncio.Event]] = deque()
         self._some_withdrawn = False
         self._starting = 0
         self.active = 0
@@ -187,6 +179,42 @@ class Threads:
         if short:
             self.mailbox.post(self._staff, urgent=True)
 
+    def lend(self, job: Job) -> None:
+        """The thread of a job that only waits counts as free, until `regain`."""
+        with self._lock:
+            if job.lent or job.worker is None or job.worker.job is not job:
+                return
+            job.lent = True
+            self.active -= 1
+        self._staff()
+
+    async def regain(self, job: Job) -> None:
+        """Ends that, as soon as there is a thread to spare."""
+        back = asyncio.Event()
+        with self._lock:
+            self._returning.append((job, back))
+        self._staff()
+        await back.wait()
+
+    def regain_now(self, job: Job) -> None:
+        """Ends that at once, also where there is none; then no other worker starts until that is made good."""
+        with self._lock:
+            if job.lent:
+                job.lent = False
+                self.active += 1
+
+    def _let_return(self) -> None:
+        """Gives threads to those who want theirs back. Under the lock."""
+        while self._returning:
+            job, back = self._returning[0]
+            if job.lent and self.active >= self.limit:
+                return
+            self._returning.popleft()
+            if job.lent:
+                job.lent = False
+                self.active += 1
+            back.set()
+
     def _staff(self) -> None:
         """
         Starts the workers that are lacking.
@@ -194,6 +222,7 @@ class Threads:
         None for jobs that nobody waits for: a worker that begins while the loop ends would never end itself.
         """
         with self._lock:
+            self._let_return()
             if self._some_withdrawn:
                 self._some_withdrawn = False
                 self._queue.keep(lambda job: not job.withdrawn)
@@ -247,25 +276,29 @@ class Threads:
             self._starting -= 1
         try:
             while (job := self._next(worker)) is not None:
-                _here.job = job
                 job.run()
+                if job.lent:
+                    self.regain_now(job)
         finally:
-            _here.job = None
             with self._lock:
                 self.active -= 1
-                waiting = len(self._queue)
+                waiting = len(self._queue) or self._returning
             if waiting:
                 self.mailbox.post(self._staff, urgent=True)
 
     def _next(self, worker: Worker) -> Job | None:
         with self._lock:
             worker.job = None
-            while not worker.retired and len(self._queue):
+            while not worker.retired and len(self._queue) and not self._has_to_make_room():
                 job = self._queue.take()
                 if not job.withdrawn:
                     job.worker, worker.job = worker, job
                     break
             return worker.job
+
+    def _has_to_make_room(self) -> bool:
+        """Whether a worker ends, since others want their threads back, or have taken them beyond the limit."""
+        return self.active > self.limit or (bool(self._returning) and self.active >= self.limit)
 
     def cancel(self, job: Job) -> None:
         """
@@ -291,8 +324,9 @@ class Threads:
 
     def _interrupt(self, job: Job) -> None:
         """Stops what the job waits for, again and again: one interrupt may come a moment too early."""
-        for interrupt in list(job.interrupts):
-            interrupt()
+        for interrupt in list(job.call.interrupts):
+            if not _interrupted(interrupt) and interrupt in job.call.interrupts:
+                job.call.interrupts.remove(interrupt)
         job.unless_over(INTERRUPT_SECONDS, self._interrupt)
 
     def _abandon(self, job: Job) -> None:
@@ -303,7 +337,7 @@ class Threads:
         Calls a function in a worker thread and waits for it.
 
         When the waiting task is cancelled, the job is; the task then waits until the thread has returned or
-        is abandoned. What the function returns or raises in the meantime is what counts.
+        is abandoned, and is cancelled whatever the function came to: `job.value` and `job.error` tell.
         """
         self.put((job,))
         cancelled: asyncio.CancelledError | None = None
@@ -312,12 +346,25 @@ class Threads:
                 await job.over.wait()
             except asyncio.CancelledError as error:
                 cancelled = cancelled or error
-                self.cancel(job)
-        if isinstance(job.error, asyncio.CancelledError) and cancelled is not None:
-            raise cancelled
+                job.cancel()
+        if cancelled is not None:
+            try:
+                raise cancelled
+            finally:
+                del cancelled
         if job.error is not None:
             raise job.error
         return job.value
+
+
+def _interrupted(interrupt: Interrupt) -> bool:
+    """Calls an interrupt, which is anybody's code; whether it may be called again."""
+    try:
+        interrupt()
+    except BaseException as error:
+        _log.error("What was to interrupt a blocking step raised.", exc_info=error)
+        return False
+    return True
 
 
 class CallJob(Job):
@@ -325,46 +372,52 @@ class CallJob(Job):
     A call that a task waits for: `await threads.call(CallJob(...))`.
 
     Args:
-        call: What to call.
-        mailbox: That of the threads.
+        fn: What to call.
         context: What to call it in.
+        call: The call of a step that this is a part of.
         on_start: Called on the loop when a thread has taken the job.
         on_abandoned: Called on the loop if its thread does not return.
+
+    Attributes:
+        value: What the function returned.
+        error: What it raised; a cancellation where it was not called, or has not returned.
+        has_returned: Whether it returned a value.
     """
 
-    __slots__ = ("_call", "_context", "_mailbox", "_on_abandoned", "_on_start", "error", "over", "value")
+    __slots__ = ("_context", "_fn", "_on_abandoned", "_on_start", "error", "has_returned", "over", "value")
 
     def __init__(
         self,
+        threads: Threads,
         owner: object,
         priority: int,
-        call: Callable[[], Any],
+        fn: Callable[[], Any],
         *,
-        mailbox: Mailbox,
         context: Context,
+        call: CurrentCall | None = None,
         on_start: Callable[[], None] | None = None,
         on_abandoned: Callable[[], None] | None = None,
     ) -> None:
-        super().__init__(owner, priority)
-        self._call: Callable[[], Any] | None = call
-        self._mailbox = mailbox
+        super().__init__(threads, owner, priority, call or CurrentCall())
+        self._fn: Callable[[], Any] | None = fn
         self._context = context
         self._on_start = on_start
         self._on_abandoned = on_abandoned
         self.over = asyncio.Event()
         self.value: Any = None
         self.error: BaseException | None = None
+        self.has_returned = False
 
     def run(self) -> None:
-        value, error, call = None, None, self._call
+        value, error, fn = None, None, self._fn
         if self._on_start is not None:
-            self._mailbox.post(self._on_start, urgent=True)
+            self.threads.mailbox.post(self._on_start, urgent=True)
         try:
-            assert call is not None
-            value = self._context.run(call)
+            assert fn is not None
+            value = self._context.run(calling, self.call, fn, (), {})
         except BaseException as raised:
             error = raised
-        self._mailbox.post(self._end, value, error, urgent=True)
+        self.threads.mailbox.post(self._end, value, error, urgent=True)
 
     def dropped(self, error: BaseException | None) -> None:
         self._end(None, error or asyncio.CancelledError())
@@ -372,53 +425,10 @@ class CallJob(Job):
     def abandoned(self) -> None:
         if not self.is_over and self._on_abandoned is not None:
             self._on_abandoned()
-        self._end(None, asyncio.CancelledError())
+        self._end(None, asyncio.CancelledError(), is_away=True)
 
-    def _end(self, value: Any, error: BaseException | None) -> None:
-        if self.end():
-            self.value, self.error, self._call = value, error, None
+    def _end(self, value: Any, error: BaseException | None, *, is_away: bool = False) -> None:
+        if self.end(is_away=is_away):
+            self.value, self.error, self._fn = value, error, None
+            self.has_returned = error is None
             self.over.set()
-
-
-class _Here(threading.local):
-    job: Job | None = None
-
-
-_here = _Here()
-
-
-@contextlib.contextmanager
-def on_cancel(interrupt: Callable[[], object]) -> Iterator[None]:
-    """
-    A block within which the cancellation of a blocking step calls `interrupt`, to stop what the block waits for.
-
-    Args:
-        interrupt: Called on the loop's thread, again every 0.2 s until the block is left. It must not block.
-
-    Raises:
-        asyncio.CancelledError: The step is cancelled already.
-    """
-    job = _here.job
-    if job is None:
-        yield
-        return
-    job.interrupts.append(interrupt)
-    try:
-        check_cancelled()
-        yield
-    finally:
-        job.interrupts.remove(interrupt)
-
-
-def check_cancelled() -> None:
-    """
-    Ends a blocking step that was cancelled: call it now and then in a long loop.
-
-    Outside a step it does nothing.
-
-    Raises:
-        asyncio.CancelledError: The step was cancelled, its time is over, or another step failed.
-    """
-    job = _here.job
-    if job is not None and job.stopped:
-        raise asyncio.CancelledError("the step was cancelled")

@@ -4,70 +4,108 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
+import weakref
 from collections.abc import AsyncIterator, Callable
 
+from odibi_async.cancellation import CurrentCall
 from odibi_async.executors.fair_queue import FairQueue
+from odibi_async.executors.threads import Job
 from odibi_async.limits import Limits
 
+Grant = Callable[["Held"], None]
 
-class Gate:
+
+class Slots:
     """
     Lets in as many steps at a time as `Limits.concurrency` and `Limits.pools` allow. On the loop's thread only.
 
-    Of the steps that may start, the one with the longest way still below it goes first.
+    Runs take turns; of one run's steps, the one with the longest way still below it goes first.
     """
 
     def __init__(self, limits: Limits) -> None:
         self._free = limits.concurrency
         self._pools = dict(limits.pools)
-        self._lanes: dict[str | None, FairQueue[Callable[[], None]]] = {}
+        self._lanes: dict[str | None, FairQueue[Grant]] = {}
+        self._waiting = 0
+        self._served: dict[object, int] = {}
+        self._count = 0
         self._is_admitting = False
+        self._loop = weakref.ref(asyncio.get_running_loop())  # not kept: a loop may keep its slots
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The loop whose steps take slots here."""
+        return self._loop()
 
     @property
     def pools(self) -> frozenset[str]:
         """The names of the pools that there are."""
         return frozenset(self._pools)
 
+    @property
+    def is_bounded(self) -> bool:
+        """Whether every step needs a slot, not only those of pools."""
+        return self._free is not None
+
     def limits(self, pool: str | None) -> bool:
-        """Whether a step of this pool has to come by here at all."""
+        """Whether a step of this pool needs a slot."""
         return self._free is not None or pool is not None
 
-    def enter(self, owner: object, priority: int, pool: str | None, start: Callable[[], None]) -> None:
-        """Has `start` called once there is a slot; call `admit` when all who are ready have entered."""
+    def have_room_for(self, count: int) -> bool:
+        """Whether so many steps of no pool may start at once, nobody being before them."""
+        return not self._waiting and (self._free is None or self._free >= count)
+
+    def take(self, pool: str | None) -> Held:
+        """A slot at once, also where there is none left: then nobody else gets one until that is made good."""
+        if self._free is not None:
+            self._free -= 1
+        if pool is not None:
+            self._pools[pool] -= 1
+        return Held(self, pool)
+
+    def enter(self, owner: object, priority: int, pool: str | None, grant: Grant) -> None:
+        """Has `grant` called with a slot once there is one; call `admit` when all who are ready have entered."""
         lane = self._lanes.get(pool)
         if lane is None:
             lane = self._lanes[pool] = FairQueue()
-        lane.put(owner, priority, start)
+        lane.put(owner, priority, grant)
+        self._waiting += 1
+        self._served.setdefault(owner, self._count)
 
     def leave(self, pool: str | None) -> None:
-        """Gives a slot back, once for each call of `start`."""
+        """Gives a slot back."""
         if self._free is not None:
             self._free += 1
         if pool is not None:
             self._pools[pool] += 1
-        self.admit()
+        if self._waiting:
+            self.admit()
 
-    @contextlib.asynccontextmanager
-    async def slot(self, owner: object, priority: int, pool: str | None) -> AsyncIterator[None]:
-        """A slot to hold while it is entered; waits until there is one."""
-        if not self.limits(pool):
-            yield
-            return
-        given, is_wanted = asyncio.Event(), True
-        self.enter(owner, priority, pool, lambda: given.set() if is_wanted else self.leave(pool))
+    async def wait(self, owner: object, priority: int, pool: str | None) -> Held:
+        """A slot, as soon as there is one. It is the caller's to give back."""
+        given: asyncio.Future[Held] = asyncio.get_running_loop().create_future()
+
+        def grant(held: Held) -> None:
+            if given.done():  # nobody waits any more
+                held.end()
+            else:
+                given.set_result(held)
+
+        self.enter(owner, priority, pool, grant)
         self.admit()
         try:
-            await given.wait()
-            yield
-        finally:
-            is_wanted = False
-            if given.is_set():
-                self.leave(pool)
+            return await given
+        except asyncio.CancelledError:
+            if given.done() and not given.cancelled():
+                given.result().end()
+            raise
 
     def forget(self, owner: object) -> None:
         """Drops all that an owner has waiting here."""
+        self._served.pop(owner, None)
         for lane in self._lanes.values():
-            lane.discard(owner)
+            self._waiting -= lane.discard(owner)
 
     def admit(self) -> None:
         """Lets in whom there are slots for."""
@@ -75,18 +113,131 @@ class Gate:
             return
         self._is_admitting = True
         try:
-            while self._free is None or self._free > 0:
-                open_lanes = [pool for pool, lane in self._lanes.items() if len(lane) and self._has_room(pool)]
-                if not open_lanes:
+            while self._waiting and (self._free is None or self._free > 0):
+                lane, pool = self._next_lane()
+                if lane is None:
                     return
-                pool = max(open_lanes, key=lambda pool: self._lanes[pool].priority)
-                if self._free is not None:
-                    self._free -= 1
-                if pool is not None:
-                    self._pools[pool] -= 1
-                self._lanes[pool].take()()
+                self._count += 1
+                self._served[lane.turn] = self._count
+                self._waiting -= 1
+                lane.take()(self.take(pool))
         finally:
             self._is_admitting = False
 
-    def _has_room(self, pool: str | None) -> bool:
-        return pool is None or self._pools[pool] > 0
+    def _next_lane(self) -> tuple[FairQueue[Grant] | None, str | None]:
+        """The lane with room whose next owner was served the longest ago; for one owner, its most urgent step."""
+        best, chosen, where = (0, 0), None, None
+        for pool, lane in self._lanes.items():
+            if len(lane) and (pool is None or self._pools[pool] > 0):
+                rank = (-self._served[lane.turn], lane.priority)
+                if chosen is None or rank > best:
+                    best, chosen, where = rank, lane, pool
+        return chosen, where
+
+
+class Held(CurrentCall):
+    """
+    What a call of a step holds while it runs: a slot, and the worker thread that it runs in.
+
+    While the step waits for another run it holds neither: whoever that run has to wait for can go on.
+
+    Args:
+        slots: Where the slot is from; `None` for a call that needs none.
+        pool: The pool of the slot.
+
+    Attributes:
+        job: The call in its worker thread; `None` for one on the loop.
+    """
+
+    __slots__ = ("_has_slot", "_is_over", "_pool", "_slots", "_waits", "job")
+
+    def __init__(self, slots: Slots | None = None, pool: str | None = None) -> None:
+        super().__init__()
+        self._slots = slots
+        self._pool = pool
+        self._has_slot = slots is not None
+        self._waits = 0
+        self._is_over = False
+        self.job: Job | None = None
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self.job is not None and self.job.stopped
+
+    @contextlib.asynccontextmanager
+    async def aside(self) -> AsyncIterator[None]:
+        """A block in which the call only waits: its slot and its thread are free for others."""
+        if not self._is_here():
+            yield
+            return
+        self._waits += 1
+        self._give()
+        try:
+            yield
+        except (asyncio.CancelledError, GeneratorExit):
+            self._waits -= 1
+            self._take_now()
+            raise
+        except BaseException:
+            self._waits -= 1
+            await self._take()
+            raise
+        self._waits -= 1
+        await self._take()
+
+    def end(self) -> None:
+        """
+        The call is over, and with it what it holds; once.
+
+        A slot whose thread has not returned stays taken until it does.
+        """
+        if self.job is not None and self.job.is_away:
+            self.job.on_return = self._end
+        else:
+            self._end()
+
+    def _end(self) -> None:
+        self._is_over = True
+        self._give_slot()
+
+    def _is_here(self) -> bool:
+        """Whether the call is still running, and its limits are those of the running loop."""
+        home = self._slots if self.job is None else self.job.threads.mailbox
+        return home is not None and not self._is_over and home.loop is asyncio.get_running_loop()
+
+    def _give(self) -> None:
+        self._give_slot()
+        if self.job is not None:
+            self.job.threads.lend(self.job)
+
+    def _give_slot(self) -> None:
+        if self._has_slot and self._slots is not None:
+            self._has_slot = False
+            self._slots.leave(self._pool)
+
+    async def _take(self) -> None:
+        """Takes again what was given away, when the last of several waits is over."""
+        try:
+            if self._waits or self._is_over:
+                return
+            if self._slots is not None and not self._has_slot:
+                held = await self._slots.wait(object(), sys.maxsize, self._pool)
+                if self._waits or self._is_over or self._has_slot:
+                    held.end()
+                else:
+                    held._has_slot, self._has_slot = False, True
+            if self.job is not None:
+                await self.job.threads.regain(self.job)
+        except asyncio.CancelledError:
+            self._take_now()
+            raise
+
+    def _take_now(self) -> None:
+        """The same without waiting, for a call that is cancelled: what is taken beyond the limit is made good later."""
+        if self._waits or self._is_over:
+            return
+        if self._slots is not None and not self._has_slot:
+            self._slots.take(self._pool)._has_slot = False
+            self._has_slot = True
+        if self.job is not None:
+            self.job.threads.regain_now(self.job)

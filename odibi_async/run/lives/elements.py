@@ -4,34 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from odibi_async.dataset import ABSENT
 from odibi_async.errors import MapOverError
-from odibi_async.result import CacheUse
+from odibi_async.result import CacheUse, Status
+from odibi_async.run.cancelling import end_all
+from odibi_async.run.supervisor import ElementFailed
 
 AT_ONCE = 256
 """How many element tasks are made before the loop comes round."""
 
 
-class ElementFailed(Exception):
+class UpstreamFailed(Exception):
     """
-    An element of a mapped step failed; inside the engine only.
+    The mapped step whose elements are taken one by one ended without making them all.
 
     Attributes:
-        index: Which one, counted from 0.
-        error: What it raised.
+        made: What the elements made for which it was enough, by their numbers.
     """
 
-    def __init__(self, index: int, error: BaseException) -> None:
-        super().__init__(index, error)
-        self.index = index
-        self.error = error
-
-
-class UpstreamFailed(Exception):
-    """The mapped step whose elements are taken one by one ended without making them all."""
+    made: Mapping[int, Any] = {}
 
 
 def listed(step: str, parameter: str, value: Any) -> Sequence[Any]:
@@ -53,18 +47,23 @@ class Elements:
     Args:
         total: How many there are.
         grace: Seconds that cancelled elements have before they are cancelled again.
+        goes_on: Whether the others are made when one fails.
 
     Attributes:
         done: How many are.
         uses: What the cache did for those that it was asked about.
+        found: How those were found that were not called.
     """
 
-    def __init__(self, total: int, grace: float) -> None:
+    def __init__(self, total: int, grace: float, *, goes_on: bool) -> None:
         self.done = 0
         self.uses: dict[int, CacheUse] = {}
+        self.found: Status | None = None
         self._results: list[Any] = [ABSENT] * total
+        self._failures: dict[int, BaseException] = {}
         self._grace = grace
-        self._failure: ElementFailed | UpstreamFailed | None = None
+        self._goes_on = goes_on
+        self._is_closed = False
         self._over = asyncio.Event()
         self._awaited: dict[int, asyncio.Event] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -80,14 +79,18 @@ class Elements:
         self.done += 1
         if index in self._awaited:
             self._awaited.pop(index).set()
-        if self.done == len(self._results):
-            self._over.set()
+        self._check()
 
     def failed(self, index: int, error: BaseException) -> None:
-        """An element failed; the first to do so decides."""
-        if self._failure is None:
-            self._failure = error if isinstance(error, UpstreamFailed) else ElementFailed(index, error)
-        self._over.set()
+        """An element failed; unless the others are made all the same, that is the end of the step."""
+        self._failures[index] = error
+        if not self._goes_on or isinstance(error, asyncio.CancelledError):
+            self._over.set()
+        self._check()
+
+    def _check(self) -> None:
+        if self.done + len(self._failures) == len(self._results):
+            self._over.set()
 
     @property
     def use(self) -> CacheUse | None:
@@ -102,6 +105,7 @@ class Elements:
 
     def close(self) -> None:
         """The step has ended: what is not there now will never be."""
+        self._is_closed = True
         for event in self._awaited.values():
             event.set()
         self._awaited.clear()
@@ -113,50 +117,54 @@ class Elements:
         Raises:
             UpstreamFailed: The step ended without it.
         """
-        if self._results[index] is ABSENT:
+        if self._results[index] is ABSENT and not self._is_closed:
             await self._awaited.setdefault(index, asyncio.Event()).wait()
         if self._results[index] is ABSENT:
             raise UpstreamFailed
         return self._results[index][0]
 
-    async def all(self, start: Callable[[int], asyncio.Task[None]]) -> list[Any]:
+    async def all(self, start: Callable[[int], asyncio.Task[None]], may_begin: Callable[[], bool]) -> list[Any]:
         """
-        Starts each element and waits for all of them; when one fails, the others are cancelled.
+        Starts each element and waits for all of them; when one fails, the others are cancelled, or awaited.
 
         Raises:
-            ElementFailed: The first failure, when all the others have ended.
+            ElementFailed: The first that failed, when all the others have ended.
             UpstreamFailed: Likewise.
         """
         try:
             for index in range(len(self._results)):
+                if self._over.is_set() or not may_begin():
+                    break
                 task = start(index)
                 self._tasks.add(task)
                 task.add_done_callback(functools.partial(self._ended, index))
                 if index % AT_ONCE == AT_ONCE - 1:
                     await asyncio.sleep(0)
-                if self._failure is not None:
-                    break
-            await self._over.wait()
+            else:
+                await self._over.wait()
         finally:
-            await self._end()
-        if self._failure is not None:
-            raise self._failure
+            await end_all(self._tasks, self._grace)
+        if self._failures:
+            raise self._failure()
+        if self.done < len(self._results):
+            raise asyncio.CancelledError
         return self._results
 
-    def _ended(self, index: int, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if self._results[index] is ABSENT:  # its task was cancelled before its first turn
-            self.failed(index, asyncio.CancelledError())
+    def _failure(self) -> BaseException:
+        index, error = next(iter(self._failures.items()))
+        for place, other in self._failures.items():  # a cancellation is at most what another failure led to
+            if isinstance(error, asyncio.CancelledError) and not isinstance(other, asyncio.CancelledError):
+                index, error = place, other
+        if isinstance(error, UpstreamFailed):
+            error.made = self._partial()
+            return error
+        return ElementFailed(index, error, self._partial())
 
-    async def _end(self) -> None:
-        """Cancels what still runs, again after each grace and each cancellation of its own, until all has ended."""
-        cancelled: asyncio.CancelledError | None = None
-        while self._tasks:
-            for task in self._tasks:
-                task.cancel()
-            try:
-                await asyncio.wait(self._tasks, timeout=self._grace)
-            except asyncio.CancelledError as error:
-                cancelled = error
-        if cancelled is not None:
-            raise cancelled
+    def _partial(self) -> Mapping[int, Any]:
+        """What was made, by element; of a step with several datasets, a tuple."""
+        there = {index: made for index, made in enumerate(self._results) if made is not ABSENT}
+        return {index: made[0] if len(made) == 1 else tuple(made) for index, made in there.items()}
+
+    def _ended(self, index: int, task: asyncio.Task[None]) -> None:
+        if self._results[index] is ABSENT and index not in self._failures:  # cancelled before its first turn
+            self.failed(index, asyncio.CancelledError())

@@ -1,0 +1,60 @@
+"""Steps, plain functions and pipelines, made into the graph that is run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
+
+from odibi_async.abc import NodeType
+from odibi_async.errors import GraphFault
+from odibi_async.graph.graph import Graph
+from odibi_async.steps import Step
+
+Functions: TypeAlias = Mapping[str, Callable[..., Any]]
+Nodes: TypeAlias = Mapping[str, NodeType]
+
+
+class Planned:
+    """
+    What was checked once and has a graph: the base of `Pipeline`.
+
+    Attributes:
+        graph: Its steps and who waits for whom.
+    """
+
+    __slots__ = ("graph",)
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+
+
+def graph_of(
+    steps: Iterable[Any], inputs: Iterable[str] = (), functions: Functions | None = None, nodes: Nodes | None = None
+) -> Graph:
+    """
+    The graph of steps, plain functions and pipelines, in any order.
+
+    Args:
+        steps: The steps; of a pipeline among them, its own.
+        inputs: The names of the datasets that are given from outside.
+        functions: Name -> function, for configured steps of type function and for their `when`.
+        nodes: Layer -> what makes the callables of its configured steps.
+
+    Raises:
+        GraphError: With all the faults that there are, each with what would have been right.
+    """
+    unfolded, faults = list(_unfolded(steps)), list[GraphFault]()
+    if any([isinstance(each, Step) and each.is_configured for each in unfolded]):  # noqa: C419 (twice as fast)
+        from odibi_async.config.nodes import compiled  # 3 ms to import, for those who have a configuration
+
+        unfolded, faults = compiled(unfolded, functions, nodes)
+    return Graph(unfolded, inputs, faults)
+
+
+def _unfolded(steps: Iterable[Any]) -> Iterable[Any]:
+    """The steps, with those of a pipeline in its place."""
+    for each in steps:
+        if isinstance(each, Planned):
+            yield from each.graph.steps
+        else:
+            yield each

@@ -1,0 +1,152 @@
+"""One attempt's time limit, and the attempts after the first."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any, Self
+
+import anyio
+import anyio.to_thread
+
+from odibi_async.retry import Retry, asked_delay
+from odibi_async.run.cancelling import again_after
+from odibi_async.run.tracebacks import freed
+
+
+class TimeLimit:
+    """
+    Limits what an attempt may take: `async with TimeLimit(...)`.
+
+    When the time is over the task gets one `cancel()`, so that its clean-up may await, and after each
+    further grace another one. `asyncio.timeout` would stop at the first, an `anyio` cancel scope would cut
+    every `await` of the clean-up. An attempt whose time is over has failed, whatever it returns.
+
+    Args:
+        seconds: The limit; `None` for no limit.
+        grace: Seconds that the clean-up has before the task is cancelled again.
+        at_once: Whether the time runs from the beginning; else from the call of `start`.
+
+    Raises:
+        TimeoutError: The time was over.
+    """
+
+    def __init__(self, seconds: float | None, grace: float, *, at_once: bool = True) -> None:
+        self._seconds = seconds
+        self._grace = grace
+        self._at_once = at_once
+        self._cancels = 0
+        self._is_over = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def __aenter__(self) -> Self:
+        if self._seconds is not None:
+            task = asyncio.current_task()
+            assert task is not None
+            self._task = task
+            self._cancelling_before = task.cancelling()
+            if self._at_once:
+                self.start()
+        return self
+
+    def start(self) -> None:
+        """The time runs from now on."""
+        if self._seconds is not None and self._timer is None and not self._is_over:
+            self._timer = asyncio.get_running_loop().call_later(self._seconds, self._expire)
+
+    def _expire(self) -> None:
+        self._cancels += 1
+        self._task.cancel()
+        self._timer = asyncio.get_running_loop().call_later(again_after(self._grace), self._expire)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._is_over = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self._cancels:
+            return
+        for _ in range(self._cancels):
+            self._task.uncancel()
+        cancelled_by_others = self._task.cancelling() > self._cancelling_before
+        if (error is None or isinstance(error, asyncio.CancelledError)) and not cancelled_by_others:
+            raise TimeoutError(f"no result within {self._seconds:g} s") from None
+
+
+def worth_another(policy: Retry, error: BaseException) -> tuple[bool, str]:
+    """Whether an error is worth another call, and what is to be said if that could not be found out."""
+    try:
+        return policy.covers(error), ""
+    except BaseException as broken:  # the predicate is anybody's code; the step's own error is the one to report
+        return False, f"Retry(on=...) raised {type(broken).__name__}, so the step was not called again."
+
+
+async def try_again(
+    policy: Retry,
+    error: BaseException,
+    attempt: Callable[[], Awaitable[Any]],
+    worth: Callable[[BaseException], bool],
+    on_retry: Callable[[int, BaseException, float], None],
+) -> Any:
+    """
+    Makes the further attempts after a first one that failed.
+
+    Args:
+        policy: How often, and how patiently.
+        error: What the first attempt raised; it counts as attempt 1.
+        attempt: Makes one attempt.
+        worth: Whether an error is worth another one.
+        on_retry: Hears the number of the attempt that failed, its error and the seconds until the next.
+
+    Raises:
+        BaseException: What the last attempt raised.
+    """
+    if policy.attempts == 1 or not worth(error):
+        raise error
+    tenacity = await _tenacity()
+    first: BaseException | None = error
+
+    async def next_attempt() -> Any:
+        nonlocal first
+        if first is not None:
+            pending, first = first, None
+            raise pending
+        return await attempt()
+
+    backoff = (tenacity.wait_random_exponential if policy.jitter else tenacity.wait_exponential)(
+        multiplier=policy.wait, max=policy.max_wait
+    )
+
+    def wait(state: Any) -> float:
+        asked = asked_delay(state.outcome.exception())
+        return backoff(state) if asked is None else min(asked, policy.max_wait)
+
+    def retry(state: Any) -> bool:
+        raised = state.outcome.exception() if state.outcome.failed else None
+        return raised is not None and (state.attempt_number == 1 or worth(freed(raised)))
+
+    def before_sleep(state: Any) -> None:
+        on_retry(state.attempt_number, state.outcome.exception(), state.upcoming_sleep)
+
+    return await tenacity.AsyncRetrying(
+        stop=tenacity.stop_after_attempt(policy.attempts),
+        wait=wait,
+        retry=retry,
+        before_sleep=before_sleep,
+        sleep=asyncio.sleep,
+        reraise=True,
+    )(next_attempt)
+
+
+async def _tenacity() -> Any:
+    """The library; the first time it is imported off the loop."""
+    global _loaded
+    if _loaded is None:
+        _loaded = await anyio.to_thread.run_sync(importlib.import_module, "tenacity", limiter=anyio.CapacityLimiter(1))
+    return _loaded
+
+
+_loaded: Any = None

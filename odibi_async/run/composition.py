@@ -1,0 +1,148 @@
+"""What a run is made of, put together for what it was asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from odibi_async.executors.threads import Threads
+from odibi_async.graph.graph import Node
+from odibi_async.run.calls import Calls
+from odibi_async.run.datasets import Datasets
+from odibi_async.run.layers import Guest, Inner, Reading, Retrying, Slotted, composed
+from odibi_async.run.lives.blocking import Blocking
+from odibi_async.run.lives.called import Called
+from odibi_async.run.lives.mapped import Mapped
+from odibi_async.run.lives.plain import Plain
+from odibi_async.run.lives.resources import Resources
+from odibi_async.run.policies import Policies
+from odibi_async.run.recovery import Recovery
+from odibi_async.run.slots import Slots
+from odibi_async.run.state import RunState
+from odibi_async.run.supervisor import Life, Supervisor
+from odibi_async.run.telling import Telling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inside:
+    """
+    What a guest gets of a run.
+
+    Attributes:
+        owner: For whom slots and threads are taken.
+        state: What the run knows.
+        telling: Hears of what the guest does.
+        recovery: Calls steps again.
+        may_begin: Whether a call may begin.
+        new_task: Makes a task of the run, by its life and its name.
+    """
+
+    owner: object
+    state: RunState
+    telling: Telling
+    recovery: Recovery
+    may_begin: Callable[[], bool]
+    new_task: Callable[[Coroutine[Any, Any, Any], str], asyncio.Task[Any]]
+
+
+class Parts:
+    """
+    The parts of a run that its supervisor knows nothing of: how its steps are called, and how each kind lives.
+
+    Attributes:
+        datasets: The table of values, some of which may lie elsewhere.
+    """
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        state: RunState,
+        telling: Telling,
+        policies: Policies,
+        slots: Slots,
+        threads: Threads,
+        context: contextvars.Context,
+    ) -> None:
+        self.datasets = Datasets(state)
+        self._supervisor = supervisor
+        self._state = state
+        self._telling = telling
+        self._policies = policies
+        self._slots = slots
+        self._context = context
+        self._guests: Sequence[Guest] = ()
+        may_begin = supervisor.may_begin
+        self._calls = Calls(supervisor, state, self.datasets, telling, threads, context, may_begin)
+        self._retrying = Retrying(policies, telling, may_begin)
+        slotted = Slotted(supervisor, slots, lambda node: state.graph.heights[node.index])
+        self._inner = (Reading(state, self.datasets), slotted)
+
+    def new_task(self, life: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        """A task of the run, in a context of its own."""
+        return asyncio.Task(life, loop=self._supervisor.loop, name=name, context=self._context.copy())
+
+    def inside(self) -> Inside:
+        """What a guest gets."""
+        return Inside(
+            owner=self._supervisor,
+            state=self._state,
+            telling=self._telling,
+            recovery=Recovery(self._state, self.datasets, self._attempts_of),
+            may_begin=self._supervisor.may_begin,
+            new_task=self.new_task,
+        )
+
+    def begin(self, guests: Sequence[Guest]) -> None:
+        """Starts the first steps, with these guests around their calls."""
+        self._guests = guests
+        self._supervisor.begin(self._lives(), self._asks_itself)
+
+    def _asks_itself(self, node: Node) -> bool:
+        """Whether a step asks for a slot only when it is to be called, or for one an element."""
+        return bool(self._guests) or node.is_resource or node.maps is not None
+
+    def _row_of(self, node: Node) -> Inner:
+        """A call of a step with everything around it."""
+        return composed([*self._guests, self._retrying, *self._inner], node, self._calls.attempt)
+
+    def _attempts_of(self, node: Node, attempt: Inner | None = None) -> Inner:
+        """A call of a step, or another attempt, that nothing is asked about before."""
+        return composed([self._retrying, *self._inner], node, attempt or self._calls.attempt)
+
+    def _attempt_of(self, node: Node) -> Inner:
+        """One attempt to call a step."""
+        return composed(self._inner, node, self._calls.attempt)
+
+    def _lives(self) -> list[Life]:
+        """How each step lives, by its place."""
+        common = (self._supervisor, self._state, self._telling)
+        called = Called(*common, self._calls, self._retrying, self._row_of, self._attempt_of)
+        plain = Plain(*common, called)
+        blocking = Blocking(*common, self._calls, self._retrying, called, is_bounded=self._slots.is_bounded)
+        if self._state.graph.is_simple and not self._guests:
+            return [plain if node.runs_plain else called for node in self._state.graph.nodes]
+        mapped = Mapped(
+            *common,
+            self.datasets,
+            called,
+            self._row_of,
+            self.new_task,
+            goes_on=self._policies.on_error == "continue",
+        )
+        resources = Resources(*common, self._calls, called, self._attempts_of)
+
+        def life_of(node: Node) -> Life:
+            if node.is_resource:
+                return resources
+            if node.maps is not None:
+                return mapped
+            if self._guests:  # what it reads may have to be loaded
+                return called
+            if node.runs_plain:
+                return plain
+            return blocking if node.plain and node.in_thread else called
+
+        return [life_of(node) for node in self._state.graph.nodes]

@@ -1,0 +1,64 @@
+"""Values that are not in memory: loaded when a step reads them, or at the end for the caller."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from odibi_async.dataset import ABSENT, Handle, HandleList
+from odibi_async.graph.graph import NOTHING, Call
+from odibi_async.run.state import RunState
+
+
+class Datasets:
+    """
+    The table of a run's datasets, where some are handles of values that lie elsewhere.
+
+    Args:
+        state: Holds the table.
+
+    Attributes:
+        get_back: Gets a dataset that was dropped and is needed once more.
+    """
+
+    def __init__(self, state: RunState) -> None:
+        self._state = state
+        self._loading: dict[int, asyncio.Lock] = {}
+        self.get_back: Callable[[int], Awaitable[Any]] | None = None
+
+    async def read(
+        self, call: Call, instead: Mapping[str, Any] = NOTHING
+    ) -> tuple[Mapping[int, Any], Mapping[str, Any]]:
+        """The datasets that a call reads, and what it gets in place of some: all of it in memory."""
+        values = {dataset: await self.value(dataset) for dataset in call.datasets}
+        return values, {name: await _loaded(value) for name, value in instead.items()}
+
+    async def value(self, dataset: int) -> Any:
+        """A dataset, loaded if it lies elsewhere; if it was dropped and is needed once more, it is got back."""
+        values = self._state.values
+        if isinstance(values[dataset], Handle):
+            async with self._loading.setdefault(dataset, asyncio.Lock()):
+                handle = values[dataset]
+                if isinstance(handle, Handle):  # nobody has loaded it meanwhile
+                    loaded = await handle.load()
+                    if values[dataset] is not handle:  # dropped meanwhile
+                        return loaded
+                    values[dataset] = loaded
+        elif values[dataset] is ABSENT and self.get_back is not None:
+            return await self.get_back(dataset)
+        return values[dataset]
+
+    def lying(self) -> list[int]:
+        """Those of the datasets that the caller gets which are not in memory."""
+        kept, values = self._state.selection.kept, self._state.values
+        return [d for d in (range(len(values)) if kept is None else kept) if isinstance(values[d], Handle)]
+
+
+def gathered(elements: list[Any]) -> list[Any] | HandleList:
+    """The dataset that the elements of a mapped step make together."""
+    return HandleList(elements) if any(isinstance(each, Handle) for each in elements) else elements
+
+
+async def _loaded(value: Any) -> Any:
+    return await value.load() if isinstance(value, Handle) else value

@@ -1,0 +1,145 @@
+"""
+What goes around a call of a step.
+
+A run composes, for each step, only what the step asks for, outermost first:
+
+    guests of the run (a cache)  ->  retry  ->  reading  ->  slot  ->  the attempt: time limit, executor, the function
+
+The slot is inside of retry, so it is free while a step waits for its next attempt, and while what it reads is loaded.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+from odibi_async.events import StepRetrying
+from odibi_async.graph.graph import Node
+from odibi_async.run.attempts import try_again, worth_another
+from odibi_async.run.course import Invocation
+from odibi_async.run.datasets import Datasets
+from odibi_async.run.policies import Policies
+from odibi_async.run.slots import Slots
+from odibi_async.run.state import RunState
+from odibi_async.run.telling import Telling
+
+Made = Sequence[Any]
+"""One value for each dataset of a step."""
+Inner = Callable[[Invocation], Awaitable[Made]]
+
+
+class Layer(Protocol):
+    """Something around the calls of steps."""
+
+    def wants(self, node: Node, /) -> bool:
+        """Whether it stands around the calls of this step. Must not block."""
+
+    async def __call__(self, invocation: Invocation, inner: Inner, /) -> Made:
+        """Answers itself, or calls `inner` and acts on what that made."""
+
+
+class Guest(Layer, Protocol):
+    """A layer with a life of its own, which a run is given."""
+
+    async def open(self) -> None:
+        """Before the first step. An error is the run's."""
+
+    async def close(self) -> None:
+        """After the last step, also when `open` failed half-way. Called again when it was cancelled at once."""
+
+
+class Retrying:
+    """
+    Calls a step again as its policy says.
+
+    Args:
+        policies: The policies of the run.
+        may_begin: Whether another attempt may begin, however it would end.
+    """
+
+    def __init__(self, policies: Policies, telling: Telling, may_begin: Callable[[], bool]) -> None:
+        self._policies = policies
+        self._telling = telling
+        self._may_begin = may_begin
+
+    def wants(self, node: Node) -> bool:
+        return self._policies.retry_of(node) is not None
+
+    async def __call__(self, invocation: Invocation, inner: Inner) -> Made:
+        try:
+            return await inner(invocation)
+        except Exception as error:
+            return await self.again(invocation, inner, error)
+
+    async def again(self, invocation: Invocation, inner: Inner, error: BaseException) -> Made:
+        """The attempts after a first one that failed."""
+        policy = self._policies.retry_of(invocation.node)
+        if policy is None:
+            raise error
+
+        def worth(error: BaseException) -> bool:
+            if not self._may_begin():
+                return False
+            worth, invocation.course.note = worth_another(policy, error)
+            return worth
+
+        def on_retry(failed: int, error: BaseException, wait: float) -> None:
+            self._telling.tell(StepRetrying, invocation.node.name, failed, error, wait, invocation.element)
+
+        made: Made = await try_again(policy, error, functools.partial(inner, invocation), worth, on_retry)
+        return made
+
+
+class Reading:
+    """Has what a step reads loaded before it takes a slot: a step that has to be called for that needs one too."""
+
+    def __init__(self, state: RunState, datasets: Datasets) -> None:
+        self._state = state
+        self._datasets = datasets
+
+    def wants(self, node: Node) -> bool:
+        return self._state.has_handles
+
+    async def __call__(self, invocation: Invocation, inner: Inner) -> Made:
+        read = self._datasets.read(invocation.node.call, invocation.instead)
+        invocation.values, invocation.instead = await read
+        try:
+            return await inner(invocation)
+        finally:
+            invocation.values = None
+
+
+class Slotted:
+    """Has each attempt wait for a slot, and hold it until it is over, also when its thread is abandoned."""
+
+    def __init__(self, owner: object, slots: Slots, priority: Callable[[Node], int]) -> None:
+        self._owner = owner
+        self._slots = slots
+        self._priority = priority
+
+    def wants(self, node: Node) -> bool:
+        return self._slots.limits(node.pool)
+
+    async def __call__(self, invocation: Invocation, inner: Inner) -> Made:
+        node = invocation.node
+        if invocation.held is None:
+            invocation.held = await self._slots.wait(self._owner, self._priority(node), node.pool)
+        held = invocation.held
+        try:
+            return await inner(invocation)
+        finally:
+            invocation.held = None
+            held.end()
+
+
+def composed(layers: Sequence[Layer], node: Node, attempt: Inner) -> Inner:
+    """One attempt of a step with the layers around it that it asks for, the first of them outermost."""
+    for layer in reversed(layers):
+        if layer.wants(node):
+            attempt = functools.partial(_around, layer, attempt)
+    return attempt
+
+
+def _around(layer: Layer, inner: Inner, invocation: Invocation) -> Awaitable[Made]:
+    return layer(invocation, inner)

@@ -1,0 +1,216 @@
+"""What a run knows: the table of its datasets, who still waits for what, and how each step ended."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from time import perf_counter
+from typing import Any, NamedTuple
+
+from odibi_async.dataset import ABSENT, KINDS, Handle
+from odibi_async.errors import StepError
+from odibi_async.graph.graph import Graph, Node, Selection
+from odibi_async.result import Status, StepResult
+from odibi_async.run.course import Course
+from odibi_async.run.quick import quick
+
+step_result = quick(StepResult)
+
+
+class Blame(NamedTuple):
+    """Whom a skipped step has to thank: a step that failed, or one whose `when` was false."""
+
+    step: str
+    failed: bool
+
+
+class RunState:
+    """
+    The data of one run.
+
+    What threads change as well (`values`, `uses`, `unmet`) is changed under the lock; all else is the loop's alone.
+
+    Attributes:
+        values: The datasets, by their places; `ABSENT` for those that are not there.
+        uses: How many readers of each dataset have not ended.
+        unmet: How many steps each step still waits for.
+        left: How many steps have no record yet.
+        records: How each step ended.
+        failures: The errors of the steps that failed.
+        partial: What those elements of a failed mapped step made that did not fail.
+        blame: Why steps that wait for a step are skipped.
+        given: The datasets that came from outside.
+        copies: Whether any value may be one of which each reader gets a copy.
+        streaming: The mapped steps whose readers have been told of each element.
+        has_handles: Whether any value may be a handle of one that is not in memory.
+    """
+
+    def __init__(self, graph: Graph, selection: Selection, given: Mapping[str, Any], epoch: float) -> None:
+        self.graph = graph
+        self.selection = selection
+        self.lock = threading.Lock()
+        self.values = [ABSENT] * len(graph.datasets)
+        for name, value in given.items():
+            self.values[graph.ids[name]] = value
+        self.given = frozenset(graph.ids[name] for name in given) if given else frozenset()
+        self.uses = list(selection.uses) if selection.kept is not None else []
+        self.unmet = list(selection.unmet)
+        self.left = len(selection.nodes)
+        self.records: list[StepResult | None] = [None] * len(graph.nodes)
+        self.failures: dict[str, StepError] = {}
+        self.partial: dict[str, Mapping[int, Any]] = {}
+        self.blame: dict[int, Blame] = {}
+        self.copies = bool(given)
+        self.streaming: set[int] = set()
+        self.has_handles = False
+        self._epoch = epoch
+
+    # -- done ------------------------------------------------------------------------------------------
+
+    def settle(self, node: Node, made: Sequence[Any]) -> list[int]:
+        """
+        Puts what a step made into the table, drops what nobody reads any more, and tells which steps have all
+        that they wait for now. From any thread.
+        """
+        with self.lock:
+            return self.settle_locked(node, made)
+
+    def settle_locked(self, node: Node, made: Sequence[Any]) -> list[int]:
+        """The same for who holds the lock already."""
+        kept, values = self.selection.kept, self.values
+        if not self.copies and any([KINDS[type(value)] is not None for value in made]):  # noqa: C419 (twice as fast)
+            self.copies = True
+        for dataset, value in zip(node.outputs, made, strict=False):
+            if (kept is None or self.uses[dataset] or dataset in kept) and dataset not in self.given:
+                values[dataset] = value
+        if kept is not None:
+            self.drop(node, kept)
+        return self.released(node)
+
+    def drop(self, node: Node, kept: frozenset[int]) -> None:
+        """Drops what this step was the last to read. Under the lock, if threads are about."""
+        uses = self.uses
+        for dataset in node.reads:
+            uses[dataset] -= 1
+            if not uses[dataset] and dataset not in kept:
+                self.values[dataset] = ABSENT
+
+    def released(self, node: Node) -> list[int]:
+        """Counts down for those that wait for a step; those that wait for nobody any more. Under the lock."""
+        streamed = self.graph.streams.get(node.index, ()) if node.index in self.streaming else ()
+        unmet, ready = self.unmet, []
+        for other in self.selection.downstream[node.index]:
+            if other in streamed:
+                continue  # released when the first element was started
+            unmet[other] -= 1
+            if not unmet[other]:
+                ready.append(other)
+        return ready
+
+    def stream(self, node: Node) -> list[int]:
+        """The steps that take the elements of this one as they are made, and wait for nobody else."""
+        ready = []
+        with self.lock:
+            self.streaming.add(node.index)
+            for other in self.graph.streams.get(node.index, ()):
+                if other in self.selection.downstream[node.index]:
+                    self.unmet[other] -= 1
+                    if not self.unmet[other]:
+                        ready.append(other)
+        return ready
+
+    # -- records ---------------------------------------------------------------------------------------
+
+    def book(self, node: Node, record: StepResult) -> None:
+        """Notes how a step ended."""
+        self.records[node.index] = record
+        self.left -= 1
+
+    def success(self, node: Node, made: Sequence[Any], course: Course) -> StepResult:
+        """The record of a step that was called, or found. From any thread."""
+        rows = None
+        if len(made) == 1:
+            value = made[0]
+            kind = KINDS[type(value)]
+            if kind is not None and kind.rows is not None:
+                rows = kind.rows(value)
+            elif self.has_handles and isinstance(value, Handle):
+                rows = value.rows
+        if course.found is not None:
+            return StepResult(name=node.name, status=course.found, rows=rows, cache=course.use)
+        took, queued = perf_counter() - course.started, course.started - course.ready
+        at = course.started + self._epoch
+        return step_result(node.name, Status.SUCCEEDED, course.attempts, queued, took, at, None, None, rows, course.use)
+
+    def failure(self, node: Node, course: Course, error: BaseException, element: int | None) -> StepResult:
+        """The record of a step that failed, with its error among the run's failures."""
+        self.failures[node.name] = StepError(node.name, error, element)
+        self.blame[node.index] = Blame(node.name, failed=True)
+        return self._unfinished(node, course, Status.FAILED, error)
+
+    def cancellation(self, node: Node, course: Course) -> StepResult:
+        """The record of a step that was cancelled after it was started."""
+        return self._unfinished(node, course, Status.CANCELLED, None)
+
+    def skip(self, node: Node, blame: Blame) -> StepResult:
+        """The record of a step that is not to run."""
+        self.blame[node.index] = blame
+        return StepResult(name=node.name, status=Status.SKIPPED, skipped_because=blame.step)
+
+    def never_ran(self, node: Node) -> StepResult:
+        """The record of a step that never became ready before the run was stopped."""
+        blames = (self.blame.get(other) for other in self.selection.upstream[node.index])
+        blame = next((blame for blame in blames if blame is not None and blame.failed), None)
+        return StepResult(name=node.name, status=Status.CANCELLED) if blame is None else self.skip(node, blame)
+
+    def _unfinished(self, node: Node, course: Course, status: Status, error: BaseException | None) -> StepResult:
+        began = course.started
+        return StepResult(
+            name=node.name,
+            status=status,
+            attempts=course.attempts,
+            queue_seconds=began - course.ready if began else 0.0,
+            run_seconds=perf_counter() - began if began else 0.0,
+            at=began + self._epoch if began else None,
+            error=error,
+            cache=course.use,
+        )
+
+    def blame_for(self, node: Node) -> Blame | None:
+        """
+        Why a step cannot run though all that it waited for has ended: something failed above it, or what it
+        needs was not made. A parameter with a default does without what a false `when` kept from being made.
+        """
+        needed = None
+        for other in self.selection.upstream[node.index]:
+            blame = self.blame.get(other)
+            if blame is None:
+                continue
+            if blame.failed:
+                return blame
+            if any(self.graph.producers[d] == other and self.values[d] is ABSENT for d in node.needs):
+                needed = needed or blame
+        return needed
+
+    # -- over ------------------------------------------------------------------------------------------
+
+    def outputs(self) -> dict[str, Any]:
+        """The datasets that the caller gets."""
+        kept, values, graph = self.selection.kept, self.values, self.graph
+        places = range(len(values)) if kept is None else sorted(kept)
+        there = [place for place in places if values[place] is not ABSENT and place not in graph.hidden]
+        if self.has_handles:
+            there = [place for place in there if not isinstance(values[place], Handle)]
+        return {graph.datasets[place]: values[place] for place in there}
+
+    def steps(self) -> dict[str, StepResult]:
+        """The records, in topological order."""
+        records = self.records
+        return {record.name: record for index in self.selection.nodes if (record := records[index]) is not None}
+
+    def let_go(self) -> None:
+        """Forgets all data: whoever still has this object, in a frame of a traceback say, keeps none of it."""
+        self.values.clear()
+        self.records.clear()
+        self.failures = {}
+        self.partial = {}

@@ -1,0 +1,381 @@
+"""
+Starts the steps of a run when they are ready, and ends them all when the run is to stop.
+
+Each started step holds a ticket, its entry in `running`; only the return of the last one lets the run end. A step that
+is ready goes to the backlog; `drain` starts what is there, a bounded number at a turn of the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import itertools
+import sys
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from enum import IntEnum
+from time import perf_counter
+from typing import Any, Final, Protocol
+
+from odibi_async.executors.mailbox import Mailbox
+from odibi_async.executors.threads import Job
+from odibi_async.graph.graph import Node
+from odibi_async.result import StepResult
+from odibi_async.run.cancelling import Cancelling
+from odibi_async.run.course import Course
+from odibi_async.run.slots import Held, Slots
+from odibi_async.run.state import Blame, RunState
+from odibi_async.run.telling import Telling
+from odibi_async.run.tracebacks import freed
+
+Ticket = asyncio.Task[None] | Job
+EAGERLY = sys.version_info >= (3, 12)
+"""Whether a task takes its first turn at once: a step without anything to wait for then never goes through the loop."""
+STARTING: Final[Any] = object()
+"""Stands for the ticket of a step that is taking its first turn."""
+_eagerly: Any = {"eager_start": True} if EAGERLY else {}
+_new_task: Any = functools.partial(asyncio.Task, **_eagerly) if EAGERLY else asyncio.Task
+AT_A_TURN = 256
+"""How many steps are started at a turn of the loop: what it does in about two milliseconds."""
+
+
+class Phase(IntEnum):
+    """How far a run has come."""
+
+    NEW = 0
+    """Nothing was started."""
+    RUNNING = 1
+    """Steps are started as they become ready."""
+    WINDING_UP = 2
+    """Every step has ended by itself; what the caller is to get is being loaded."""
+    STOPPING = 3
+    """Nothing is started any more; what runs is being cancelled."""
+    OVER = 4
+    """No step is running, and none will."""
+
+
+class Life(Protocol):
+    """How one kind of step goes from ready to ended."""
+
+    def start(self, node: Node, ready_at: float, held: Held | None, /) -> None:
+        """Starts a step, with the slot that it was given, which is free again when it has ended."""
+
+
+class ElementFailed(Exception):
+    """
+    An element of a mapped step failed; inside the engine only.
+
+    Attributes:
+        index: Which one, counted from 0.
+        error: What it raised.
+        made: What the other elements made, by their numbers.
+    """
+
+    def __init__(self, index: int, error: BaseException, made: Mapping[int, Any]) -> None:
+        super().__init__(index, error)
+        self.index = index
+        self.error = error
+        self.made = made
+
+
+class Supervisor:
+    """
+    Starts and ends the steps of one run. On the loop's thread, but for `may_begin`.
+
+    Args:
+        state: What is known of the steps.
+        telling: Hears of their ends.
+        slots: Who may start when not all may.
+        mailbox: What threads have to tell, before which nothing that they have released may start.
+        context: What each step gets a copy of.
+        grace: Seconds that a cancelled step has before it is cancelled again.
+        stops_on_error: Whether the first failure cancels the rest.
+        on_last: Called when every step has its record.
+
+    Attributes:
+        phase: How far the run has come.
+        backlog: The steps that are ready and not started, each with the time when it was, and the slot that it got.
+        running: The tickets of those that were started.
+        held: The slots that they were given before.
+        outlasting: Steps that are not cancelled with the others, since they end when their readers have.
+        lives: How each step lives, by its place.
+        on_end: Told of each step that has ended, before those that it releases are started.
+        on_stop: Told that the run is to stop, when everything was cancelled.
+    """
+
+    def __init__(
+        self,
+        state: RunState,
+        telling: Telling,
+        slots: Slots,
+        mailbox: Mailbox,
+        context: contextvars.Context,
+        *,
+        grace: float,
+        stops_on_error: bool,
+        on_last: Callable[[], None],
+    ) -> None:
+        self.phase = Phase.NEW
+        self.backlog: deque[tuple[int, float, Held | None]] = deque()
+        self.running: dict[int, Ticket] = {}
+        self.held: dict[int, Held] = {}
+        self.outlasting: set[int] = set()
+        self.on_end: Callable[[Node], None] | None = None
+        self.on_stop: Callable[[], None] | None = None
+        self.loop = asyncio.get_running_loop()
+        self.grace = grace
+        self._state = state
+        self._telling = telling
+        self._slots = slots
+        self._mailbox = mailbox
+        self._context = context
+        self._stops_on_error = stops_on_error
+        self._on_last = on_last
+        self._nodes = state.graph.nodes
+        self.lives: Sequence[Life] = ()
+        self._asks_itself: Callable[[Node], bool] = lambda node: False
+        self._budget = AT_A_TURN
+        self._is_draining = False
+        self._drain_is_due = False
+        self._is_bounded = slots.is_bounded or bool(state.graph.pools)
+        self._cancelling: dict[int, Cancelling] = {}
+        self._watch: asyncio.TimerHandle | None = None
+
+    # -- ready -----------------------------------------------------------------------------------------
+
+    def begin(self, lives: Sequence[Life], asks_itself: Callable[[Node], bool]) -> None:
+        """
+        Starts the first steps; if the run was stopped before, ends it.
+
+        Args:
+            lives: How each step lives, by its place.
+            asks_itself: Whether a step asks for its slots itself, when it needs them.
+        """
+        self.lives, self._asks_itself = lives, asks_itself
+        if self.phase is not Phase.NEW:
+            self._end()
+            return
+        self.phase = Phase.RUNNING
+        if not self._state.left:
+            self._end()
+            return
+        self._watch = self.loop.call_later(max(self.grace, 1.0), self._look_after)
+        now, unmet = perf_counter(), self._state.unmet
+        self.backlog.extend([(index, now, None) for index in self._state.selection.nodes if not unmet[index]])
+        self.drain()
+
+    def may_begin(self) -> bool:
+        """Whether a step, an attempt or an element may begin. From any thread."""
+        return self.phase in (Phase.RUNNING, Phase.WINDING_UP)
+
+    def release(self, ready: Sequence[int]) -> None:
+        """
+        Takes up steps that wait for nobody any more: behind what threads have still to tell, since one of them may
+        have made what a step reads.
+        """
+        if len(self._mailbox):
+            self._mailbox.post(self._release_now, ready, perf_counter(), urgent=True)
+        else:
+            self._release_now(ready, perf_counter())
+
+    def _release_now(self, ready: Sequence[int], at: float) -> None:
+        if self.phase is Phase.RUNNING:
+            self.backlog.extend([(index, at, None) for index in ready])
+            self.drain()
+
+    def drain(self) -> None:
+        """Starts what is ready, and goes on at the next turn of the loop while there is more."""
+        if self._is_draining:  # a step that is over at once releases others: they join the backlog, no recursion
+            return
+        self._is_draining = True
+        backlog, nodes, blame, lives = self.backlog, self._nodes, self._state.blame, self.lives
+        try:
+            while self._has_some(backlog):
+                self._budget -= 1
+                if not self._budget:
+                    self.loop.call_soon(self._renew)
+                index, ready_at, held = backlog.popleft()
+                node = nodes[index]
+                if blame and held is None and (why := self._state.blame_for(node)) is not None:
+                    self.skipped(node, why)
+                elif held is not None:
+                    self.held[index] = held
+                    lives[index].start(node, ready_at, held)
+                elif not self._is_bounded or not self._queues(node, ready_at, 1 + len(backlog)):
+                    lives[index].start(node, ready_at, None)
+        finally:
+            self._is_draining = False
+
+    def _has_some(self, backlog: deque[tuple[int, float, Held | None]]) -> bool:
+        """Whether there is something to start now, when all who are ready have asked for their slots."""
+        if not backlog and self._is_bounded:
+            self._slots.admit()
+        return bool(backlog) and self._budget > 0
+
+    def _renew(self) -> None:
+        self._budget = AT_A_TURN
+        self.drain()
+
+    def _queues(self, node: Node, ready_at: float, ready: int) -> bool:
+        """
+        Queues a step for a slot, if it needs one; it comes back to the backlog with it.
+
+        Where there are slots for all that are ready, it gets one at once; else the most urgent go first.
+        """
+        if not self._slots.limits(node.pool) or self._asks_itself(node):
+            return False
+        if node.pool is None and self._slots.have_room_for(ready):
+            self.backlog.appendleft((node.index, ready_at, self._slots.take(None)))
+            return True
+
+        def grant(held: Held) -> None:
+            self.backlog.append((node.index, ready_at, held))
+            if not (self._is_draining or self._drain_is_due):
+                self._drain_is_due = True
+                self.loop.call_soon(self._drain_granted)
+
+        self._slots.enter(self, self._state.graph.heights[node.index], node.pool, grant)
+        return True
+
+    def _drain_granted(self) -> None:
+        self._drain_is_due = False
+        self.drain()
+
+    def start_task(self, node: Node, life: Coroutine[Any, Any, None]) -> None:
+        """Gives a step a task of its own, which has its ticket."""
+        index, running = node.index, self.running
+        running[index] = STARTING
+        task = _new_task(life, loop=self.loop, name=node.name, context=self._context.copy())
+        if index in running:
+            running[index] = task
+            if self.phase is Phase.STOPPING:
+                self._cancel(index, task)
+
+    # -- done ------------------------------------------------------------------------------------------
+
+    def succeeded(self, node: Node, made: Sequence[Any], record: StepResult) -> None:
+        """The end of a step that made its datasets."""
+        self.ended(node, record, self._state.settle(node, made))
+
+    def failed(self, node: Node, course: Course, error: BaseException, *, settled: bool = False) -> None:
+        """The end of a step that raised: a failure, or its cancellation if the run is to stop."""
+        element = None
+        if isinstance(error, ElementFailed):
+            self._state.partial[node.name] = error.made
+            element, error = error.index, error.error
+        freed(error)
+        cancelled = self.phase is not Phase.RUNNING and isinstance(error, asyncio.CancelledError)
+        if cancelled:
+            record = self._state.cancellation(node, course)
+        else:
+            record = self._state.failure(node, course, error, element)
+        ready = [] if settled else self._state.settle(node, ())
+        if not cancelled and self._stops_on_error:
+            self.stop()
+        self.ended(node, record, ready)
+
+    def skipped(self, node: Node, blame: Blame) -> None:
+        """The end of a step that is not to run."""
+        record = self._state.skip(node, blame)
+        self.ended(node, record, self._state.settle(node, ()))
+
+    def ended(self, node: Node, record: StepResult, ready: Sequence[int]) -> None:
+        """Books the end of a step, takes its ticket back, and goes on with those that waited for it."""
+        self._state.book(node, record)
+        self.running.pop(node.index, None)
+        if self._cancelling and node.index in self._cancelling:
+            self._cancelling.pop(node.index).over()
+        self._telling.finished(record)
+        if self.on_end is not None:
+            self.on_end(node)
+        if ready:
+            self.release(ready)
+        if self.held and node.index in self.held:  # now that those it released are among those who wait
+            self.held.pop(node.index).end()
+        self.end_if_last()
+
+    def end_if_last(self) -> None:
+        """Ends the run if nothing of it is running, and nothing will."""
+        if not self.running and (not self._state.left or self.phase is Phase.STOPPING):
+            self._end()
+
+    # -- stop ------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Cancels what runs and starts nothing more; the run ends when all of it has ended."""
+        began = self.phase
+        if began >= Phase.STOPPING:
+            return
+        with self._state.lock:
+            self.phase = Phase.STOPPING if began < Phase.WINDING_UP else Phase.OVER
+        while self.backlog:
+            held = self.backlog.popleft()[2]
+            if held is not None:
+                held.end()
+        self._slots.forget(self)
+        if began is not Phase.RUNNING:  # a run that has not begun is ended when it does
+            return
+        if not self.running:
+            self._end()
+            return
+        for index, ticket in list(self.running.items()):
+            if index not in self.outlasting and ticket is not STARTING:  # that is cancelled after its turn
+                self._cancel(index, ticket)
+        if self.on_stop is not None:
+            self.on_stop()
+
+    def _cancel(self, index: int, ticket: Ticket) -> None:
+        if isinstance(ticket, Job):
+            ticket.cancel()
+            return
+        ticket.add_done_callback(lambda task: self._task_ended(index, task))
+        self._cancelling[index] = Cancelling(ticket, self.grace)
+
+    def give_grace(self, node: Node) -> None:
+        """A step that outlasted the others winds up from now on: it is cancelled when a whole grace is over."""
+        task = self.running.get(node.index)
+        if node.index in self._cancelling:
+            self._cancelling.pop(node.index).over()
+        if isinstance(task, asyncio.Task) and self.phase is Phase.STOPPING:
+            self._cancelling[node.index] = Cancelling(task, self.grace, at_once=False)
+
+    def _look_after(self) -> None:
+        """Now and then: finds tasks that ended without a word: somebody cancelled them before their first turn."""
+        for index, ticket in list(self.running.items()):
+            if isinstance(ticket, asyncio.Task) and ticket.done():
+                self._task_ended(index, ticket)
+        if self.running:
+            self._watch = self.loop.call_later(max(self.grace, 1.0), self._look_after)
+
+    def _task_ended(self, index: int, task: asyncio.Task[None]) -> None:
+        """
+        Books the end of a step whose task ended without doing so: cancelled before its first turn, or broken by a
+        fault of ours, which must not leave the run waiting.
+        """
+        if self.running.get(index) is task:
+            error = None if task.cancelled() else task.exception()
+            self.failed(self._nodes[index], Course(0.0), error or asyncio.CancelledError())
+
+    def _end(self) -> None:
+        """No step is running, and none will: those that have no record get one."""
+        if self._watch is not None:
+            self._watch.cancel()
+        if self.phase is Phase.RUNNING:
+            self.phase = Phase.WINDING_UP
+            self._on_last()
+        elif self.phase is Phase.STOPPING:
+            self.phase = Phase.OVER
+            records = self._state.records
+            self._sweep(iter([index for index in self._state.selection.nodes if records[index] is None]))
+
+    def _sweep(self, unrecorded: Iterator[int]) -> None:
+        """Books the steps that never became ready before the run was stopped, some at a time."""
+        for index in itertools.islice(unrecorded, AT_A_TURN):
+            record = self._state.never_ran(self._nodes[index])
+            self._state.book(self._nodes[index], record)
+            self._telling.finished(record)
+        if self._state.left:
+            self.loop.call_soon(self._sweep, unrecorded)
+        else:
+            self._on_last()

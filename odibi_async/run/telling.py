@@ -1,0 +1,83 @@
+"""What a run tells its observers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from time import perf_counter, time
+from typing import Any
+
+from odibi_async.abc import Observer
+from odibi_async.events import Event, StepFinished, StepStarted
+from odibi_async.result import StepResult
+from odibi_async.run.quick import quick
+
+step_started = quick(StepStarted)
+step_finished = quick(StepFinished)
+_log = logging.getLogger("odibi_async")
+
+
+class Telling:
+    """
+    The stream of a run's events. On the loop's thread.
+
+    Attributes:
+        run_id: The run.
+        observers: Who hears of it.
+        seq: The number of the next event.
+        epoch: What is added to seconds of `perf_counter` to get those of the clock.
+        is_over: Whether the last event was told; nothing is told after it.
+    """
+
+    __slots__ = ("_loop", "epoch", "is_over", "observers", "run_id", "seq")
+
+    def __init__(self, run_id: str, observers: Sequence[Observer], loop: asyncio.AbstractEventLoop) -> None:
+        self.run_id = run_id
+        self.observers = list(observers)
+        self.seq = 0
+        self.epoch = time() - perf_counter()
+        self.is_over = False
+        self._loop = loop
+
+    def tell(self, kind: type[Event], *about: Any) -> None:
+        """Tells of something that happens now."""
+        if self.observers and not self.is_over:
+            self.hear(kind(self.run_id, self.seq, perf_counter() + self.epoch, *about))
+
+    def started(self, step: str, at: float) -> None:
+        """Tells that a step began at a time of `perf_counter`."""
+        if self.observers and not self.is_over:
+            self.hear(step_started(self.run_id, self.seq, at + self.epoch, step))
+
+    def finished(self, record: StepResult) -> None:
+        """Tells that a step ended."""
+        if self.observers and not self.is_over:
+            at = perf_counter() + self.epoch
+            self.hear(step_finished(self.run_id, self.seq, at, record.name, record.status, record))
+
+    def hear(self, event: Event) -> None:
+        """Hands an event to the observers. One that raises is not asked again: it must not break a run."""
+        self.seq += 1
+        for observer in self.observers:
+            try:
+                observer(event)
+            except BaseException as error:
+                self.drop(observer, error)
+
+    def drop(self, observer: Observer, error: BaseException) -> None:
+        """Asks an observer no more, since it raised."""
+        self.observers = [other for other in self.observers if other is not observer]
+        name = type(observer).__qualname__  # not its repr, which is anybody's code
+        _log.error("An observer (%s) raised and is dropped from run %s.", name, self.run_id, exc_info=error)
+        pass_on(error, self._loop)
+
+
+def pass_on(error: BaseException, loop: asyncio.AbstractEventLoop) -> None:
+    """Hands `KeyboardInterrupt` and `SystemExit` on to the loop, when what goes on here is done."""
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        loop.call_soon(_reraise, error)
+
+
+def _reraise(error: BaseException) -> None:
+    raise error
