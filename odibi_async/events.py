@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
+from odibi_async.lazy import LazyMapping
 from odibi_async.result import RunResult, Status, StepResult
 from odibi_async.secret import Secret
 
@@ -32,32 +32,11 @@ class StepOutline:
     secrets: tuple[Secret, ...] = ()
 
 
-class Outline(Mapping[str, StepOutline]):
-    """
-    The steps of a graph and who waits for whom, by name: made the first time that somebody looks, once a graph.
-
-    Args:
-        make: Makes it.
-    """
-
-    def __init__(self, make: Callable[[], Mapping[str, StepOutline]]) -> None:
-        self._make = make
-
-    @functools.cached_property
-    def _steps(self) -> Mapping[str, StepOutline]:
-        return self._make()
-
-    def __getitem__(self, step: str) -> StepOutline:
-        return self._steps[step]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._steps)
-
-    def __len__(self) -> int:
-        return len(self._steps)
+class Outline(LazyMapping[str, StepOutline]):
+    """The steps of a graph and who waits for whom, by name: made the first time that somebody looks, once a graph."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Outline, (functools.partial(dict, self._steps),)
+        return Outline, (functools.partial(dict, dict(self)),)
 
 
 @dataclass(frozen=True, slots=True)

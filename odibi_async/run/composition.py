@@ -120,7 +120,7 @@ class Parts:
         """How each step lives, by its place."""
         common = (self._supervisor, self._state, self._telling)
         called = Called(*common, self._calls, self._retrying, self._row_of, self._attempt_of)
-        plain = Plain(*common, called)
+        plain = Plain(*common, called, self._context)
         blocking = Blocking(*common, self._calls, self._retrying, called, is_bounded=self._slots.is_bounded)
         if self._state.graph.is_simple and not self._guests:
             return [plain if node.runs_plain else called for node in self._state.graph.nodes]

@@ -99,8 +99,9 @@ class Execution:
             BaseException: The run could not be prepared; nothing has run.
         """
         began, graph = perf_counter(), self._state.graph
-        names = tuple([graph.nodes[index].name for index in self._state.selection.nodes])
-        self._telling.tell(RunStarted, names, graph.outline)
+        if self._telling.observers:
+            names = tuple([graph.nodes[index].name for index in self._state.selection.nodes])
+            self._telling.tell(RunStarted, names, graph.outline)
         deadline = None
         if self.policies.timeout is not None:
             deadline = self._loop.call_later(self.policies.timeout, self._on_deadline)
@@ -112,7 +113,7 @@ class Execution:
             deadline.cancel()
         result = self._result(began, trouble)
         self._telling.tell(RunFinished, result.status, result)
-        self._telling.is_over = True
+        self._telling.close()
         self._state.let_go()
         if trouble is not None:
             del result
@@ -204,7 +205,7 @@ class Execution:
         """A step that was cached has failed after all: what it had made was damaged, and it could not be called."""
         if isinstance(error, StepError) and error.step == node.name:
             error = error.error
-        record = self._state.records[node.index]
+        record = self._state.record(node)
         assert record is not None
         self._state.records[node.index] = record = dataclasses.replace(record, status=Status.FAILED, error=error)
         self._state.failures[node.name] = StepError(node.name, error)

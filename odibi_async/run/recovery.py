@@ -45,7 +45,7 @@ class Recovery:
         if dataset in self.origins:
             return await _loaded(self.origins[dataset])
         producer = self._state.graph.producers[dataset]
-        record = None if producer == OUTSIDE else self._state.records[producer]
+        record = None if producer == OUTSIDE else self._state.record(self._state.graph.nodes[producer])
         if record is None or not record.is_done:
             return ABSENT
         node = self._state.graph.nodes[producer]

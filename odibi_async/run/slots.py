@@ -30,7 +30,6 @@ class Slots:
         self._waiting = 0
         self._served: dict[object, int] = {}
         self._count = 0
-        self._is_admitting = False
         self._loop = weakref.ref(asyncio.get_running_loop())  # not kept: a loop may keep its slots
 
     @property
@@ -107,22 +106,18 @@ class Slots:
         for lane in self._lanes.values():
             self._waiting -= lane.discard(owner)
 
-    def admit(self) -> None:
-        """Lets in whom there are slots for."""
-        if self._is_admitting:  # what is started may end at once and come back here: no recursion
-            return
-        self._is_admitting = True
-        try:
-            while self._waiting and (self._free is None or self._free > 0):
-                lane, pool = self._next_lane()
-                if lane is None:
-                    return
-                self._count += 1
-                self._served[lane.turn] = self._count
-                self._waiting -= 1
-                lane.take()(self.take(pool))
-        finally:
-            self._is_admitting = False
+    def admit(self) -> bool:
+        """Lets in whom there are slots for; whether anybody was."""
+        before = self._count
+        while self._waiting and (self._free is None or self._free > 0):
+            lane, pool = self._next_lane()
+            if lane is None:
+                break
+            self._count += 1
+            self._served[lane.turn] = self._count
+            self._waiting -= 1
+            lane.take()(self.take(pool))  # which starts nothing by itself
+        return self._count > before
 
     def _next_lane(self) -> tuple[FairQueue[Grant] | None, str | None]:
         """The lane with room whose next owner was served the longest ago; for one owner, its most urgent step."""

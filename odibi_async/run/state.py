@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Mapping, Sequence
 from time import perf_counter
@@ -10,11 +11,14 @@ from typing import Any, NamedTuple
 from odibi_async.dataset import ABSENT, KINDS, Handle
 from odibi_async.errors import StepError
 from odibi_async.graph.graph import Graph, Node, Selection
+from odibi_async.lazy import LazyMapping
 from odibi_async.result import Status, StepResult
 from odibi_async.run.course import Course
 from odibi_async.run.quick import quick
 
 step_result = quick(StepResult)
+Brief = tuple[float, float, float]
+"""The record of a step that was called once and made one value without rows: when it was ready, started, and ended."""
 
 
 class Blame(NamedTuple):
@@ -35,7 +39,7 @@ class RunState:
         uses: How many readers of each dataset have not ended.
         unmet: How many steps each step still waits for.
         left: How many steps have no record yet.
-        records: How each step ended.
+        records: How each step ended, in brief where that says it all; `record` gives it whole.
         failures: The errors of the steps that failed.
         partial: What those elements of a failed mapped step made that did not fail.
         blame: Why steps that wait for a step are skipped.
@@ -56,7 +60,7 @@ class RunState:
         self.uses = list(selection.uses) if selection.kept is not None else []
         self.unmet = list(selection.unmet)
         self.left = len(selection.nodes)
-        self.records: list[StepResult | None] = [None] * len(graph.nodes)
+        self.records: list[StepResult | Brief | None] = [None] * len(graph.nodes)
         self.failures: dict[str, StepError] = {}
         self.partial: dict[str, Mapping[int, Any]] = {}
         self.blame: dict[int, Blame] = {}
@@ -120,6 +124,18 @@ class RunState:
         return ready
 
     # -- records ---------------------------------------------------------------------------------------
+
+    def record(self, node: Node) -> StepResult | None:
+        """How a step ended."""
+        return None if self.records[node.index] is None else self.whole(node)
+
+    def whole(self, node: Node) -> StepResult:
+        """How a step ended that has ended."""
+        record: Any = self.records[node.index]
+        if type(record) is tuple:
+            record = self.records[node.index] = _whole(node.name, record, self._epoch)
+        ended: StepResult = record
+        return ended
 
     def book(self, node: Node, record: StepResult) -> None:
         """Notes how a step ended."""
@@ -203,14 +219,38 @@ class RunState:
             there = [place for place in there if not isinstance(values[place], Handle)]
         return {graph.datasets[place]: values[place] for place in there}
 
-    def steps(self) -> dict[str, StepResult]:
+    def steps(self) -> Mapping[str, StepResult]:
         """The records, in topological order."""
-        records = self.records
-        return {record.name: record for index in self.selection.nodes if (record := records[index]) is not None}
+        nodes = self.graph.nodes
+        return LazyMapping(
+            functools.partial(_all_whole, [nodes[index] for index in self.selection.nodes], self.records, self._epoch)
+        )
 
     def let_go(self) -> None:
         """Forgets all data: whoever still has this object, in a frame of a traceback say, keeps none of it."""
         self.values.clear()
-        self.records.clear()
+        self.records = []
         self.failures = {}
         self.partial = {}
+
+
+def _whole(name: str, brief: Brief, epoch: float) -> StepResult:
+    """A record that was kept in brief."""
+    ready, started, ended = brief
+    return step_result(
+        name, Status.SUCCEEDED, 1, started - ready, ended - started, started + epoch, None, None, None, None
+    )
+
+
+def _all_whole(
+    nodes: Sequence[Node], records: Sequence[StepResult | Brief | None], epoch: float
+) -> dict[str, StepResult]:
+    """The records of steps, by name."""
+    whole = {}
+    for node in nodes:
+        record = records[node.index]
+        if type(record) is tuple:
+            record = _whole(node.name, record, epoch)
+        if record is not None:
+            whole[node.name] = record
+    return whole  # type: ignore[return-value]

@@ -98,6 +98,8 @@ class Supervisor:
         backlog: The steps that are ready and not started, each with the time when it was, and the slot that it got.
         running: The tickets of those that were started.
         held: The slots that they were given before.
+        is_bounded: Whether any step has to wait for a slot.
+        budget: How many more steps may be started at this turn of the loop.
         outlasting: Steps that are not cancelled with the others, since they end when their readers have.
         lives: How each step lives, by its place.
         on_end: Told of each step that has ended, before those that it releases are started.
@@ -135,10 +137,10 @@ class Supervisor:
         self._nodes = state.graph.nodes
         self.lives: Sequence[Life] = ()
         self._asks_itself: Callable[[Node], bool] = lambda node: False
-        self._budget = AT_A_TURN
+        self.budget = AT_A_TURN
         self._is_draining = False
         self._drain_is_due = False
-        self._is_bounded = slots.is_bounded or bool(state.graph.pools)
+        self.is_bounded = slots.is_bounded or bool(state.graph.pools)
         self._cancelling: dict[int, Cancelling] = {}
         self._watch: asyncio.TimerHandle | None = None
 
@@ -189,12 +191,10 @@ class Supervisor:
         if self._is_draining:  # a step that is over at once releases others: they join the backlog, no recursion
             return
         self._is_draining = True
-        backlog, nodes, blame, lives = self.backlog, self._nodes, self._state.blame, self.lives
+        backlog, nodes, blame, lives, left = self.backlog, self._nodes, self._state.blame, self.lives, self.budget
         try:
-            while self._has_some(backlog):
-                self._budget -= 1
-                if not self._budget:
-                    self.loop.call_soon(self._renew)
+            while left and (backlog or (self.is_bounded and self._slots.admit() and backlog)):
+                left -= 1
                 index, ready_at, held = backlog.popleft()
                 node = nodes[index]
                 if blame and held is None and (why := self._state.blame_for(node)) is not None:
@@ -202,32 +202,25 @@ class Supervisor:
                 elif held is not None:
                     self.held[index] = held
                     lives[index].start(node, ready_at, held)
-                elif not self._is_bounded or not self._queues(node, ready_at, 1 + len(backlog)):
+                elif not self.is_bounded or not self._slots.limits(node.pool) or self._asks_itself(node):
                     lives[index].start(node, ready_at, None)
+                elif node.pool is None and self._slots.have_room_for(1 + len(backlog)):
+                    self.held[index] = held = self._slots.take(None)
+                    lives[index].start(node, ready_at, held)
+                else:
+                    self._queue(node, ready_at)
         finally:
             self._is_draining = False
-
-    def _has_some(self, backlog: deque[tuple[int, float, Held | None]]) -> bool:
-        """Whether there is something to start now, when all who are ready have asked for their slots."""
-        if not backlog and self._is_bounded:
-            self._slots.admit()
-        return bool(backlog) and self._budget > 0
+            if not left and self.budget:
+                self.loop.call_soon(self._renew)
+            self.budget = left
 
     def _renew(self) -> None:
-        self._budget = AT_A_TURN
+        self.budget = AT_A_TURN
         self.drain()
 
-    def _queues(self, node: Node, ready_at: float, ready: int) -> bool:
-        """
-        Queues a step for a slot, if it needs one; it comes back to the backlog with it.
-
-        Where there are slots for all that are ready, it gets one at once; else the most urgent go first.
-        """
-        if not self._slots.limits(node.pool) or self._asks_itself(node):
-            return False
-        if node.pool is None and self._slots.have_room_for(ready):
-            self.backlog.appendleft((node.index, ready_at, self._slots.take(None)))
-            return True
+    def _queue(self, node: Node, ready_at: float) -> None:
+        """Queues a step for a slot, the most urgent first; it comes back to the backlog with it."""
 
         def grant(held: Held) -> None:
             self.backlog.append((node.index, ready_at, held))
@@ -236,7 +229,6 @@ class Supervisor:
                 self.loop.call_soon(self._drain_granted)
 
         self._slots.enter(self, self._state.graph.heights[node.index], node.pool, grant)
-        return True
 
     def _drain_granted(self) -> None:
         self._drain_is_due = False

@@ -27,32 +27,30 @@ class Telling:
         observers: Who hears of it.
         seq: The number of the next event.
         epoch: What is added to seconds of `perf_counter` to get those of the clock.
-        is_over: Whether the last event was told; nothing is told after it.
     """
 
-    __slots__ = ("_loop", "epoch", "is_over", "observers", "run_id", "seq")
+    __slots__ = ("_loop", "epoch", "observers", "run_id", "seq")
 
     def __init__(self, run_id: str, observers: Sequence[Observer], loop: asyncio.AbstractEventLoop) -> None:
         self.run_id = run_id
         self.observers = list(observers)
         self.seq = 0
         self.epoch = time() - perf_counter()
-        self.is_over = False
         self._loop = loop
 
     def tell(self, kind: type[Event], *about: Any) -> None:
         """Tells of something that happens now."""
-        if self.observers and not self.is_over:
+        if self.observers:
             self.hear(kind(self.run_id, self.seq, perf_counter() + self.epoch, *about))
 
     def started(self, step: str, at: float) -> None:
         """Tells that a step began at a time of `perf_counter`."""
-        if self.observers and not self.is_over:
+        if self.observers:
             self.hear(step_started(self.run_id, self.seq, at + self.epoch, step))
 
     def finished(self, record: StepResult) -> None:
         """Tells that a step ended."""
-        if self.observers and not self.is_over:
+        if self.observers:
             at = perf_counter() + self.epoch
             self.hear(step_finished(self.run_id, self.seq, at, record.name, record.status, record))
 
@@ -64,6 +62,10 @@ class Telling:
                 observer(event)
             except BaseException as error:
                 self.drop(observer, error)
+
+    def close(self) -> None:
+        """The last event was told."""
+        self.observers = []
 
     def drop(self, observer: Observer, error: BaseException) -> None:
         """Asks an observer no more, since it raised."""

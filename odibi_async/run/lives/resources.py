@@ -138,8 +138,8 @@ class Resources:
 
     def _error_of_readers(self, node: Node) -> BaseException | None:
         """What a `with` block around the readers of a resource would have raised."""
-        records = self._state.records
-        ended = [record for other in self._state.selection.downstream[node.index] if (record := records[other])]
+        nodes, readers = self._state.graph.nodes, self._state.selection.downstream[node.index]
+        ended = [record for other in readers if (record := self._state.record(nodes[other]))]
         errors = [record.error for record in ended if record.error is not None]
         if errors:
             return errors[0]
