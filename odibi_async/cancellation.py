@@ -22,7 +22,7 @@ class CurrentCall:
     __slots__ = ("interrupts",)
 
     def __init__(self) -> None:
-        self.interrupts: list[Interrupt] = []
+        self.interrupts: tuple[Interrupt, ...] = ()
 
     @property
     def is_cancelled(self) -> bool:
@@ -65,12 +65,12 @@ def on_cancel(interrupt: Interrupt) -> Iterator[None]:
     if call is None:
         yield
         return
-    call.interrupts.append(interrupt)
+    call.interrupts = (*call.interrupts, interrupt)
     try:
         check_cancelled()
         yield
     finally:
-        call.interrupts.remove(interrupt)
+        call.interrupts = tuple(each for each in call.interrupts if each is not interrupt)
 
 
 def check_cancelled() -> None:

@@ -171,13 +171,15 @@ class StepError(OdibiError):
         step: The name of the step.
         error: What the step raised; also the `__cause__`.
         element: Which element of a mapped step raised it, counted from 0; `None` for other steps.
+        note: What is to be said beside that: why the step was not called again, say.
     """
 
-    def __init__(self, step: str, error: BaseException, element: int | None = None) -> None:
-        super().__init__(step, error, element)
+    def __init__(self, step: str, error: BaseException, element: int | None = None, note: str = "") -> None:
+        super().__init__(step, error, element, note)
         self.step = step
         self.error = error
         self.element = element
+        self.note = note
         if isinstance(error, MapOverError | OutputError | PathError | SqlError | ExtraMissing):
             self.code = error.code
         elif isinstance(error, TimeoutError):
@@ -185,7 +187,7 @@ class StepError(OdibiError):
         self.__cause__ = error
 
     def __str__(self) -> str:
-        return f"Step {self.step!r} failed: {self.summary}"
+        return f"Step {self.step!r} failed: {self.summary}" + (f"\n{self.note}" if self.note else "")
 
     @property
     def summary(self) -> str:

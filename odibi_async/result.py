@@ -63,6 +63,7 @@ class StepResult:
             the step itself).
         rows: Rows of the frame that it made; `None` if it made something else, or several datasets.
         cache: What the cache did for it; `None` where it was not asked.
+        element: Which element of a mapped step failed, counted from 0; `None` for other steps.
     """
 
     name: str
@@ -75,6 +76,7 @@ class StepResult:
     skipped_because: str | None = None
     rows: int | None = None
     cache: CacheUse | None = None
+    element: int | None = None
 
     @property
     def started_at(self) -> datetime | None:
@@ -101,6 +103,8 @@ class RunResult:
         started_at: When it began (UTC).
         seconds: How long it took.
         producers: Each dataset that a step of the pipeline makes, and that step.
+        partial: What elements of a failed mapped step made: the step -> the element's number -> its result (a tuple
+            where the step has several datasets).
     """
 
     run_id: str
@@ -111,6 +115,7 @@ class RunResult:
     started_at: datetime
     seconds: float
     producers: Mapping[str, str] = field(default_factory=dict)
+    partial: Mapping[str, Mapping[int, Any]] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -198,6 +203,10 @@ class RunResult:
         }
 
     def __repr__(self) -> str:
+        return f"<RunResult {self.run_id}: {self.status} in {_seconds(self.seconds)}>"
+
+    def __str__(self) -> str:
+        """A line about the run, and one for each step."""
         return "\n".join((self._headline(), *_table([_heading, *map(_row, self.steps.values())])))
 
     def _headline(self) -> str:
@@ -217,7 +226,8 @@ def _row(record: StepResult) -> tuple[str, ...]:
     if record.skipped_because:
         notes.append(f"because of {record.skipped_because}")
     if record.error is not None:
-        notes.append(in_a_line(record.error))
+        where = "" if record.element is None else f"element {record.element}: "
+        notes.append(where + in_a_line(record.error))
     began = f"{record.started_at:%H:%M:%S.%f}"[:-3] if record.started_at else ""
     took = _seconds(record.run_seconds) if record.started_at else ""
     rows = "" if record.rows is None else f"{record.rows:,}"

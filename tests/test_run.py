@@ -405,7 +405,7 @@ async def test_the_first_failure_cancels_the_rest_and_names_what_was_skipped():
         "apart": "cancelled",
     }
     assert error.result.status is Status.FAILED
-    assert "boom  " in repr(error.result)
+    assert "boom  " in str(error.result)
 
 
 async def test_with_continue_strangers_still_run_and_the_result_tells():
@@ -608,7 +608,8 @@ async def test_stats_count_what_happened():
 
 async def test_the_text_of_a_result_is_a_table():
     result = await run_pipeline([step(lambda: pd.DataFrame({"x": range(1500)}), name="frame")])
-    lines = repr(result).splitlines()
+    assert repr(result).startswith(f"<RunResult {result.run_id}: succeeded in ")
+    lines = str(result).splitlines()
     assert lines[0].startswith(f"Run {result.run_id} succeeded in ")
     assert lines[0].endswith("1 step, 1 succeeded")
     assert lines[1].split() == ["step", "status", "began", "took", "rows"]

@@ -154,5 +154,5 @@ def _summary(plan: Plan, result: RunResult) -> str:
         if record is not None and record.is_done and not step.datasets and step.layer in ("store", "publish"):
             told[step.name] = f"wrote {without_passwords(str(step.value))}"
     width = max(map(len, told), default=0)
-    headline = repr(result).partition("\n")[0]
+    headline = str(result).partition("\n")[0]
     return "\n".join((headline, *(f"  {name.ljust(width)}  {text}" for name, text in told.items())))

@@ -324,9 +324,9 @@ class Threads:
 
     def _interrupt(self, job: Job) -> None:
         """Stops what the job waits for, again and again: one interrupt may come a moment too early."""
-        for interrupt in list(job.call.interrupts):
-            if not _interrupted(interrupt) and interrupt in job.call.interrupts:
-                job.call.interrupts.remove(interrupt)
+        for interrupt in job.call.interrupts:
+            if not _interrupted(interrupt):
+                job.call.interrupts = tuple(each for each in job.call.interrupts if each is not interrupt)
         job.unless_over(INTERRUPT_SECONDS, self._interrupt)
 
     def _abandon(self, job: Job) -> None:

@@ -98,11 +98,7 @@ class Parts:
     def begin(self, guests: Sequence[Guest]) -> None:
         """Starts the first steps, with these guests around their calls."""
         self._guests = guests
-        self._supervisor.begin(self._lives(), self._asks_itself)
-
-    def _asks_itself(self, node: Node) -> bool:
-        """Whether a step asks for a slot only when it is to be called, or for one an element."""
-        return bool(self._guests) or node.is_resource or node.maps is not None
+        self._supervisor.begin(self._lives())
 
     def _row_of(self, node: Node) -> Inner:
         """A call of a step with everything around it."""
@@ -119,7 +115,14 @@ class Parts:
     def _lives(self) -> list[Life]:
         """How each step lives, by its place."""
         common = (self._supervisor, self._state, self._telling)
-        called = Called(*common, self._calls, self._retrying, self._row_of, self._attempt_of)
+        called = Called(
+            *common,
+            self._calls,
+            self._retrying,
+            self._row_of,
+            self._attempt_of,
+            asks_itself=bool(self._guests),
+        )
         plain = Plain(*common, called, self._context)
         blocking = Blocking(*common, self._calls, self._retrying, called, is_bounded=self._slots.is_bounded)
         if self._state.graph.is_simple and not self._guests:

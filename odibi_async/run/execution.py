@@ -228,6 +228,7 @@ class Execution:
             started_at=datetime.fromtimestamp(began + self._telling.epoch, timezone.utc),
             seconds=perf_counter() - began,
             producers=state.graph.makers,
+            partial=state.partial,
         )
 
     def is_failure(self, result: RunResult) -> bool:

@@ -147,7 +147,7 @@ class Held(CurrentCall):
     __slots__ = ("_has_slot", "_is_over", "_pool", "_slots", "_waits", "job")
 
     def __init__(self, slots: Slots | None = None, pool: str | None = None) -> None:
-        super().__init__()
+        self.interrupts = ()
         self._slots = slots
         self._pool = pool
         self._has_slot = slots is not None
@@ -188,12 +188,15 @@ class Held(CurrentCall):
         """
         if self.job is not None and self.job.is_away:
             self.job.on_return = self._end
-        else:
-            self._end()
+            return
+        self._is_over = True
+        if self._has_slot and self._slots is not None:
+            self._has_slot = False
+            self._slots.leave(self._pool)
 
     def _end(self) -> None:
-        self._is_over = True
-        self._give_slot()
+        self.job = None
+        self.end()
 
     def _is_here(self) -> bool:
         """Whether the call is still running, and its limits are those of the running loop."""

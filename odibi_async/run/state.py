@@ -156,17 +156,19 @@ class RunState:
             return StepResult(name=node.name, status=course.found, rows=rows, cache=course.use)
         took, queued = perf_counter() - course.started, course.started - course.ready
         at = course.started + self._epoch
-        return step_result(node.name, Status.SUCCEEDED, course.attempts, queued, took, at, None, None, rows, course.use)
+        return step_result(
+            node.name, Status.SUCCEEDED, course.attempts, queued, took, at, None, None, rows, course.use, None
+        )
 
     def failure(self, node: Node, course: Course, error: BaseException, element: int | None) -> StepResult:
         """The record of a step that failed, with its error among the run's failures."""
-        self.failures[node.name] = StepError(node.name, error, element)
+        self.failures[node.name] = StepError(node.name, error, element, course.note)
         self.blame[node.index] = Blame(node.name, failed=True)
-        return self._unfinished(node, course, Status.FAILED, error)
+        return self._unfinished(node, course, Status.FAILED, error, element)
 
     def cancellation(self, node: Node, course: Course) -> StepResult:
         """The record of a step that was cancelled after it was started."""
-        return self._unfinished(node, course, Status.CANCELLED, None)
+        return self._unfinished(node, course, Status.CANCELLED)
 
     def skip(self, node: Node, blame: Blame) -> StepResult:
         """The record of a step that is not to run."""
@@ -179,7 +181,14 @@ class RunState:
         blame = next((blame for blame in blames if blame is not None and blame.failed), None)
         return StepResult(name=node.name, status=Status.CANCELLED) if blame is None else self.skip(node, blame)
 
-    def _unfinished(self, node: Node, course: Course, status: Status, error: BaseException | None) -> StepResult:
+    def _unfinished(
+        self,
+        node: Node,
+        course: Course,
+        status: Status,
+        error: BaseException | None = None,
+        element: int | None = None,
+    ) -> StepResult:
         began = course.started
         return StepResult(
             name=node.name,
@@ -190,6 +199,7 @@ class RunState:
             at=began + self._epoch if began else None,
             error=error,
             cache=course.use,
+            element=element,
         )
 
     def blame_for(self, node: Node) -> Blame | None:
@@ -210,14 +220,17 @@ class RunState:
 
     # -- over ------------------------------------------------------------------------------------------
 
-    def outputs(self) -> dict[str, Any]:
+    def outputs(self) -> Mapping[str, Any]:
         """The datasets that the caller gets."""
-        kept, values, graph = self.selection.kept, self.values, self.graph
-        places = range(len(values)) if kept is None else sorted(kept)
-        there = [place for place in places if values[place] is not ABSENT and place not in graph.hidden]
+        kept, values, names = self.selection.kept, self.values, self.graph.datasets
+        hidden = self.graph.hidden
         if self.has_handles:
-            there = [place for place in there if not isinstance(values[place], Handle)]
-        return {graph.datasets[place]: values[place] for place in there}
+            values = [ABSENT if isinstance(value, Handle) else value for value in values]
+        if kept is not None:
+            return {names[place]: values[place] for place in sorted(kept) if values[place] is not ABSENT}
+        if hidden:
+            values = [ABSENT if place in hidden else value for place, value in enumerate(values)]
+        return LazyMapping(functools.partial(_there, names, list(values)))
 
     def steps(self) -> Mapping[str, StepResult]:
         """The records, in topological order."""
@@ -238,7 +251,7 @@ def _whole(name: str, brief: Brief, epoch: float) -> StepResult:
     """A record that was kept in brief."""
     ready, started, ended = brief
     return step_result(
-        name, Status.SUCCEEDED, 1, started - ready, ended - started, started + epoch, None, None, None, None
+        name, Status.SUCCEEDED, 1, started - ready, ended - started, started + epoch, None, None, None, None, None
     )
 
 
@@ -254,3 +267,8 @@ def _all_whole(
         if record is not None:
             whole[node.name] = record
     return whole  # type: ignore[return-value]
+
+
+def _there(names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
+    """The datasets that were made, by name."""
+    return {name: value for name, value in zip(names, values, strict=True) if value is not ABSENT}

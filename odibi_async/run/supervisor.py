@@ -56,7 +56,14 @@ class Phase(IntEnum):
 
 
 class Life(Protocol):
-    """How one kind of step goes from ready to ended."""
+    """
+    How one kind of step goes from ready to ended.
+
+    Attributes:
+        asks_itself: Whether its steps ask for slots themselves, when they need them.
+    """
+
+    asks_itself: bool
 
     def start(self, node: Node, ready_at: float, held: Held | None, /) -> None:
         """Starts a step, with the slot that it was given, which is free again when it has ended."""
@@ -136,7 +143,6 @@ class Supervisor:
         self._on_last = on_last
         self._nodes = state.graph.nodes
         self.lives: Sequence[Life] = ()
-        self._asks_itself: Callable[[Node], bool] = lambda node: False
         self.budget = AT_A_TURN
         self._is_draining = False
         self._drain_is_due = False
@@ -146,15 +152,9 @@ class Supervisor:
 
     # -- ready -----------------------------------------------------------------------------------------
 
-    def begin(self, lives: Sequence[Life], asks_itself: Callable[[Node], bool]) -> None:
-        """
-        Starts the first steps; if the run was stopped before, ends it.
-
-        Args:
-            lives: How each step lives, by its place.
-            asks_itself: Whether a step asks for its slots itself, when it needs them.
-        """
-        self.lives, self._asks_itself = lives, asks_itself
+    def begin(self, lives: Sequence[Life]) -> None:
+        """Starts the first steps, which live as said here by their places; if the run was stopped before, ends it."""
+        self.lives = lives
         if self.phase is not Phase.NEW:
             self._end()
             return
@@ -202,7 +202,7 @@ class Supervisor:
                 elif held is not None:
                     self.held[index] = held
                     lives[index].start(node, ready_at, held)
-                elif not self.is_bounded or not self._slots.limits(node.pool) or self._asks_itself(node):
+                elif not self.is_bounded or lives[index].asks_itself or not self._slots.limits(node.pool):
                     lives[index].start(node, ready_at, None)
                 elif node.pool is None and self._slots.have_room_for(1 + len(backlog)):
                     self.held[index] = held = self._slots.take(None)

@@ -13,8 +13,8 @@ from odibi_async.events import Event, StepFinished, StepStarted
 from odibi_async.result import StepResult
 from odibi_async.run.quick import quick
 
-step_started = quick(StepStarted)
-step_finished = quick(StepFinished)
+_step_started = quick(StepStarted)
+_step_finished = quick(StepFinished)
 _log = logging.getLogger("odibi_async")
 
 
@@ -46,13 +46,25 @@ class Telling:
     def started(self, step: str, at: float) -> None:
         """Tells that a step began at a time of `perf_counter`."""
         if self.observers:
-            self.hear(step_started(self.run_id, self.seq, at + self.epoch, step))
+            event = _step_started(self.run_id, self.seq, at + self.epoch, step)
+            self.seq += 1
+            for observer in self.observers:  # as `hear` does, for the two events that every step has
+                try:
+                    observer(event)
+                except BaseException as error:
+                    self.drop(observer, error)
 
-    def finished(self, record: StepResult) -> None:
-        """Tells that a step ended."""
+    def finished(self, record: StepResult, at: float | None = None) -> None:
+        """Tells that a step ended, now or at a time of `perf_counter`."""
         if self.observers:
-            at = perf_counter() + self.epoch
-            self.hear(step_finished(self.run_id, self.seq, at, record.name, record.status, record))
+            at = (perf_counter() if at is None else at) + self.epoch
+            event = _step_finished(self.run_id, self.seq, at, record.name, record.status, record)
+            self.seq += 1
+            for observer in self.observers:
+                try:
+                    observer(event)
+                except BaseException as error:
+                    self.drop(observer, error)
 
     def hear(self, event: Event) -> None:
         """Hands an event to the observers. One that raises is not asked again: it must not break a run."""

@@ -29,6 +29,8 @@ from odibi_async.run.telling import Telling
 class Blocking:
     """Calls a blocking step in a worker thread, without a task."""
 
+    asks_itself = False
+
     def __init__(
         self,
         supervisor: Supervisor,

@@ -21,7 +21,9 @@ class Called:
     Calls a step in a task of its own: async or blocking, with a predicate, a time limit, retries, a cache.
 
     Args:
-        row_of: One attempt of a step with the layers around it.
+        row_of: One call of a step with the layers around it.
+        attempt_of: One attempt to call it.
+        asks_itself: Whether its steps ask for slots themselves, after guests of the run were asked.
     """
 
     def __init__(
@@ -32,15 +34,18 @@ class Called:
         calls: Calls,
         retrying: Retrying,
         row_of: Callable[[Node], Inner],
-        attempts_of: Callable[[Node], Inner],
+        attempt_of: Callable[[Node], Inner],
+        *,
+        asks_itself: bool,
     ) -> None:
+        self.asks_itself = asks_itself
         self._supervisor = supervisor
         self._state = state
         self._telling = telling
         self._calls = calls
         self._retrying = retrying
         self._row_of = row_of
-        self._attempts_of = attempts_of
+        self._attempt_of = attempt_of
 
     def start(self, node: Node, ready_at: float, held: Held | None) -> None:
         """Starts the step."""
@@ -72,7 +77,7 @@ class Called:
 
     async def go_on(self, node: Node, course: Course, error: BaseException) -> None:
         """Goes on after a first attempt that was made elsewhere and failed."""
-        again = functools.partial(self._retrying.again, inner=self._attempts_of(node), error=error)
+        again = functools.partial(self._retrying.again, inner=self._attempt_of(node), error=error)
         await self._conclude(node, course, again, None)
 
     async def _conclude(self, node: Node, course: Course, row: Inner, held: Held | None) -> None:

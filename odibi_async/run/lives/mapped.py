@@ -32,6 +32,8 @@ class Mapped:
         goes_on: Whether the other elements are made when one fails.
     """
 
+    asks_itself = True
+
     def __init__(
         self,
         supervisor: Supervisor,
@@ -137,13 +139,14 @@ class Mapped:
         index: int,
     ) -> None:
         """The life of one element: its slot, its attempts, its result."""
+        own = Course(course.ready)
         try:
             value = await source.item(index) if isinstance(source, Elements) else source[index]
-            own = Course(course.ready)
             on_begin = functools.partial(self._begin, node, course)
             made = await row(Invocation(node, own, on_begin, {str(node.maps): value}, index))
         except BaseException as error:
             elements.failed(index, error)
+            course.note = course.note or own.note
         else:
             if own.use is not None:
                 elements.uses[index] = own.use

@@ -28,6 +28,8 @@ class Plain:
     adds to asyncio's own cost of a task. Whatever is out of the ordinary goes the common way.
     """
 
+    asks_itself = False
+
     def __init__(
         self,
         supervisor: Supervisor,
@@ -100,7 +102,7 @@ class Plain:
         state.left -= 1
         del self._running[index]
         if telling.observers:
-            telling.finished(state.whole(node))
+            telling.finished(state.whole(node), ended)
         unmet, backlog, supervisor = self._unmet, self._backlog, self._supervisor
         for other in self._downstream[index]:
             unmet[other] = count = unmet[other] - 1

@@ -47,6 +47,8 @@ class Resources:
         row_of: One attempt to open a resource, with the layers around it.
     """
 
+    asks_itself = True
+
     def __init__(
         self,
         supervisor: Supervisor,
