@@ -1079,7 +1079,9 @@ def test_every_function_that_duckdb_calls_changeable_is_known() -> None:
 
     from odibi_async.config.nodes import VOLATILE
 
-    rows = duckdb.sql("SELECT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT'").fetchall()
+    rows = duckdb.sql(  # what is changeable only over some types looks at the time zone, which is part of the key
+        "SELECT function_name FROM duckdb_functions() GROUP BY 1 HAVING bool_and(stability <> 'CONSISTENT')"
+    ).fetchall()
     changeable = {name for (name,) in rows}
     assert {"random", "now", "uuid"} <= changeable
     assert [name for name in changeable if not VOLATILE.search(f"SELECT {name}()")] == []

@@ -42,14 +42,36 @@ def read(text: str, name: str) -> TextSource:
     composer = _Composer()
     value, fatal = None, []
     try:
-        value = composer.document(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+        value = composer.document(_events(text))
     except yaml.YAMLError as error:
+        error, composer = _own(error, text, composer)
         offset = _offset_of(error, text)
         fatal = [(offset, TAB if text[offset : offset + 1] == "\t" else _problem_of(error), "OA101")]
     faults = [Fault(name, lines.place(offset), message, code) for offset, message, code in [*composer.faults, *fatal]]
     if fatal:
         raise ConfigError(faults)
     return TextSource(name, value, faults, composer.spots, lines)
+
+
+def _events(text: str) -> Iterable[Any]:
+    return yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+def _own(error: yaml.YAMLError, text: str, composer: _Composer) -> tuple[yaml.YAMLError, _Composer]:
+    """
+    What is wrong with the text before the place where the parser gave up, said by us, if that is its depth.
+
+    The parser has limits of its own (libyaml 0.2.6: 1,000 levels) and reads ahead, so it may stop before it tells of
+    what already lies too deep.
+    """
+    before = _Composer()
+    try:
+        before.document(_events(text[: _offset_of(error, text)]))
+    except _TooDeep as deep:
+        return deep, before
+    except yaml.YAMLError:  # it is cut off, of course
+        pass
+    return error, composer
 
 
 def _offset_of(error: yaml.YAMLError, text: str) -> int:
@@ -71,6 +93,10 @@ def _problem_of(error: yaml.YAMLError) -> str:
 
 _TAG = "tag:yaml.org,2002:"
 _NO_KEY = object()
+
+
+class _TooDeep(yaml.MarkedYAMLError):
+    """More levels than anybody writes."""
 
 
 class _Composer:
@@ -118,7 +144,8 @@ class _Composer:
                 holder = value
                 spots = self.spots[id(value)] = []
                 if len(holders) > MAX_DEPTH:
-                    raise _wrong(event, f"lists and mappings stand in each other more than {MAX_DEPTH} deep")
+                    problem = f"lists and mappings stand in each other more than {MAX_DEPTH} deep"
+                    raise _TooDeep(problem=problem, problem_mark=event.start_mark)
         return root[0] if root else None
 
     def _key(self, event: Any, key: Any, holder: dict[Any, Any], spots: list[int]) -> Any:
