@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import copy
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from dataclasses import dataclass
-from types import CoroutineType
 from typing import Any, Final
 
 ABSENT: Final[Any] = type("Absent", (), {"__repr__": lambda _: "ABSENT"})()
@@ -35,27 +35,39 @@ class Kind:
     Attributes:
         copied: Gives a reader a copy of its own, cheap enough to take each time.
         rows: Counts the rows, of a frame or a series.
-        awaitable: Whether it is a coroutine or a future, which no dataset can be.
+        refused: Why no dataset can be such a value; empty where one can.
     """
 
     copied: Callable[[Any], Any] = lambda value: value
     rows: Callable[[Any], int] | None = None
-    awaitable: bool = False
+    refused: str = ""
 
 
 class _Kinds(dict[type, Kind | None]):
-    """Class -> its kind, looked up once a class; `None` for values that are handed on as they are."""
+    """
+    Class -> its kind; `None` for values that are handed on as they are.
+
+    What was found out is kept for classes that live as long as their modules; others would be kept alive by that.
+    """
 
     def __missing__(self, cls: type) -> Kind | None:
-        self[cls] = kind = _kind_of(cls)
+        kind = _kind_of(cls)
+        if getattr(sys.modules.get(cls.__module__), cls.__name__, None) is cls:
+            self[cls] = kind
         return kind
+
+
+NOBODY_AWAITS: Final = "which nobody awaits: await it in an async function."
+ONLY_ONCE: Final = "which only one reader could go through, and once: make a list of it."
 
 
 def _kind_of(cls: type) -> Kind | None:
     if cls in (dict, list, set, bytearray):
         return Kind(copied=copy.copy)
-    if issubclass(cls, (CoroutineType, asyncio.Future)):
-        return Kind(awaitable=True)
+    if issubclass(cls, (Coroutine, asyncio.Future, concurrent.futures.Future)):
+        return Kind(refused=NOBODY_AWAITS)
+    if issubclass(cls, (Generator, AsyncGenerator)) or _is_used_up(cls):
+        return Kind(refused=ONLY_ONCE)
     names = {(base.__module__.partition(".")[0], base.__name__) for base in cls.__mro__}
     if names.isdisjoint((("pandas", "DataFrame"), ("pandas", "Series"))):
         return None
@@ -64,6 +76,12 @@ def _kind_of(cls: type) -> Kind | None:
 
 
 KINDS: Final = _Kinds()
+
+
+def _is_used_up(cls: type) -> bool:
+    """Whether going through a value uses it up. Files and cursors are what their reader makes of them."""
+    is_iterator = hasattr(cls, "__next__") or hasattr(cls, "__anext__")
+    return is_iterator and not any(hasattr(cls, name) for name in ("__exit__", "__aexit__", "fetchone"))
 
 
 class Handle(ABC):

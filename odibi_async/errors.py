@@ -186,6 +186,9 @@ class StepError(OdibiError):
             self.code = "OA304"
         self.__cause__ = error
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.step, portable(self.error), self.element, self.note)
+
     def __str__(self) -> str:
         return f"Step {self.step!r} failed: {self.summary}" + (f"\n{self.note}" if self.note else "")
 
@@ -382,19 +385,73 @@ def located(source: str, place: str) -> str:
     return f"{source}{':' if place[0].isdigit() else ', '}{place}"
 
 
+class ErrorStandIn(Exception):
+    """
+    Stands for an error that does not survive pickling.
+
+    Attributes:
+        name: The name of its class.
+        text: What it said.
+    """
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(name, text)
+        self.name = name
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def portable(error: BaseException) -> BaseException:
+    """The error itself, or what stands for it where it does not come back from pickling as it is."""
+    import pickle  # 5 ms to import, for those who pickle
+
+    try:
+        if type(pickle.loads(pickle.dumps(error))) is type(error):
+            return error
+    except Exception:  # an error is anybody's object: pickling it may raise anything
+        pass
+    return ErrorStandIn(type(error).__name__, text_of(error))
+
+
 def in_a_line(error: BaseException) -> str:
-    """The class of an error and the first line of its message."""
+    """The class of an error and the first line of its message; of a group, also those of the errors in it."""
     text = text_of(error)
-    name = type(error).__name__
-    return f"{name}: {text.splitlines()[0]}" if text else name
+    name = error.name if isinstance(error, ErrorStandIn) else type(error).__name__
+    line = f"{name}: {text.splitlines()[0]}" if text else name
+    if isinstance(error, BaseExceptionGroup):
+        line += f" [{'; '.join(map(in_a_line, leaves(error)[:MOST_LEAVES]))}]"
+    return line
+
+
+MOST_LEAVES = 5
+"""How many errors of a group a line tells of."""
+
+
+def leaves(error: BaseException) -> list[BaseException]:
+    """The errors in a group, and in the groups in it, that are no groups; else the error itself."""
+    found, ahead = [], [error]
+    while ahead:
+        each = ahead.pop()
+        if isinstance(each, BaseExceptionGroup):
+            ahead.extend(reversed(each.exceptions))
+        else:
+            found.append(each)
+    return found
 
 
 def text_of(error: BaseException) -> str:
     """What an error says of itself. It is anybody's: whatever is wrong with it, it is told of."""
     try:
         return str(error).strip()
-    except Exception:
+    except BaseException:
         return "(what it says of itself cannot be shown)"
+
+
+def with_article(noun: str) -> str:
+    """A noun with `a` or `an` before it."""
+    return f"{'an' if noun[:1] in 'aeiouAEIOU' else 'a'} {noun}"
 
 
 def listed(where: str, faults: Sequence[str]) -> str:

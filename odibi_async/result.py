@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone
 from enum import StrEnum
 from typing import Any, TypeVar, overload
 
-from odibi_async.errors import DatasetMissing, RunError, StepError, did_you_mean, in_a_line
+from odibi_async.errors import DatasetMissing, RunError, StepError, did_you_mean, in_a_line, portable
 from odibi_async.steps import Step, name_of
 
 T = TypeVar("T")
@@ -77,6 +77,11 @@ class StepResult:
     rows: int | None = None
     cache: CacheUse | None = None
     element: int | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        members = [getattr(self, member.name) for member in fields(self)]
+        error = None if self.error is None else portable(self.error)
+        return StepResult, tuple(error if member is self.error else member for member in members)
 
     @property
     def started_at(self) -> datetime | None:

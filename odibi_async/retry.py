@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from odibi_async.errors import OdibiError, OptionError
+from odibi_async.errors import OdibiError, OptionError, in_a_line, leaves
 
 Errors = tuple[type[Exception], ...]
 
@@ -60,19 +62,40 @@ class Retry:
         _classes("never", self.never)
         if isinstance(self.on, type) or not callable(self.on):
             _classes("on", self.on)
+        elif _is_async(self.on):
+            raise OptionError(f"Retry(on={self.on!r}): a plain predicate is needed; an async one would always be true.")
 
     def covers(self, error: BaseException) -> bool:
-        """Whether this error is worth another call."""
+        """Whether this error is worth another call; a group is when each of the errors in it is."""
+        return self.judge(error)[0]
+
+    def judge(self, error: BaseException) -> tuple[bool, str]:
+        """Whether this error is worth another call, and why that could not be found out, where the predicate raised."""
         if not isinstance(error, Exception):
-            return False
+            return False, ""
         if not isinstance(self.on, type) and callable(self.on):
             try:
-                return bool(self.on(error))
-            except Exception as broken:  # the step's own error is the one to report
-                error.add_note(f"Retry(on=...) raised {broken!r}, so the step was not called again.")
-                return False
+                return bool(self.on(error)), ""
+            except BaseException as broken:  # anybody's code; the step's own error is the one to report
+                return False, f"Retry(on=...) raised {in_a_line(broken)}, so the step was not called again."
         on, never = _classes("on", self.on), _classes("never", self.never)
-        return _distance(error, on) <= _distance(error, never) and isinstance(error, on)
+        return all(_is_covered(each, on, never) for each in (error, *leaves(error)) if _is_judged(each, on)), ""
+
+
+def _is_async(predicate: Any) -> bool:
+    while isinstance(predicate, functools.partial):
+        predicate = predicate.func
+    called = getattr(type(predicate), "__call__", None)  # noqa: B004
+    return inspect.iscoroutinefunction(predicate) or inspect.iscoroutinefunction(called)
+
+
+def _is_judged(error: BaseException, on: Errors) -> bool:
+    """Whether an error is looked at itself: a group is only where `on` names groups."""
+    return not isinstance(error, BaseExceptionGroup) or isinstance(error, tuple(set(on) - {Exception}))
+
+
+def _is_covered(error: BaseException, on: Errors, never: Errors) -> bool:
+    return isinstance(error, on) and _distance(error, on) <= _distance(error, never)
 
 
 def _classes(option: str, given: Any) -> Errors:
@@ -85,7 +108,7 @@ def _classes(option: str, given: Any) -> Errors:
     return tuple(classes)
 
 
-def _distance(error: Exception, classes: Errors) -> int:
+def _distance(error: BaseException, classes: Errors) -> int:
     """How many steps up the error's own line of classes the first of `classes` stands."""
     line = type(error).__mro__
     return next((steps for steps, cls in enumerate(line) if cls in classes), len(line))
@@ -99,7 +122,7 @@ def asked_delay(error: BaseException) -> float | None:
             headers: Any = getattr(getattr(error, "response", error), "headers", None)
             asked = None if headers is None else headers.get("Retry-After")
         seconds = None if asked is None else _seconds(asked)
-    except Exception:  # the error is anybody's: whatever its attributes do, it is the one to report
+    except BaseException:  # the error is anybody's: whatever its attributes do, it is the one to report
         return None
     return None if seconds is None or math.isnan(seconds) else max(0.0, seconds)
 

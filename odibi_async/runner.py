@@ -22,8 +22,9 @@ import anyio.to_thread
 from odibi_async.abc import Observer
 from odibi_async.building import Functions, Nodes, Planned, graph_of
 from odibi_async.cancellation import CURRENT, waiting
+from odibi_async.dataset import KINDS
 from odibi_async.engines import ENGINES, create_engine_context
-from odibi_async.errors import GraphError, GraphFault, OptionError, RunnerClosed, did_you_mean
+from odibi_async.errors import GraphError, GraphFault, OptionError, RunnerClosed, did_you_mean, with_article
 from odibi_async.events import Event
 from odibi_async.executors.threads import Threads
 from odibi_async.graph.graph import Graph
@@ -253,6 +254,7 @@ class Runner:
         graph, documented = await _graph_of(steps, inputs, functions, nodes)
         caching = next((each for each in (cache, documented, self._caching) if each is not None), None)
         given = dict(inputs or {})
+        _check_given(given)
         selected = graph.select(given, targets)
         self._check_pools(graph)
         _check_engine(engine)
@@ -434,6 +436,13 @@ class Engines:
         for context in contexts.values():
             with anyio.CancelScope(shield=True):
                 await _in_a_thread(context.close)
+
+
+def _check_given(given: Mapping[str, Any]) -> None:
+    for name, value in given.items():
+        kind = KINDS[type(value)]
+        if kind is not None and kind.refused:
+            raise OptionError(f"Input {name!r} is {with_article(type(value).__name__)}, {kind.refused}")
 
 
 def _check_cache(cache: Caching) -> Caching:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 import inspect
+import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from types import FunctionType
 from typing import Any, Generic, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from odibi_async.cache_policy import CachePolicy
 from odibi_async.errors import GraphError, GraphFault, OptionError, did_you_mean
+from odibi_async.quick import quick
 from odibi_async.retry import Retry
 
 P = ParamSpec("P")
@@ -22,6 +26,25 @@ CONFIGURED = ("config_op", "sql")
 """The types of steps that say in words what they do."""
 ENDS = ("connect", "store", "publish")
 """The layers of theirs that make no dataset, unless they say so."""
+
+
+class _OfFunction:
+    """An attribute that a step shares with its function, for those who take it for one; its class has none."""
+
+    def __init__(self, attribute: str, of_class: Any = None) -> None:
+        self._attribute = attribute
+        self._of_class = of_class
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is not None:
+            if self._attribute == "__signature__":
+                return inspect.signature(instance.value)
+            if self._attribute == "__wrapped__":
+                return instance.value
+            return getattr(instance.value, self._attribute, None)
+        if self._of_class is None:
+            raise AttributeError(self._attribute)
+        return self._of_class
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,13 +97,22 @@ class Step(Generic[P, R, T]):
     map_over: str | None = None
     cache: bool | CachePolicy | None = None
 
+    __name__ = _OfFunction("__name__")
+    __signature__ = _OfFunction("__signature__")
+    __wrapped__ = _OfFunction("__wrapped__")
+
     def __post_init__(self) -> None:
+        self._check()
+
+    def _check(self) -> None:
+        """Brings the fields into their final form, and refuses what cannot be one."""
         if not isinstance(self.name, str) or not self.name:
             fault = f"A step's name is a text that is not empty, not {self.name!r}."
             raise GraphError([GraphFault("OA212", fault)])
-        for optional in ("params", "inputs", "outputs", "metadata"):
-            if getattr(self, optional) is None:
-                object.__setattr__(self, optional, {})
+        if self.params is None or self.inputs is None or self.outputs is None or self.metadata is None:
+            for optional in ("params", "inputs", "outputs", "metadata"):
+                if getattr(self, optional) is None:
+                    object.__setattr__(self, optional, {})
         if self.outputs or type(self.outputs) is not dict:
             object.__setattr__(self, "outputs", _named_outputs(self.name, self.outputs))
         if self.after:
@@ -97,13 +129,30 @@ class Step(Generic[P, R, T]):
         if self.run_on is not None and self.run_on not in PLACES:
             hint = did_you_mean(str(self.run_on), PLACES)
             raise OptionError(f"Step {self.name!r}: run_on={self.run_on!r} is none of {', '.join(PLACES)}.{hint}")
-        if not isinstance(self.cache, bool | CachePolicy | None):
+        if self.cache is not None and not isinstance(self.cache, bool | CachePolicy):
             raise OptionError(f"Step {self.name!r}: cache={self.cache!r}: True, False or CachePolicy(...) is needed.")
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Calls the function itself: for unit tests, and from other functions."""
         result: R = self.value(*args, **kwargs)
         return result
+
+    def __get__(self, instance: object, owner: Any = None) -> Step[..., Any, T]:
+        """A step of the bound method, where the function was declared in a class."""
+        if isinstance(self.value, classmethod) or (instance is not None and isinstance(self.value, FunctionType)):
+            return dataclasses.replace(self, value=self.value.__get__(instance, owner))
+        return self
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """A step that its module has under its function's name is found there again, as functions are."""
+        module, name = _place_of(self.value)
+        found = _named(module, name)
+        if found is self:
+            return _named, (module, name)
+        if isinstance(found, Step) and found.value is self.value:  # a decorated function under another name or policy
+            fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+            return _from_another, (found, {key: value for key, value in fields.items() if key != "value"})
+        return object.__reduce_ex__(self, protocol)  # a class with slots is made anew, and `super` knows the old one
 
     @property
     def is_configured(self) -> bool:
@@ -121,6 +170,29 @@ class Step(Generic[P, R, T]):
         if self.outputs:
             return tuple(self.outputs.values())
         return () if self.layer in ENDS and self.type in CONFIGURED else (self.name,)
+
+
+Step.__doc__ = _OfFunction("__doc__", Step.__doc__)  # type: ignore[assignment]
+_new_step = quick(Step)
+
+
+def _place_of(fn: Any) -> tuple[str, str]:
+    """The module of a callable, and what it is called there."""
+    return str(getattr(fn, "__module__", "")), str(getattr(fn, "__qualname__", ""))
+
+
+def _named(module: str, name: str) -> Any:
+    """What a module has under a name; `None` if that is nothing."""
+    found: Any = sys.modules.get(module)
+    if found is None and module:
+        found = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+def _from_another(other: Step[..., Any, Any], fields: Mapping[str, Any]) -> Step[..., Any, Any]:
+    return dataclasses.replace(other, **fields)
 
 
 class StepOptions(TypedDict, total=False):
@@ -179,10 +251,69 @@ def step(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         return functools.partial(step, **options)
     if isinstance(fn, Step):
         return dataclasses.replace(fn, **options)
-    if not callable(fn):
+    if not callable(fn) and not isinstance(fn, classmethod):
         raise GraphError([GraphFault("OA212", f"A step is made from something callable, not from {fn!r}.")])
-    name = options.pop("name", None) or function_name(fn)
-    return Step(options.pop("layer", "transform"), name, "function", options.pop("engine", None), fn, **options)
+    try:
+        return _made(fn, **options)
+    except TypeError:
+        _check_options(options)
+        raise
+
+
+def _made(
+    fn: Any,
+    *,
+    name: Any = None,
+    layer: Any = "transform",
+    engine: Any = None,
+    params: Any = None,
+    inputs: Any = None,
+    outputs: Any = None,
+    metadata: Any = None,
+    retry: Any = None,
+    timeout: Any = None,
+    run_on: Any = None,
+    after: Any = (),
+    when: Any = None,
+    tags: Any = (),
+    pool: Any = None,
+    map_over: Any = None,
+    cache: Any = None,
+) -> Step[..., Any, Any]:
+    """A step, made in a third of the time that `Step(...)` takes and checked alike."""
+    made = _new_step(
+        layer,
+        name or function_name(fn),
+        "function",
+        engine,
+        fn,
+        {} if params is None else params,
+        {} if inputs is None else inputs,
+        {} if outputs is None else outputs,
+        {} if metadata is None else metadata,
+        retry,
+        timeout,
+        run_on,
+        after,
+        when,
+        tags,
+        pool,
+        map_over,
+        cache,
+    )
+    made._check()
+    return made
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        TypeError: One of them is no option of a step.
+    """
+    known = StepOptions.__annotations__
+    for option in options:
+        if option not in known:
+            raise TypeError(f"A step has no option {option!r}.{did_you_mean(option, known)}") from None
 
 
 def resource(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
@@ -226,7 +357,7 @@ def function_name(fn: Any) -> str:
     """
     while isinstance(fn, functools.partial):
         fn = fn.func
-    name = getattr(fn, "__name__", "<lambda>")
+    name = fn.name if isinstance(fn, Step) else getattr(fn, "__name__", "<lambda>")
     if name == "<lambda>":
         fault = f"{fn!r} has no name of its own: give it one with step(..., name=...)."
         raise GraphError([GraphFault("OA212", fault)])
@@ -235,10 +366,15 @@ def function_name(fn: Any) -> str:
 
 def is_async(fn: Any) -> bool:
     """Whether calling gives a coroutine; partials and callable objects are looked into."""
-    while isinstance(fn, functools.partial):
-        fn = fn.func
-    if isinstance(fn, staticmethod | classmethod):
-        fn = fn.__func__
+    while True:
+        if isinstance(fn, functools.partial):
+            fn = fn.func
+        elif isinstance(fn, Step):
+            fn = fn.value
+        elif isinstance(fn, staticmethod | classmethod):
+            fn = fn.__func__
+        else:
+            break
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(type(fn), "__call__", None))  # noqa: B004
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from odibi_async import Pipeline, Secret, Status, Step, StepResult, run_pipeline, step
 from odibi_async.events import Event, RunFinished, RunStarted, StepFinished, StepOutline, StepStarted
-from odibi_async.run.quick import quick
+from odibi_async.quick import quick
 from odibi_async.testing import Recorder
 
 

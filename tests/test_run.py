@@ -359,7 +359,7 @@ async def test_a_step_that_returns_a_coroutine_fails(place: Any):
         return 1
 
     failure = await failure_of(step(lambda: later(), name="s", run_on=place))
-    assert "returned coroutine" in str(failure)
+    assert "returned a coroutine" in str(failure)
     assert "nobody awaits" in str(failure)
 
 
@@ -803,7 +803,7 @@ async def test_a_predicate_that_returns_a_coroutine_is_a_failure():
         return False
 
     failure = await failure_of(step(lambda: 1, name="s", when=lambda: no()))
-    assert "The predicate of step 's' returned coroutine" in str(failure)
+    assert "The predicate of step 's' returned a coroutine" in str(failure)
 
 
 async def test_a_constant_is_new_for_each_run():

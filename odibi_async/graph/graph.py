@@ -30,11 +30,19 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Parameter(NamedTuple):
-    """One parameter of a function; `default` is `ABSENT` where there is none."""
+    """
+    One parameter of a function.
+
+    Attributes:
+        by_position: Whether it is given by position.
+        default: `ABSENT` where there is none.
+        is_fixed: Whether a partial gives it a value, so that no dataset fills it unless the step says so.
+    """
 
     name: str
     by_position: bool
     default: Any
+    is_fixed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +55,14 @@ class Signature:
         takes_any: Whether there are `**kwargs`.
         is_async: Whether a call is to be awaited.
         simple: The names, when each parameter is required and may be given by position; else `None`.
+        takes_more: The name of `*args`, if there is such a parameter.
     """
 
     parameters: tuple[Parameter, ...]
     takes_any: bool
     is_async: bool
     simple: tuple[str, ...] | None
+    takes_more: str | None = None
 
 
 class Binding(NamedTuple):
@@ -411,24 +421,28 @@ class Graph:
     ) -> Iterable[Binding]:
         """One binding a parameter; what cannot be bound becomes a fault."""
         names = [parameter.name for parameter in signature.parameters]
-        for name, positional_only, default in signature.parameters:
+        for name, by_position, default, is_fixed in signature.parameters:
             if name in inputs:
                 if name in params:
                     message = f"Step {step.name!r}: parameter {name!r} stands in inputs= and in params=."
                     self._fault("OA208", message, step, "params", name, of_key=True)
                     del params[name]
-                yield Binding(name, positional_only, self._read(step, inputs.pop(name), name, names), default)
+                yield Binding(name, by_position, self._read(step, inputs.pop(name), name, names), default)
             elif name in params:
-                yield self._constant(name, positional_only, params.pop(name))
+                yield self._constant(name, by_position, params.pop(name))
+            elif is_fixed:
+                continue
             elif name in self.ids:
-                yield Binding(name, positional_only, self.ids[name], default)
+                yield Binding(name, by_position, self.ids[name], default)
             elif default is not ABSENT:
                 place = self._optional.get(name)
                 if place is None:
                     place = self._from_outside(name, self._optional)
-                yield Binding(name, positional_only, place, default)
+                yield Binding(name, by_position, place, default)
             else:
-                yield Binding(name, positional_only, self._read(step, name, name + which, names), default)
+                yield Binding(name, by_position, self._read(step, name, name + which, names), default)
+        if signature.takes_more is not None and not (names or signature.takes_any):
+            self._fault("OA207", _only_more(step, signature.takes_more), step, "value")
         if signature.takes_any:
             yield from (
                 Binding(name, False, self._read(step, inputs.pop(name), name, names), ABSENT) for name in list(inputs)
@@ -813,6 +827,13 @@ def _mermaid_text(text: str) -> str:
     )
 
 
+def _only_more(step: Step[..., Any, Any], name: str) -> str:
+    return (
+        f"Step {step.name!r} takes its data by *{name} only, which nothing fills: give each dataset a parameter of its "
+        f"own, or take **{name} and name them in inputs=."
+    )
+
+
 def _misfit(maker: Any, reader: Any, parameter: str) -> tuple[str, str] | None:
     """What one function makes and another one takes, if no value can be both."""
     made, taken = hints_of(maker).get("return", Any), hints_of(reader).get(parameter, Any)
@@ -848,15 +869,42 @@ def signature_of(fn: Callable[..., Any]) -> Signature:
 
 
 def _inspected(fn: Callable[..., Any]) -> Signature:
-    parameters, takes_any = [], False
-    try:
-        found: Mapping[str, inspect.Parameter] = inspect.signature(fn).parameters
-    except (TypeError, ValueError):  # some built-in callables tell nothing of their parameters
-        found = {}
-    for name, parameter in found.items():
+    """
+    The same by `inspect`. A wrapper shows the parameters of what it wraps, and is called as it can be itself; what a
+    partial fixes by name is no parameter.
+    """
+    shown, own = _parameters(fn), _parameters(fn, follow_wrapped=False)
+    fixed = _fixed_by_partials(fn)
+    places = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in own.values())
+    if any(p.kind is p.VAR_POSITIONAL for p in own.values()):
+        places = len(shown)
+    parameters, takes_any, takes_more = [], False, None
+    for place, (name, parameter) in enumerate(shown.items()):
         if parameter.kind is parameter.VAR_KEYWORD:
             takes_any = True
-        elif parameter.kind is not parameter.VAR_POSITIONAL:
+        elif parameter.kind is parameter.VAR_POSITIONAL:
+            takes_more = name
+        else:
             default = ABSENT if parameter.default is parameter.empty else parameter.default
-            parameters.append(Parameter(name, parameter.kind is not parameter.KEYWORD_ONLY, default))
-    return Signature(tuple(parameters), takes_any, is_async(fn), None)
+            by_position = parameter.kind is not parameter.KEYWORD_ONLY and place < places
+            parameters.append(Parameter(name, by_position, default, name in fixed))
+    return Signature(tuple(parameters), takes_any, is_async(fn), None, takes_more)
+
+
+def _parameters(fn: Callable[..., Any], *, follow_wrapped: bool = True) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(fn, follow_wrapped=follow_wrapped).parameters
+    except (TypeError, ValueError):  # some built-in callables tell nothing of their parameters
+        return {}
+
+
+def _fixed_by_partials(fn: Any) -> set[str]:
+    fixed: set[str] = set()
+    while True:
+        if isinstance(fn, functools.partial):
+            fixed |= fn.keywords.keys()
+            fn = fn.func
+        elif hasattr(fn, "__wrapped__"):
+            fn = fn.__wrapped__
+        else:
+            return fixed

@@ -76,14 +76,6 @@ class TimeLimit:
             raise TimeoutError(f"no result within {self._seconds:g} s") from None
 
 
-def worth_another(policy: Retry, error: BaseException) -> tuple[bool, str]:
-    """Whether an error is worth another call, and what is to be said if that could not be found out."""
-    try:
-        return policy.covers(error), ""
-    except BaseException as broken:  # the predicate is anybody's code; the step's own error is the one to report
-        return False, f"Retry(on=...) raised {type(broken).__name__}, so the step was not called again."
-
-
 async def try_again(
     policy: Retry,
     error: BaseException,

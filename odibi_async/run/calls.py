@@ -14,7 +14,7 @@ from odibi_async.graph.graph import Call, Node
 from odibi_async.run.attempts import TimeLimit
 from odibi_async.run.course import Invocation
 from odibi_async.run.datasets import Datasets
-from odibi_async.run.outputs import outputs_of, refuse_awaitable
+from odibi_async.run.outputs import outputs_of, refuse_used_up
 from odibi_async.run.slots import Held
 from odibi_async.run.state import RunState
 from odibi_async.run.telling import Telling
@@ -154,5 +154,5 @@ def _asked(who: str, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mappin
 
 @calls_users_code
 def _truth(who: str, answer: Any) -> bool:
-    refuse_awaitable(who, answer)
+    refuse_used_up(who, answer)
     return bool(answer)

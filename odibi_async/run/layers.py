@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from odibi_async.events import StepRetrying
 from odibi_async.graph.graph import Node
-from odibi_async.run.attempts import try_again, worth_another
+from odibi_async.run.attempts import try_again
 from odibi_async.run.course import Invocation
 from odibi_async.run.datasets import Datasets
 from odibi_async.run.policies import Policies
@@ -81,7 +81,7 @@ class Retrying:
         def worth(error: BaseException) -> bool:
             if not self._may_begin():
                 return False
-            worth, invocation.course.note = worth_another(policy, error)
+            worth, invocation.course.note = policy.judge(error)
             return worth
 
         def on_retry(failed: int, error: BaseException, wait: float) -> None:

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from odibi_async.dataset import KINDS
-from odibi_async.errors import OutputError
+from odibi_async.errors import OutputError, with_article
 from odibi_async.graph.graph import Node
 
 
-def refuse_awaitable(who: str, value: Any) -> None:
+def refuse_used_up(who: str, value: Any) -> None:
     """
-    Makes sure that a call gave a value.
+    Makes sure that a call gave a value that every reader can have.
 
     Raises:
-        OutputError: It gave a coroutine or a future, which nobody awaits.
+        OutputError: It gave a coroutine or a future, which nobody awaits, or an iterator, empty for the second reader.
     """
     kind = KINDS[type(value)]
-    if kind is not None and kind.awaitable:
-        if inspect.iscoroutine(value):
-            value.close()
-        raise OutputError(
-            f"{who} returned {type(value).__name__} {value!r} that nobody awaits: "
-            "make it an async function, or await inside it."
-        )
+    if kind is not None and kind.refused:
+        if inspect.iscoroutine(value) or inspect.isgenerator(value):
+            with contextlib.suppress(BaseException):  # what it does when it is closed is anybody's code
+                value.close()
+        raise OutputError(f"{who} returned {with_article(type(value).__name__)}, {kind.refused}")
 
 
 def outputs_of(node: Node, value: Any) -> Sequence[Any]:
@@ -35,11 +34,20 @@ def outputs_of(node: Node, value: Any) -> Sequence[Any]:
     Raises:
         OutputError: The function returned something that nobody awaits, or not what the step declares.
     """
-    refuse_awaitable(f"Step {node.name!r}", value)
+    who = f"Step {node.name!r}"
+    refuse_used_up(who, value)
     if len(node.outputs) == 1:
         return (value,)
     if not node.outputs:
         return ()
+    made = _several(node, value)
+    for each in made:
+        refuse_used_up(who, each)
+    return made
+
+
+def _several(node: Node, value: Any) -> Sequence[Any]:
+    """One value for each of several datasets."""
     names = list(node.step.outputs)
     if isinstance(value, Mapping):
         if value.keys() != set(names):

@@ -12,9 +12,9 @@ from odibi_async.dataset import ABSENT, KINDS, Handle
 from odibi_async.errors import StepError
 from odibi_async.graph.graph import Graph, Node, Selection
 from odibi_async.lazy import LazyMapping
+from odibi_async.quick import quick
 from odibi_async.result import Status, StepResult
 from odibi_async.run.course import Course
-from odibi_async.run.quick import quick
 
 step_result = quick(StepResult)
 Brief = tuple[float, float, float]

@@ -10,8 +10,8 @@ from typing import Any
 
 from odibi_async.abc import Observer
 from odibi_async.events import Event, StepFinished, StepStarted
+from odibi_async.quick import quick
 from odibi_async.result import StepResult
-from odibi_async.run.quick import quick
 
 _step_started = quick(StepStarted)
 _step_finished = quick(StepFinished)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -20,7 +21,8 @@ def quick(cls: type[T]) -> Callable[..., T]:
     names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     own = cls.__dict__["__slots__"]
     thawed = {"__slots__": own, "__setattr__": object.__setattr__, "__delattr__": object.__delattr__}
-    twin = type(f"_{cls.__name__}", cls.__bases__, thawed)
+    bases = getattr(cls, "__orig_bases__", cls.__bases__)
+    twin = types.new_class(f"_{cls.__name__}", bases, exec_body=lambda scope: scope.update(thawed))
     lines = [f"def make({', '.join(names)}):", " it = new(twin)"]
     lines += [f" it.{name} = {name}" for name in names]
     lines += [" it.__class__ = cls", " return it"]
