@@ -14,6 +14,7 @@ import functools
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
+from odibi_async.cancellation import CURRENT
 from odibi_async.events import StepRetrying
 from odibi_async.graph.graph import Node
 from odibi_async.run.attempts import try_again
@@ -126,6 +127,7 @@ class Slotted:
         if invocation.held is None:
             invocation.held = await self._slots.wait(self._owner, self._priority(node), node.pool)
         held = invocation.held
+        CURRENT.set(held)
         try:
             return await inner(invocation)
         finally:
