@@ -295,11 +295,11 @@ class Case:
 
     # -- the run ---------------------------------------------------------------------------------------
 
-    async def check(self) -> list[str]:
-        """Runs the case; what did not hold."""
+    async def check(self, folder: str) -> list[str]:
+        """Runs the case, with a folder for its cache; what did not hold."""
         before = asyncio.all_tasks()
         events: list[Event] = []
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, _listening() as logged:
+        with _listening() as logged:
             async with Runner(limits=self.limits, cache=folder if self.has_cache else None) as self.runner:
                 try:
                     async with asyncio.timeout(WATCHDOG):
@@ -440,7 +440,8 @@ def _listening() -> Iterator[list[str]]:
 
 def check(seed: int) -> None:
     """Runs one case in a loop of its own."""
-    faults = asyncio.run(Case(seed).check())
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        faults = asyncio.run(Case(seed).check(folder))
     assert not faults, f"case {seed}:\n" + "\n".join(faults)
 
 
