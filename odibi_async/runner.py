@@ -556,12 +556,13 @@ class Run:
         self.id = execution.run_id
         self._execution = execution
         self._log = log
-        self._is_asked = False
+        self._asked = asked = Asked()
 
-        def over(_: object) -> None:
+        def over(task: asyncio.Task[RunResult]) -> None:
             life.close()  # its task may have been cancelled before its first turn
             on_over()
             log.close()
+            asked.complain(execution, task)
 
         self._task = asyncio.get_running_loop().create_task(life, name=f"odibi_async run {self.id}")
         self._task.add_done_callback(over)
@@ -582,7 +583,7 @@ class Run:
 
     async def cancel(self) -> None:
         """Cancels it and waits until every step has ended; does nothing if it is over."""
-        self._is_asked = True
+        self._asked.is_asked = True
         self._execution.cancel()
         async with waiting():
             await asyncio.wait([self._task])
@@ -596,7 +597,7 @@ class Run:
             DeadlineError: It did not end in its time.
             RunCancelled: It was cancelled.
         """
-        self._is_asked = True
+        self._asked.is_asked = True
         async with waiting():
             await asyncio.wait([self._task])
         if self._task.cancelled():
@@ -604,13 +605,30 @@ class Run:
         return self._execution.judged(self._task.result())
 
     def __del__(self) -> None:
-        task = getattr(self, "_task", None)
-        if task is None or self._is_asked or not task.done() or task.cancelled():
+        self._asked.is_gone = True
+        if self._task.done():
+            self._asked.complain(self._execution, self._task)
+
+
+class Asked:
+    """Whether anybody has asked for the result of a run, or still can."""
+
+    __slots__ = ("is_asked", "is_gone")
+
+    def __init__(self) -> None:
+        self.is_asked = False
+        self.is_gone = False
+
+    def complain(self, execution: Execution, task: asyncio.Task[RunResult]) -> None:
+        """Logs the failure of a run that is over, if nobody will ever ask for it."""
+        if self.is_asked or not self.is_gone or task.cancelled():
             return
         error = task.exception()
-        if error is None and self._execution.is_failure(task.result()):
+        if error is None:
+            if not execution.is_failure(task.result()):
+                return
             error = next((failure.error for failure in task.result().failures.values()), None)
-            _log.error("Run %s failed, and nobody asked for its result.", self.id, exc_info=error)
+        _log.error("Run %s failed, and nobody asked for its result.", execution.run_id, exc_info=error)
 
 
 _runners: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Runner] = weakref.WeakKeyDictionary()

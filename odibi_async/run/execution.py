@@ -32,7 +32,7 @@ from odibi_async.run.policies import Policies
 from odibi_async.run.slots import Slots
 from odibi_async.run.state import RunState
 from odibi_async.run.supervisor import Supervisor
-from odibi_async.run.telling import Telling
+from odibi_async.run.telling import Telling, pass_on
 from odibi_async.run.tracebacks import freed
 
 
@@ -114,6 +114,8 @@ class Execution:
         result = self._result(began, trouble)
         self._telling.tell(RunFinished, result.status, result)
         self._telling.close()
+        if self._supervisor.interrupt is not None:
+            pass_on(self._supervisor.interrupt, self._loop)
         self._state.let_go()
         if trouble is not None:
             del result

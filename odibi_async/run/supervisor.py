@@ -111,6 +111,7 @@ class Supervisor:
         lives: How each step lives, by its place.
         on_end: Told of each step that has ended, before those that it releases are started.
         on_stop: Told that the run is to stop, when everything was cancelled.
+        interrupt: What a step on the loop has raised that is meant for the process: it goes on when the run is over.
     """
 
     def __init__(
@@ -132,6 +133,7 @@ class Supervisor:
         self.outlasting: set[int] = set()
         self.on_end: Callable[[Node], None] | None = None
         self.on_stop: Callable[[], None] | None = None
+        self.interrupt: BaseException | None = None
         self.loop = asyncio.get_running_loop()
         self.grace = grace
         self._state = state
@@ -263,7 +265,9 @@ class Supervisor:
         else:
             record = self._state.failure(node, course, error, element)
         ready = [] if settled else self._state.settle(node, ())
-        if not cancelled and self._stops_on_error:
+        if isinstance(error, KeyboardInterrupt | SystemExit) and not node.in_thread:
+            self.interrupt = self.interrupt or error
+        if not cancelled and (self._stops_on_error or self.interrupt is not None):
             self.stop()
         self.ended(node, record, ready)
 

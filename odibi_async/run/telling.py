@@ -88,7 +88,7 @@ class Telling:
 
 
 def pass_on(error: BaseException, loop: asyncio.AbstractEventLoop) -> None:
-    """Hands `KeyboardInterrupt` and `SystemExit` on to the loop, when what goes on here is done."""
+    """Hands `KeyboardInterrupt` and `SystemExit` on to the loop, as `asyncio` does when a task raises them."""
     if isinstance(error, KeyboardInterrupt | SystemExit):
         loop.call_soon(_reraise, error)
 

@@ -13,7 +13,7 @@ from odibi_async.run.layers import Inner, Retrying
 from odibi_async.run.slots import Held
 from odibi_async.run.state import Blame, RunState
 from odibi_async.run.supervisor import Supervisor
-from odibi_async.run.telling import Telling, pass_on
+from odibi_async.run.telling import Telling
 
 
 class Called:
@@ -63,7 +63,6 @@ class Called:
             wanted = await self._calls.is_wanted(node)
         except BaseException as error:
             self._supervisor.failed(node, course, error)
-            pass_on(error, self._supervisor.loop)
             return False
         if not wanted:
             self._supervisor.skipped(node, Blame(node.name, failed=False))
@@ -88,6 +87,5 @@ class Called:
             record = self._state.success(node, made, course)
         except BaseException as error:
             self._supervisor.failed(node, course, error)
-            pass_on(error, self._supervisor.loop)
         else:
             self._supervisor.succeeded(node, made, record)

@@ -19,7 +19,7 @@ from odibi_async.run.lives.elements import Elements, UpstreamFailed, listed
 from odibi_async.run.slots import Held
 from odibi_async.run.state import RunState
 from odibi_async.run.supervisor import Supervisor
-from odibi_async.run.telling import Telling, pass_on
+from odibi_async.run.telling import Telling
 
 
 class Mapped:
@@ -76,7 +76,6 @@ class Mapped:
                 self._supervisor.skipped(node, blame)
         except BaseException as error:
             self._supervisor.failed(node, course, error)
-            pass_on(getattr(error, "error", error), self._supervisor.loop)
         else:
             self._supervisor.succeeded(node, made, record)
         finally:

@@ -22,7 +22,7 @@ from odibi_async.run.lives.managed import Managed
 from odibi_async.run.slots import Held
 from odibi_async.run.state import RunState
 from odibi_async.run.supervisor import Phase, Supervisor
-from odibi_async.run.telling import Telling, pass_on
+from odibi_async.run.telling import Telling
 
 
 @dataclass(slots=True)
@@ -82,7 +82,6 @@ class Resources:
             [managed, value] = await self._row_of(node, self._entered)(Invocation(node, course, on_begin))
         except BaseException as error:
             self._supervisor.failed(node, course, error)
-            pass_on(error, self._supervisor.loop)
             return
         await self._stay_open(node, value)
         failure = await managed.close(self._error_of_readers(node))
@@ -94,7 +93,6 @@ class Resources:
             self._supervisor.ended(node, self._state.success(node, (), course), [])
         else:
             self._supervisor.failed(node, course, failure, settled=True)
-            pass_on(failure, self._supervisor.loop)
 
     async def _entered(self, invocation: Invocation) -> Sequence[Any]:
         """Makes and enters the context manager, within the step's time limit: the manager, and what it yields."""
