@@ -13,7 +13,7 @@ from odibi_async.abc import Observer
 from odibi_async.building import Functions, Nodes, Planned, graph_of
 from odibi_async.cancellation import on_cancel
 from odibi_async.graph import terms as selection
-from odibi_async.graph.graph import Input
+from odibi_async.graph.node import Input
 from odibi_async.limits import Limits
 from odibi_async.result import RunResult
 from odibi_async.retry import Retry

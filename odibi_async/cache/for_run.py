@@ -31,7 +31,8 @@ from odibi_async.dataset import ABSENT, HandleList
 from odibi_async.errors import OdibiError, in_a_line, shortened
 from odibi_async.executors.threads import CallJob, Threads
 from odibi_async.fingerprint.functions import FORMAT, Undigestible, code_of, combined, digest_of, is_mutable
-from odibi_async.graph.graph import NOTHING, OUTSIDE, Graph, Node
+from odibi_async.graph.graph import Graph
+from odibi_async.graph.node import NOTHING, OUTSIDE, Node
 from odibi_async.steps import ENDS
 from odibi_async.store.store import Kept
 

@@ -21,7 +21,7 @@ from odibi_async.cache_policy import CachePolicy
 from odibi_async.dataset import ABSENT, reader_copy
 from odibi_async.errors import Damaged, StepError
 from odibi_async.events import CacheBypassed, CacheDamaged, CacheMissed
-from odibi_async.graph.graph import NOTHING, Node
+from odibi_async.graph.node import NOTHING, Node
 from odibi_async.result import CacheUse, Status
 from odibi_async.run.composition import Inside
 from odibi_async.run.course import Invocation

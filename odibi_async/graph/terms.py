@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from odibi_async.errors import GraphError, GraphFault, did_you_mean
-from odibi_async.graph.graph import OUTSIDE, Binding, Graph, Node
+from odibi_async.graph.graph import Graph
+from odibi_async.graph.node import OUTSIDE, Binding, Node
 from odibi_async.steps import Step
 
 

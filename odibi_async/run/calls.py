@@ -10,7 +10,7 @@ from typing import Any
 
 from odibi_async.events import StepAbandoned
 from odibi_async.executors.threads import CallJob, Threads, calling
-from odibi_async.graph.graph import Call, Node
+from odibi_async.graph.node import Call, Node
 from odibi_async.run.attempts import TimeLimit
 from odibi_async.run.course import Invocation
 from odibi_async.run.datasets import Datasets

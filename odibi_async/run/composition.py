@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from odibi_async.executors.threads import Threads
-from odibi_async.graph.graph import Node
+from odibi_async.graph.node import Node
 from odibi_async.run.calls import Calls
 from odibi_async.run.datasets import Datasets
 from odibi_async.run.layers import Guest, Inner, Reading, Retrying, Slotted, composed

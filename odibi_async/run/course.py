@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
-from odibi_async.graph.graph import NOTHING, Node
+from odibi_async.graph.node import NOTHING, Node
 from odibi_async.result import CacheUse, Status
 from odibi_async.run.slots import Held
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from odibi_async.dataset import ABSENT, Handle, HandleList
-from odibi_async.graph.graph import NOTHING, Call
+from odibi_async.graph.node import NOTHING, Call
 from odibi_async.run.state import RunState
 
 

@@ -24,7 +24,9 @@ from odibi_async.dataset import ABSENT
 from odibi_async.errors import DeadlineError, RunCancelled, RunError, StepError
 from odibi_async.events import RunFinished, RunStarted
 from odibi_async.executors.threads import Threads
-from odibi_async.graph.graph import Graph, Node, Selection
+from odibi_async.graph.graph import Graph
+from odibi_async.graph.node import Node
+from odibi_async.graph.select import Selection
 from odibi_async.result import RunResult, Status
 from odibi_async.run.composition import Inside, Parts
 from odibi_async.run.layers import Guest

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from odibi_async.cancellation import CURRENT
 from odibi_async.events import StepRetrying
-from odibi_async.graph.graph import Node
+from odibi_async.graph.node import Node
 from odibi_async.run.attempts import try_again
 from odibi_async.run.course import Invocation
 from odibi_async.run.datasets import Datasets

@@ -9,7 +9,7 @@ from typing import Any
 
 from odibi_async.dataset import KINDS
 from odibi_async.errors import OutputError, with_article
-from odibi_async.graph.graph import Node
+from odibi_async.graph.node import Node
 
 
 def refuse_used_up(who: str, value: Any) -> None:

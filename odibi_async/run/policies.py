@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from odibi_async.errors import OptionError, did_you_mean
-from odibi_async.graph.graph import Node
+from odibi_async.graph.node import Node
 from odibi_async.retry import Retry
 
 OnError = Literal["raise", "continue"]

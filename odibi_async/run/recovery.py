@@ -9,7 +9,7 @@ from typing import Any
 
 from odibi_async.dataset import ABSENT, Handle
 from odibi_async.errors import OdibiError
-from odibi_async.graph.graph import NOTHING, OUTSIDE, Node
+from odibi_async.graph.node import NOTHING, OUTSIDE, Node
 from odibi_async.run.course import Course, Invocation
 from odibi_async.run.datasets import Datasets
 from odibi_async.run.layers import Inner

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 
 from odibi_async.dataset import ABSENT, KINDS, Handle
 from odibi_async.errors import StepError
-from odibi_async.graph.graph import Graph, Node, Selection
+from odibi_async.graph.graph import Graph
+from odibi_async.graph.node import Node
+from odibi_async.graph.select import Selection
 from odibi_async.lazy import LazyMapping
 from odibi_async.quick import quick
 from odibi_async.result import Status, StepResult

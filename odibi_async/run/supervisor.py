@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol
 
 from odibi_async.executors.mailbox import Mailbox
 from odibi_async.executors.threads import Job
-from odibi_async.graph.graph import Node
+from odibi_async.graph.node import Node
 from odibi_async.result import StepResult
 from odibi_async.run.cancelling import Cancelling
 from odibi_async.run.course import Course

@@ -14,7 +14,7 @@ from typing import Any
 
 from odibi_async.events import StepAbandoned
 from odibi_async.executors.threads import Job, Threads
-from odibi_async.graph.graph import Node
+from odibi_async.graph.node import Node
 from odibi_async.result import StepResult
 from odibi_async.run.calls import Calls
 from odibi_async.run.course import Course

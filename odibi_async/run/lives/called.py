@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 
 from odibi_async.cancellation import CURRENT
-from odibi_async.graph.graph import Node
+from odibi_async.graph.node import Node
 from odibi_async.run.calls import Calls
 from odibi_async.run.course import Course, Invocation
 from odibi_async.run.layers import Inner, Retrying

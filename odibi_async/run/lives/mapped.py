@@ -10,7 +10,7 @@ from typing import Any
 
 from odibi_async.dataset import ABSENT, HandleList
 from odibi_async.events import StepProgressed
-from odibi_async.graph.graph import Node
+from odibi_async.graph.node import Node
 from odibi_async.run.course import Course, Invocation
 from odibi_async.run.datasets import Datasets, gathered
 from odibi_async.run.layers import Inner

@@ -9,7 +9,7 @@ from typing import Any
 
 from odibi_async.cancellation import CURRENT
 from odibi_async.dataset import KINDS, reader_copy
-from odibi_async.graph.graph import Node
+from odibi_async.graph.node import Node
 from odibi_async.run.course import Course
 from odibi_async.run.lives.called import Called
 from odibi_async.run.outputs import outputs_of

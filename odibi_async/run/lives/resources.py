@@ -11,7 +11,7 @@ from typing import Any
 
 from odibi_async.dataset import ABSENT
 from odibi_async.events import ResourceOpened
-from odibi_async.graph.graph import Node
+from odibi_async.graph.node import Node
 from odibi_async.result import Status
 from odibi_async.run.attempts import TimeLimit
 from odibi_async.run.calls import Calls
