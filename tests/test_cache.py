@@ -21,16 +21,17 @@ import anyio.to_thread
 import pandas as pd
 import pytest
 
-from odibi_async.cache import Cache, Entry, Miss
+from odibi_async.cache import Cache, Entry, Miss, upkeep
 from odibi_async.cache import cache as caching
 from odibi_async.cache import index as indexing
+from odibi_async.cache.rows import _step_row
 from odibi_async.cache_policy import CachePolicy
 from odibi_async.errors import CacheUnavailable, Damaged, OptionError
-from odibi_async.store import store as storing
+from odibi_async.store.blobs import digest_of_bytes
 
 
 def digest(name: object) -> str:
-    return storing._blake3([str(name).encode()])
+    return digest_of_bytes([str(name).encode()])
 
 
 def value_of(name: object) -> str:
@@ -264,7 +265,7 @@ def said(process: subprocess.Popen[str]) -> str:
 def test_what_a_living_run_found_is_not_removed_however_long_ago(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remove: Callable[[Cache], Any]
 ):
-    monkeypatch.setattr(caching, "GRACE", 0.0)
+    monkeypatch.setattr(upkeep, "GRACE", 0.0)
     with opened(tmp_path, size_limit=0) as cache:
         put_old(cache, "a", "b")
         with started(LEASED, tmp_path, digest("a")) as reader:
@@ -279,7 +280,7 @@ def test_what_a_living_run_found_is_not_removed_however_long_ago(
 
 
 def test_much_that_is_recorded_leads_to_pruning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(caching, "GRACE", 0.0)
+    monkeypatch.setattr(upkeep, "GRACE", 0.0)
     size = len(value_of("0"))
     for n in range(9):  # each by a cache of its own, and each too little to notice
         with opened(tmp_path, size_limit=3 * size) as cache:
@@ -288,7 +289,7 @@ def test_much_that_is_recorded_leads_to_pruning(tmp_path: Path, monkeypatch: pyt
 
 
 def test_nothing_is_pruned_while_the_index_cannot_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(caching, "GRACE", -60.0)
+    monkeypatch.setattr(upkeep, "GRACE", -60.0)
     with opened(tmp_path, size_limit=0) as cache:
         put_old(cache, "a")
         with rows(cache) as connection:
@@ -552,7 +553,7 @@ def test_a_sound_row_with_nonsense_is_damage(cache: Cache):
     sound = '{"step": "s", "kept": [], "tags": [], "stored_at": 1, "cost": 1}'
     nonsense = ["", "[]", "{}", '{"step": 1, "kept": [{}], "tags": []}', '{"kept": 7}', "nonsense"]
     for text in (*nonsense, sound.replace('"s"', "1"), sound.replace("1,", '"1",')):
-        cache._index().put(f"entry/{digest('a')}", text)
+        cache._rows.index().put(f"entry/{digest('a')}", text)
         reason = found(cache, "a")
         assert reason in ("damaged: its row in the index cannot be read.", "damaged: its description cannot be read.")
         assert found(cache, "a") == "new"
@@ -563,8 +564,8 @@ def test_a_sound_row_with_nonsense_is_damage(cache: Cache):
 )
 def test_counts_and_explanations_that_are_nonsense_begin_anew(cache: Cache, text: str):
     put(cache, "a")
-    for name in (f"use/{digest('a')}", caching._step_row("clean"), "written"):
-        cache._index().put(name, text)
+    for name in (f"use/{digest('a')}", _step_row("clean"), "written"):
+        cache._rows.index().put(name, text)
     assert cache.why("clean", {}) == "new step"
     cache.lookup(digest("a"))
     assert (cache.stats()["hits"], cache.stats()["steps"]["clean"]["hits"]) == (1, 1)
@@ -635,7 +636,7 @@ def test_foreign_settings_change_nothing(cache: Cache, key: str, value: Any):
         assert found(other, "a") == value_of("a")
         put(other, "b")
         assert found(other, "b") == value_of("b")
-        opened_rows: Any = other._index()
+        opened_rows: Any = other._rows.index()
         connection = opened_rows._rows._con
         assert connection.execute("PRAGMA mmap_size").fetchall() in ([], [(0,)])
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
@@ -659,7 +660,7 @@ def test_a_locked_index_delays_a_run_once_and_misses(cache: Cache):
         assert time.monotonic() - began < 5
         cache.flush()
         connection.execute("ROLLBACK")
-    rests: Any = cache._index()
+    rests: Any = cache._rows.index()
     rests._resting_until = 0.001
     assert found(cache, "a") == value_of("a")
     assert cache.trouble is None
@@ -667,7 +668,7 @@ def test_a_locked_index_delays_a_run_once_and_misses(cache: Cache):
 
 
 def test_an_index_that_is_locked_at_opening_misses(closed: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(caching, "GRACE", -60.0)
+    monkeypatch.setattr(upkeep, "GRACE", -60.0)
     with contextlib.closing(sqlite3.connect(closed / "index/1/cache.db", isolation_level=None)) as connection:
         connection.execute("PRAGMA locking_mode = exclusive")
         connection.execute("BEGIN EXCLUSIVE")
@@ -722,7 +723,7 @@ def test_a_disk_that_fails_under_the_index_is_unavailable_and_loses_nothing(
         calls = 0
         with pytest.raises(CacheUnavailable, match="disk is full"):
             put(cache, "b")
-        rests: Any = cache._index()
+        rests: Any = cache._rows.index()
         rests._resting_until = 0.001
         assert found(cache, "a") == value_of("a")
         assert found(cache, "b") == "new"
@@ -799,10 +800,10 @@ WORKING = """
 import random, sys, time
 from odibi_async.cache import Cache, Entry
 from odibi_async.errors import CacheUnavailable, Damaged
-from odibi_async.store.store import _blake3
+from odibi_async.store.blobs import digest_of_bytes
 
 def digest(name):
-    return _blake3([str(name).encode()])
+    return digest_of_bytes([str(name).encode()])
 
 directory, seed = sys.argv[1:]
 chance = random.Random(int(seed))

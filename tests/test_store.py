@@ -32,8 +32,10 @@ from hypothesis import strategies as st
 from odibi_async import Secret
 from odibi_async.errors import Damaged, OptionError, Unstorable
 from odibi_async.store import Kept, Store
+from odibi_async.store import blobs
 from odibi_async.store import store as storing
-from odibi_async.store.store import Beacon, sweep
+from odibi_async.store.blobs import SLICE, digest_of_bytes
+from odibi_async.store.locks import Beacon, sweep
 
 DIGEST = "d" * 64
 
@@ -742,7 +744,7 @@ def test_an_unsigned_pickle_runs_no_code(tmp_path: Path):
     for store in (Store(tmp_path), Store(tmp_path, pickle="signed", secret="key")):
         for kind in ("pickle", "json", "frame", "npy", "table"):
             for bytes_ in (data, bytes(32) + data):
-                kept = Kept(digest=DIGEST, kind=kind, blob=storing._blake3([bytes_]), size=len(bytes_), inline=bytes_)
+                kept = Kept(digest=DIGEST, kind=kind, blob=digest_of_bytes([bytes_]), size=len(bytes_), inline=bytes_)
                 with pytest.raises(Damaged):
                     store.load(kept)
     assert not trap.exists()
@@ -772,6 +774,7 @@ class Failing:
         self.calls, self.number = 0, number
         for name in ("replace", "mkdir", "makedirs"):
             monkeypatch.setattr(os, name, self.counted(getattr(os, name)))
+        monkeypatch.setattr(blobs, "open", self.opened, raising=False)
         monkeypatch.setattr(storing, "open", self.opened, raising=False)
 
     def counted(self, call: Any) -> Any:
@@ -803,7 +806,7 @@ class Failing:
 
 
 def test_a_full_disk_at_any_call_is_an_oserror_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    value = "x" * (3 * storing.SLICE)
+    value = "x" * (3 * SLICE)
     number, failed = 0, True
     while failed:
         number += 1
@@ -845,7 +848,7 @@ HOLDER = """
 import sys
 from pathlib import Path
 from odibi_async.store import Store
-from odibi_async.store.store import Beacon
+from odibi_async.store.locks import Beacon
 store = Store(sys.argv[1])
 store.keep("x" * 5000, "d" * 64)
 (store._work.folder / "half").write_text("half-written")

@@ -22,7 +22,8 @@ import anyio
 import anyio.to_thread
 
 from odibi_async.abc import Described
-from odibi_async.cache.cache import Cache, Entry
+from odibi_async.cache.cache import Cache
+from odibi_async.cache.entries import Entry
 from odibi_async.cache.flights import Flight, Flights
 from odibi_async.cache.stored import Question, Stored, Uncached
 from odibi_async.cache_policy import CachePolicy
@@ -34,7 +35,7 @@ from odibi_async.fingerprint.functions import FORMAT, Undigestible, code_of, com
 from odibi_async.graph.graph import Graph
 from odibi_async.graph.node import NOTHING, OUTSIDE, Node
 from odibi_async.steps import ENDS
-from odibi_async.store.store import Kept
+from odibi_async.store.kept import Kept
 
 T = TypeVar("T")
 THREADS: Final = 4

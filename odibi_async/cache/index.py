@@ -21,7 +21,7 @@ import diskcache
 from blake3 import blake3
 
 from odibi_async.errors import CacheUnavailable, Damaged
-from odibi_async.store.store import file_lock
+from odibi_async.store.locks import file_lock
 
 FORMAT: Final = "odibi_async index 1"
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
-from odibi_async.cache.cache import Entry
+from odibi_async.cache.entries import Entry
 from odibi_async.cache.for_run import RunCache
 from odibi_async.cache.stored import Again, Question, Stored, Uncached
 from odibi_async.cache_policy import CachePolicy

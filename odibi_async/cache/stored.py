@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from odibi_async.cache.cache import Entry
+from odibi_async.cache.entries import Entry
 from odibi_async.dataset import Handle
-from odibi_async.store.store import Kept
+from odibi_async.store.kept import Kept
 
 
 class Uncached(Exception):

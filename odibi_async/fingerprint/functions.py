@@ -281,7 +281,7 @@ class _FunctionReader:
                 self._follow(value, attributes, False)
         elif name in scope:
             self._found(scope[name], str(scope.get("__name__")), name, scope, attributes)
-        elif name in (known := self.fn.__builtins__):
+        elif name in (known := self.fn.__builtins__):  # type: ignore[attr-defined]
             self._found(known[name], "builtins", name, known, attributes)
         else:
             self._say(f"{name} is missing")
@@ -412,10 +412,10 @@ def _core(fn: Any) -> Any:
             fn = fn.func
         elif isinstance(fn, types.MethodType | staticmethod | classmethod):
             fn = fn.__func__
-        elif (inner := inspect.getattr_static(fn, "__wrapped__", None)) is not None:
-            fn = inner
         elif type(fn).__name__ == "Step" and callable(getattr(fn, "value", None)):
             fn = fn.value
+        elif (inner := inspect.getattr_static(fn, "__wrapped__", None)) is not None:
+            fn = inner
         elif not isinstance(fn, types.FunctionType | type) and isinstance(
             inspect.getattr_static(type(fn), "__call__", None), types.FunctionType
         ):

@@ -17,76 +17,22 @@ machine that loses power may leave one, which reading finds out.
 from __future__ import annotations
 
 import contextlib
-import hmac
-import io
 import os
 import secrets
-import shutil
 import threading
-from base64 import b64decode, b64encode
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 from odibi_async.errors import Damaged, OptionError, Unstorable
 from odibi_async.secret import Secret
-from odibi_async.store import plain
-
-if TYPE_CHECKING:
-    import filelock
-
-SLICE: Final = 2**20
-"""Bytes that are written, read and hashed at a time: what was just read is still in the processor's cache."""
+from odibi_async.store.blobs import digest_of_bytes, fill, private, slices
+from odibi_async.store.kept import Kept
+from odibi_async.store.kinds import dumped, key_of, parsed, pickled, unpickled
+from odibi_async.store.locks import Beacon, files_in, sweep
 
 INLINE: Final = 4096
 """Bytes that still stand in the row; making a file costs more than a larger row."""
-
-Bytes = bytes | bytearray | memoryview
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
-    """
-    Where a value is, and what it must look like.
-
-    Attributes:
-        digest: Digest of the value's content, as the caller gave it.
-        kind: How its bytes are read: `frame`, `series`, `index`, `table`, `npy`, `text`, `bytes`, `json`, `pickle`.
-        blob: BLAKE3 of its bytes, in hex; the name of its file when it has one.
-        size: Its bytes.
-        inline: The bytes themselves when they are few; `None` when they are a file.
-        rows: Rows of a frame, a series or a table; `None` for all else.
-    """
-
-    digest: str
-    kind: str
-    blob: str
-    size: int
-    inline: bytes | None = None
-    rows: int | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """The members as JSON has them."""
-        inline = None if self.inline is None else b64encode(self.inline).decode("ascii")
-        return {name: getattr(self, name) for name in self.__slots__} | {"inline": inline}
-
-    @classmethod
-    def from_json(cls, members: dict[str, Any]) -> Kept:
-        """
-        What `to_json` gave.
-
-        Raises:
-            Damaged: The members are not what `to_json` gives.
-        """
-        try:
-            inline = None if members["inline"] is None else b64decode(members["inline"], validate=True)
-            kept = cls(**members | {"inline": inline})
-        except (TypeError, ValueError, KeyError):
-            raise Damaged("its description cannot be read.") from None
-        if not (_is_name(kept.blob) and type(kept.size) is int and kept.size >= 0 and isinstance(kept.digest, str)):
-            raise Damaged("its description cannot be read.")
-        return kept
 
 
 class Store:
@@ -115,7 +61,7 @@ class Store:
         if pickle == "signed" and not secret:
             raise OptionError("pickle='signed' needs a secret= to sign with.")
         self.directory = Path(directory)
-        self._signing = _key_of(secret) if pickle == "signed" and secret else None
+        self._signing = key_of(secret) if pickle == "signed" and secret else None
         self._opening = threading.Lock()
         self._work: Beacon | None = None
         self._swept = False
@@ -134,7 +80,7 @@ class Store:
         """
         kind, pieces, rows = self._bytes_of(value, digest)
         size = sum(map(len, pieces))
-        blob = _blake3(pieces)
+        blob = digest_of_bytes(pieces)
         kept = Kept(digest=digest, kind=kind, blob=blob, size=size, rows=rows)
         if size <= INLINE:
             return Kept(digest=digest, kind=kind, blob=blob, size=size, rows=rows, inline=b"".join(pieces))
@@ -193,7 +139,7 @@ class Store:
 
     def blobs(self) -> Iterator[tuple[str, int, float]]:
         """Name, bytes and time of last use (seconds since the epoch) of each file; those that vanish are left out."""
-        for path in _listed(self.directory / "blobs", "??/*"):
+        for path in files_in(self.directory / "blobs", "??/*"):
             with contextlib.suppress(OSError):
                 status = path.stat()
                 yield path.name, status.st_size, status.st_mtime
@@ -210,7 +156,7 @@ class Store:
         """Reads a whole file: whether its bytes are those of its name."""
         path = self._path(blob)
         try:
-            return _fill(path, bytearray(path.stat().st_size)) == blob
+            return fill(path, bytearray(path.stat().st_size)) == blob
         except OSError:
             return False
 
@@ -237,8 +183,8 @@ class Store:
     def _write_in(self, folder: Path, path: Path, pieces: list[memoryview]) -> None:
         temporary = folder / secrets.token_hex(8)
         try:
-            with open(temporary, "xb", opener=_private) as file:
-                for part in _slices(pieces):
+            with open(temporary, "xb", opener=private) as file:
+                for part in slices(pieces):
                     file.write(part)
             with contextlib.suppress(FileExistsError):
                 os.mkdir(path.parent, 0o700)
@@ -271,7 +217,7 @@ class Store:
         """All bytes, in memory of their own: a NumPy array for the kinds that live on in it."""
         if kept.inline is None:
             return self._read(kept)
-        if len(kept.inline) != kept.size or _blake3([kept.inline]) != kept.blob:
+        if len(kept.inline) != kept.size or digest_of_bytes([kept.inline]) != kept.blob:
             raise Damaged("its bytes are not those that were written.")
         data = _memory(kept)
         memoryview(data)[:] = kept.inline
@@ -282,7 +228,7 @@ class Store:
         try:
             if os.stat(path).st_size == kept.size:
                 data = _memory(kept)
-                if _fill(path, data) == kept.blob:
+                if fill(path, data) == kept.blob:
                     return data
         except FileNotFoundError:
             raise Damaged("its file is missing.") from None
@@ -295,11 +241,11 @@ class Store:
 
     def _bytes_of(self, value: Any, digest: str) -> tuple[str, list[memoryview], int | None]:
         try:
-            kind, pieces = _dumped(value)
+            kind, pieces = dumped(value)
         except Unstorable:
             if self._signing is None:
                 raise
-            kind, pieces = "pickle", [_pickled(value, digest, self._signing)]
+            kind, pieces = "pickle", [pickled(value, digest, self._signing)]
         rows = len(value) if kind in ("frame", "series", "table") else None
         return kind, [memoryview(piece).cast("B") for piece in pieces if len(piece)], rows
 
@@ -307,8 +253,8 @@ class Store:
         if kept.kind == "pickle":
             if self._signing is None:
                 raise Damaged("it is a pickle, and pickle='signed' with its secret is needed to read it.")
-            return _unpickled(bytes(data), kept.digest, self._signing)
-        return _parsed(kept.kind, data)
+            return unpickled(bytes(data), kept.digest, self._signing)
+        return parsed(kept.kind, data)
 
 
 _ARRAYS: Final = ("frame", "series", "index", "table", "npy")
@@ -323,229 +269,7 @@ def _memory(kept: Kept) -> Any:
     return np.empty(kept.size, "u1")
 
 
-def _dumped(value: Any) -> tuple[str, list[Any]]:
-    """The kind of a value and its bytes, in pieces."""
-    cls = type(value)
-    library = cls.__module__.partition(".")[0]
-    if library == "pandas":
-        from odibi_async.store import columns
-
-        if kind := columns.kind_of(value):
-            return kind, columns.dump(value)
-    if library == "pyarrow" and cls.__name__ == "Table":
-        from odibi_async.store import columns
-
-        return "table", columns.dump_table(value)
-    if library == "numpy" and cls.__name__ == "ndarray":
-        return "npy", _dumped_array(value)
-    if cls is bytes:
-        return "bytes", [value]
-    if cls is str:
-        with contextlib.suppress(UnicodeEncodeError):  # lone surrogates: a plain value
-            return "text", [value.encode()]
-    return "json", [b"\n".join(plain.dump(value))]
-
-
-def _parsed(kind: str, data: Any) -> Any:
-    if kind in ("frame", "series", "index", "table"):
-        from odibi_async.store import columns
-
-        return columns.parse_table(data) if kind == "table" else columns.parse(data, kind)
-    if kind == "npy":
-        return _parsed_array(data)
-    if kind == "bytes":
-        return bytes(data)
-    if kind == "text":
-        return data.decode()
-    if kind == "json":
-        return plain.parse(bytes(data).split(b"\n"))
-    raise Damaged(f"its kind {kind!r} is unknown here.")
-
-
-def _dumped_array(array: Any) -> list[Any]:
-    """A NumPy array in its own format; what has to be pickled for it, or changes by it, is refused."""
-    import numpy as np
-
-    dtype = array.dtype
-    if dtype.kind not in "biufcmMSUV" or dtype.hasobject or dtype.char in "gG" or dtype.metadata or not dtype.itemsize:
-        raise Unstorable(f"arrays of type {dtype} would not come back as they are.")
-    again = np.lib.format.descr_to_dtype(np.lib.format.dtype_to_descr(dtype))
-    if again != dtype or again.isalignedstruct != dtype.isalignedstruct:
-        raise Unstorable(f"arrays of type {dtype} would not come back as they are.")
-    header = io.BytesIO()
-    members = np.lib.format.header_data_from_array_1_0(array)
-    np.lib.format.write_array_header_2_0(header, members)
-    flat = np.ascontiguousarray(array.T if members["fortran_order"] else array).reshape(-1)
-    return [header.getvalue(), flat.view("u1")]
-
-
-def _parsed_array(data: Any) -> Any:
-    import numpy as np
-
-    length = int.from_bytes(data[8:12].tobytes(), "little")
-    header = io.BytesIO(data[: 12 + length].tobytes())
-    np.lib.format.read_magic(header)
-    shape, fortran, dtype = np.lib.format.read_array_header_2_0(header, max_header_size=length)
-    return data[12 + length :].view(dtype).reshape(shape, order="F" if fortran else "C")
-
-
-def _pickled(value: Any, digest: str, key: bytes) -> bytes:
-    import pickle
-
-    class Pickler(pickle.Pickler):
-        def persistent_id(self, each: Any) -> None:
-            if isinstance(each, Secret):
-                raise Unstorable("it holds a secret, and secrets are never written to disk.")
-
-    file = io.BytesIO()
-    try:
-        Pickler(file, protocol=5).dump(value)
-    except Unstorable:
-        raise
-    except Exception as error:  # classes decide what their pickling raises
-        raise Unstorable(f"it cannot be pickled: {type(error).__name__}: {error}") from error
-    pickled = file.getvalue()
-    return _signature(pickled, digest, key) + pickled
-
-
-def _unpickled(data: bytes, digest: str, key: bytes) -> Any:
-    import pickle
-
-    signature, pickled = data[:32], data[32:]
-    if not hmac.compare_digest(signature, _signature(pickled, digest, key)):
-        raise Damaged("its signature is not by this secret.")
-    return pickle.loads(pickled)
-
-
-def _signature(pickled: bytes, digest: str, key: bytes) -> bytes:
-    """Signs a pickle as the value with this digest, so that it stands for no other."""
-    message = "\0".join(("odibi_async pickle 1", digest, _blake3([pickled])))
-    return hmac.digest(key, message.encode(), "sha256")
-
-
-def _key_of(secret: Secret | str | bytes) -> bytes:
-    text = secret.reveal() if isinstance(secret, Secret) else secret
-    return text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
-
-
 # Bytes and files
 
 
-def _slices(pieces: Iterable[Bytes]) -> Iterator[memoryview]:
-    for piece in pieces:
-        view = memoryview(piece)
-        for start in range(0, len(view), SLICE):
-            yield view[start : start + SLICE]
-
-
-def _blake3(pieces: Iterable[Bytes]) -> str:
-    from blake3 import blake3
-
-    hasher = blake3()
-    for part in _slices(pieces):
-        hasher.update(part)
-    return hasher.hexdigest()
-
-
-def _fill(path: Path, data: Any) -> str:
-    """Reads a file into memory of its length; the BLAKE3 of what was read, which for a shorter file is no good."""
-    from blake3 import blake3
-
-    hasher = blake3()
-    with open(path, "rb", buffering=0) as file:
-        for part in _slices([data]):
-            hasher.update(part[: file.readinto(part)])
-    return hasher.hexdigest()
-
-
-def _is_name(text: object) -> bool:
-    return isinstance(text, str) and len(text) == 64 and set(text) <= set("0123456789abcdef")
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
 # Who is alive
-
-
-class Beacon:
-    """
-    A lock file that tells others that its holder is alive, and owns the `folder` beside it if the holder makes one.
-
-    The system releases the lock when the holder's process ends, however it ends.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        while True:
-            path = folder / f"{secrets.token_hex(8)}.lock"
-            self._lock = file_lock(path)
-            if try_lock(self._lock):
-                break  # else a sweep took it for dead between its making and its locking
-        self._path = path
-        self.folder = path.with_suffix("")
-
-    def out(self) -> None:
-        """Removes both."""
-        _remove(self._path)
-        self._lock.release()
-
-    def __enter__(self) -> Beacon:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.out()
-
-
-def sweep(folder: Path) -> float:
-    """Removes the beacons that nobody holds; when the oldest held one was lit, infinity when there is none."""
-    oldest = float("inf")
-    for path in _listed(folder, "*.lock"):
-        try:
-            lit = path.stat().st_mtime
-            lock = file_lock(path)
-            if try_lock(lock):
-                _remove(path)
-                lock.release()
-            else:
-                oldest = min(oldest, lit)
-        except OSError:  # gone meanwhile; or not ours to remove
-            continue
-    return oldest
-
-
-def _listed(folder: Path, pattern: str) -> list[Path]:
-    """The files in a folder; none when somebody removes it meanwhile."""
-    try:
-        return list(folder.glob(pattern))
-    except OSError:
-        return []
-
-
-def _remove(path: Path) -> None:
-    shutil.rmtree(path.with_suffix(""), ignore_errors=True)
-    with contextlib.suppress(OSError):  # where open files cannot be removed, the next sweep does it
-        os.unlink(path)
-
-
-def file_lock(path: Path) -> filelock.BaseFileLock:
-    """A lock between processes, and between its own objects, that any thread may release."""
-    from filelock import FileLock
-
-    return FileLock(path, thread_local=False, mode=0o600)
-
-
-def try_lock(lock: filelock.BaseFileLock) -> bool:
-    """
-    Whether the lock is now held by this object.
-
-    Raises:
-        OSError: There can be no lock in that place.
-    """
-    from filelock import Timeout
-
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        return False
-    return True
