@@ -47,7 +47,7 @@ def graph_of(
     """
     unfolded, faults = list(_unfolded(steps)), list[GraphFault]()
     if any([isinstance(each, Step) and each.is_configured for each in unfolded]):  # noqa: C419 (twice as fast)
-        from odibi_async.config.nodes import compiled  # 3 ms to import, for those who have a configuration
+        from odibi_async.config.compiler import compiled  # 3 ms to import, for those who have a configuration
 
         unfolded, faults = compiled(unfolded, functions, nodes)
     with _without_collections():

@@ -31,8 +31,7 @@ from hypothesis import strategies as st
 
 from odibi_async import Secret
 from odibi_async.errors import Damaged, OptionError, Unstorable
-from odibi_async.store import Kept, Store
-from odibi_async.store import blobs
+from odibi_async.store import Kept, Store, blobs
 from odibi_async.store import store as storing
 from odibi_async.store.blobs import SLICE, digest_of_bytes
 from odibi_async.store.locks import Beacon, sweep

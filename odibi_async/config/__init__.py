@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from odibi_async.config.loading import ConfigLoader, Document, json_schema, load_document, load_steps
+    from odibi_async.config.document import Document
+    from odibi_async.config.loading import ConfigLoader, json_schema, load_document, load_steps
 
 __all__ = ["ConfigLoader", "Document", "json_schema", "load_document", "load_steps"]
 

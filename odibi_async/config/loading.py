@@ -1,71 +1,25 @@
 """
 Steps from the files people have: JSON, YAML, TOML, CSV and SQLite.
 
-Reading (`formats`) gives plain values with places; the models here say what may stand where; what they find
-wrong is told all together, each fault with its place and with what would be right.
+Reading (`formats`) gives plain values with places; models (`model`) say what may stand where; what they find wrong is
+told all together, each fault with its place and with what would be right (`reader`).
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from odibi_async.cache_policy import CachePolicy
 from odibi_async.config import model as models
-from odibi_async.config.formats.source import MAX_DEPTH, Keys, Source, check_file, spelled, text_of
-from odibi_async.config.model import ERRORS, CacheModel, HeadModel, RetryModel, StepModel, shown
-from odibi_async.errors import ConfigError, Fault, did_you_mean, shortened
-from odibi_async.retry import Retry
-from odibi_async.secret import Secret
+from odibi_async.config.document import Document
+from odibi_async.config.formats.source import Source, check_file, text_of
+from odibi_async.config.reader import Reader
+from odibi_async.errors import ConfigError, Fault, did_you_mean
 from odibi_async.steps import Step
 
 Rows = Iterable[Mapping[str, Any]]
-Entries = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Document:
-    """
-    What a configuration says.
-
-    Attributes:
-        name: What it calls itself; `None` when it does not, as in tables and bare lists.
-        version: The version of its form; there is only 1.
-        schedule: When it wants to run, as it stands there.
-        cache: `True` for the user's cache, or a directory; `None` where it leaves that to the run.
-        steps: Its steps, in order.
-        source: What it was read from.
-        keys: The name of each step -> what leads to it in the source.
-        secrets: The texts that stand for `${env:...}` and `${file:...}`.
-    """
-
-    name: str | None = None
-    version: int = 1
-    schedule: Any = None
-    cache: bool | str | None = None
-    steps: tuple[Step[..., Any, Any], ...] = ()
-    source: Source = field(default_factory=lambda: Source("<rows>", []), repr=False, compare=False)
-    keys: Mapping[str, Keys] = field(default_factory=dict, repr=False, compare=False)
-    secrets: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
-
-    def place(self, step: str, keys: Keys = (), of_key: bool = False) -> str:
-        """
-        Where an entry of a step stands, or (`of_key`) its key; see `Fault.place`.
-
-        What the step leaves to the defaults stands there. Empty for a step of others.
-        """
-        if step not in self.keys:
-            return ""
-        above = self.keys[step]
-        if keys and len(above) == 2:  # in a mapping, which may have defaults
-            given, (_, index) = self.source.value, above
-            if keys[0] not in given["steps"][index] and keys[0] in (given.get("defaults") or ()):
-                above = ("defaults",)
-        return self.source.place((*above, *keys), of_key)
 
 
 class ConfigLoader:
@@ -115,7 +69,7 @@ def load_document(
     layer: str | None = None,
 ) -> Document:
     """All that a configuration says; the arguments are those of `load_steps`."""
-    reader = _Reader(*_source_of(source))
+    reader = Reader(*_source_of(source))
     document = reader.document(project, enabled_only, layer)
     if reader.faults:
         raise ConfigError(list(dict.fromkeys(reader.faults)))
@@ -128,158 +82,6 @@ def json_schema() -> dict[str, Any]:
 
 
 SUFFIXES = (".json", ".yaml", ".yml", ".toml", ".csv", ".db", ".sqlite")
-
-
-class _Part(NamedTuple):
-    """
-    One step, or what stands beside the steps.
-
-    Attributes:
-        keys: What leads to it.
-        label: What its faults begin with.
-    """
-
-    keys: Keys
-    label: str = ""
-
-
-class _Reader:
-    """Makes a document of a source, and collects what is wrong on the way."""
-
-    def __init__(self, source: Source, folder: Path) -> None:
-        self.faults = list(source.faults)
-        self._source = source
-        self._folder = folder
-        self._environment = dict(os.environ)
-        self._named: dict[str, Keys] = {}
-        self._secrets: set[str] = set()
-
-    def document(self, project: str | None, enabled_only: bool, layer: str | None) -> Document:
-        value = self._source.value
-        head, above = HeadModel(), _Part(())
-        defaults: Entries = {}
-        if isinstance(value, dict):
-            head, defaults = self._head(value)
-            value, above = value.get("steps"), _Part(("steps",))
-        if not isinstance(value, list | tuple):
-            self._fault("OA105", above, (), "a list of steps is needed, or a mapping whose 'steps' are one.")
-            value = []
-        given = [_merged(defaults, entries) for entries in value]
-        if project is not None:
-            self._check_project(project, given)
-        steps = [
-            self._step((*above.keys, index), index, entries)
-            for index, entries in enumerate(given)
-            if _is_chosen(entries, project, enabled_only, layer)
-        ]
-        made = tuple(step for step in steps if step is not None)
-        return Document(
-            name=head.name,
-            version=head.version,
-            schedule=head.schedule,
-            cache=head.cache,
-            steps=made,
-            source=self._source,
-            keys=self._named,
-            secrets=frozenset(self._secrets),
-        )
-
-    def _head(self, value: Entries) -> tuple[HeadModel, Entries]:
-        """What stands beside the steps, and those of the defaults that are sound."""
-        part = _Part(())
-        given = {key: each for key, each in value.items() if key != "steps" and each is not None}
-        if isinstance(given.get("defaults"), dict):
-            given["defaults"] = _merged({}, given["defaults"])
-        head, wrong = models.validated(HeadModel, given)
-        for code, keys, message, of_key in wrong:
-            self._fault(code, part, keys, message, of_key)
-        sound: Entries = {}
-        if isinstance(given.get("defaults"), dict):
-            unsound = {fault.keys[1] for fault in wrong if fault.keys[0] == "defaults"}
-            sound = {key: each for key, each in given["defaults"].items() if key not in unsound}
-            if "params" in sound:
-                sound["params"] = self._resolved(part, ("defaults", "params"), sound["params"])
-        return head or HeadModel(), sound
-
-    def _check_project(self, project: str, given: list[Any]) -> None:
-        known = {str(entries["project"]) for entries in given if isinstance(entries, dict) and "project" in entries}
-        if project not in known:
-            hint = did_you_mean(project, known) or f" Known projects: {shortened(sorted(known)) or 'none'}."
-            message = f"no step belongs to project {project!r}.{hint}"
-            self.faults.append(Fault(self._source.name, "", message, "OA406"))
-
-    def _step(self, keys: Keys, index: int, given: Any) -> Step[..., Any, Any] | None:
-        if not isinstance(given, dict):
-            self._fault("OA105", _Part(keys), (), f"a step is a mapping, not {shown(given)}.")
-            return None
-        entries, faults = self._source.unpacked(index, given)
-        name = entries.get("name")
-        part = _Part(keys, f"step {name!r}: " if isinstance(name, str) and name else "")
-        for code, inner, message in faults:
-            self._fault(code, part, inner, message)
-        params = self._resolved(part, ("params",), entries.get("params"))
-        value = self._resolved(part, ("value",), entries.get("value", ""))
-        model, wrong = models.validated(StepModel, entries)
-        told = {fault.keys[0] for fault in faults}
-        for code, inner, message, of_key in wrong:
-            if inner[0] not in told:
-                self._fault(code, part, inner, message, of_key)
-        if model is None:
-            return None
-        first = self._named.setdefault(model.name, keys)
-        if first is not keys:
-            place = self._source.place((*first, "name"))
-            self._fault("OA203", part, ("name",), f"another step has the same name ({place}).")
-        return _made(model, value, params)
-
-    def _resolved(self, part: _Part, inner: Keys, value: Any) -> Any:
-        """The same value with a secret in place of each text that names one."""
-        if isinstance(value, str):
-            return self._resolved_text(part, inner, value) if "${" in value else value
-        if not isinstance(value, dict | list):
-            return value
-        if len(inner) > MAX_DEPTH:
-            self._fault("OA107", part, inner[:1], f"lists and mappings stand in each other more than {MAX_DEPTH} deep.")
-            return None
-        if isinstance(value, dict):
-            return {key: self._resolved(part, (*inner, key), each) for key, each in value.items()}
-        return [self._resolved(part, (*inner, index), each) for index, each in enumerate(value)]
-
-    def _resolved_text(self, part: _Part, inner: Keys, text: str) -> str | Secret:
-        def secret(reference: re.Match[str]) -> str:
-            try:
-                found = self._secret(*reference.groups())
-            except ValueError as error:
-                self._fault("OA108", part, inner, f"{spelled(inner)}: {error}")
-                return ""
-            self._secrets.add(found)
-            return found
-
-        resolved, count = _reference.subn(secret, text)
-        return Secret(resolved) if count else text
-
-    def _secret(self, kind: str, name: str, end: str) -> str:
-        """
-        Raises:
-            ValueError: There is no such variable or file.
-        """
-        if not end:
-            raise ValueError(f"'${{{kind}:' has no closing brace.")
-        if kind == "env":
-            if name not in self._environment:
-                hint = did_you_mean(name, self._environment)
-                raise ValueError(f"the environment variable {name!r} is not set.{hint}")
-            return self._environment[name]
-        try:
-            return text_of(self._folder / name).removesuffix("\n").removesuffix("\r")
-        except ConfigError as error:
-            raise ValueError(f"the secret's file {name!r}: {error.faults[0].message}") from None
-
-    def _fault(self, code: str, part: _Part, inner: Keys, message: str, of_key: bool = False) -> None:
-        self.faults.append(self._source.fault(code, (*part.keys, *inner), part.label + message, of_key))
-
-
-_reference = re.compile(r"\$\{(env|file):([^}]*)(\}?)")
 
 
 def _source_of(source: Any) -> tuple[Source, Path]:
@@ -324,72 +126,3 @@ def _read(path: Path) -> Source:
             check_file(path)
             hint = did_you_mean(suffix, SUFFIXES) or f" Known: {', '.join(SUFFIXES)}."
             raise ConfigError([Fault(name, "", f"the suffix {suffix!r} tells of no known format.{hint}", "OA109")])
-
-
-def _merged(defaults: Entries, entries: Any) -> Any:
-    """The entries of a step over the defaults; where both are mappings, both count. `None` counts as left out."""
-    if isinstance(entries, Mapping):
-        both = {**defaults, **entries}
-        for key in defaults.keys() & entries.keys():
-            if isinstance(defaults[key], dict) and isinstance(entries[key], dict):
-                both[key] = {**defaults[key], **entries[key]}
-        return {key: each for key, each in both.items() if each is not None}
-    return entries
-
-
-_OFF = ("0", "false", "no", "off", "f", "n")
-
-
-def _is_chosen(given: Any, project: str | None, enabled_only: bool, layer: str | None) -> bool:
-    """Whether a step is asked for; what is no step is, too, so that it is told of."""
-    if not isinstance(given, dict):
-        return True
-    enabled = given.get("enabled", True)
-    if enabled_only and (enabled == 0 or str(enabled).strip().lower() in _OFF):
-        return False
-    if project is not None and str(given.get("project")) != project:
-        return False
-    return layer is None or str(given.get("layer", "transform")).lower() == layer.lower()
-
-
-def _made(model: StepModel, value: Any, params: Any) -> Step[..., Any, Any]:
-    when: Any = model.when  # a name until the functions are known
-    return Step(
-        model.layer,
-        model.name,
-        model.type,
-        model.engine,
-        value,
-        params or {},
-        model.inputs or {},
-        model.outputs or {},  # type: ignore[arg-type]  # a step takes a list, too
-        model.metadata or {},
-        retry=_policy(model.retry),
-        timeout=model.timeout,
-        run_on=model.run_on,
-        after=_listed(model.after),
-        when=when,
-        tags=_listed(model.tags),
-        pool=model.pool,
-        map_over=model.map_over,
-        cache=_caching(model.cache),
-    )
-
-
-def _policy(retry: int | RetryModel | None) -> Retry | None:
-    if not isinstance(retry, RetryModel):
-        return None if retry is None else Retry(attempts=retry)
-    fields = retry.model_dump(exclude_none=True)
-    for name in fields.keys() & {"on", "never"}:
-        fields[name] = tuple(ERRORS[error] for error in _listed(fields[name]))
-    return Retry(**fields)
-
-
-def _caching(cache: bool | CacheModel | None) -> bool | CachePolicy | None:
-    if not isinstance(cache, CacheModel):
-        return cache
-    return CachePolicy(ttl=cache.ttl, version=cache.version, ignore=_listed(cache.ignore))
-
-
-def _listed(names: str | list[str] | None) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else tuple(names or ())

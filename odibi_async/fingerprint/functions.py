@@ -26,7 +26,7 @@ import types
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from blake3 import blake3
 
@@ -281,7 +281,7 @@ class _FunctionReader:
                 self._follow(value, attributes, False)
         elif name in scope:
             self._found(scope[name], str(scope.get("__name__")), name, scope, attributes)
-        elif name in (known := self.fn.__builtins__):  # type: ignore[attr-defined]
+        elif name in (known := cast(Any, self.fn).__builtins__):
             self._found(known[name], "builtins", name, known, attributes)
         else:
             self._say(f"{name} is missing")

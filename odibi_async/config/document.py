@@ -1,0 +1,51 @@
+"""A configuration as it was read: its steps, and where each entry stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from odibi_async.config.formats.source import Keys, Source
+from odibi_async.steps import Step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """
+    What a configuration says.
+
+    Attributes:
+        name: What it calls itself; `None` when it does not, as in tables and bare lists.
+        version: The version of its form; there is only 1.
+        schedule: When it wants to run, as it stands there.
+        cache: `True` for the user's cache, or a directory; `None` where it leaves that to the run.
+        steps: Its steps, in order.
+        source: What it was read from.
+        keys: The name of each step -> what leads to it in the source.
+        secrets: The texts that stand for `${env:...}` and `${file:...}`.
+    """
+
+    name: str | None = None
+    version: int = 1
+    schedule: Any = None
+    cache: bool | str | None = None
+    steps: tuple[Step[..., Any, Any], ...] = ()
+    source: Source = field(default_factory=lambda: Source("<rows>", []), repr=False, compare=False)
+    keys: Mapping[str, Keys] = field(default_factory=dict, repr=False, compare=False)
+    secrets: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
+
+    def place(self, step: str, keys: Keys = (), of_key: bool = False) -> str:
+        """
+        Where an entry of a step stands, or (`of_key`) its key; see `Fault.place`.
+
+        What the step leaves to the defaults stands there. Empty for a step of others.
+        """
+        if step not in self.keys:
+            return ""
+        above = self.keys[step]
+        if keys and len(above) == 2:  # in a mapping, which may have defaults
+            given, (_, index) = self.source.value, above
+            if keys[0] not in given["steps"][index] and keys[0] in (given.get("defaults") or ()):
+                above = ("defaults",)
+        return self.source.place((*above, *keys), of_key)
