@@ -13,6 +13,7 @@ from odibi_async.abc import Observer
 from odibi_async.building import Functions, Nodes, Planned, graph_of
 from odibi_async.cancellation import on_cancel
 from odibi_async.graph import terms as selection
+from odibi_async.graph.drawing import mermaid
 from odibi_async.graph.node import Input
 from odibi_async.limits import Limits
 from odibi_async.result import RunResult
@@ -99,8 +100,8 @@ class Pipeline(Planned):
         return Pipeline(selection.prefixed(self.graph, prefix), [prefix + name for name in declared])
 
     def to_mermaid(self) -> str:
-        """The graph in the Mermaid language, coloured by layer."""
-        return self.graph.to_mermaid()
+        """The graph in the Mermaid language, one fill a layer."""
+        return mermaid(self.graph.nodes, self.graph.upstream)
 
     def __repr__(self) -> str:
         return f"<Pipeline of {len(self.steps)} steps>"

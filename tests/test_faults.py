@@ -568,6 +568,22 @@ async def test_a_resource_that_is_exited_late_gets_a_whole_grace():
     assert log == ["closed"]
 
 
+async def test_an_exit_that_does_not_end_is_cancelled_when_the_run_is_stopped_during_it():
+    begun = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def db():
+        yield 1
+        begun.set()
+        await asyncio.sleep(60)
+
+    async with Runner(limits=Limits(grace=0.05)) as runner:
+        run = await runner.start([resource(db), step(lambda db: db, name="use")])
+        await asyncio.wait_for(begun.wait(), SOON)
+        await asyncio.wait_for(run.cancel(), SOON)
+        assert run.status is Status.CANCELLED
+
+
 async def test_resources_take_slots_of_their_pool_while_they_are_opened():
     inside = most = 0
 

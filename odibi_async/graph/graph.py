@@ -11,15 +11,14 @@ import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from odibi_async.dataset import ABSENT
 from odibi_async.errors import CycleError, GraphError, GraphFault, did_you_mean
 from odibi_async.events import Outline, StepOutline
 from odibi_async.graph.binding import Binder
 from odibi_async.graph.checks import check_read, check_types, ordered
-from odibi_async.graph.drawing import mermaid
+from odibi_async.graph.edges import edges_of, edges_without, find_streams_and_resources
 from odibi_async.graph.faults import Faults
-from odibi_async.graph.hints import hints_of
-from odibi_async.graph.node import OUTSIDE, Binding, Call, Input, Node
+from odibi_async.graph.inputs import inputs_of
+from odibi_async.graph.node import OUTSIDE, Binding, Call, Input
 from odibi_async.graph.select import Selection, ancestors, reversed_edges, selected
 from odibi_async.secret import Secret, secrets_in
 from odibi_async.steps import ENDS, Step, as_step, name_of
@@ -51,9 +50,9 @@ class Graph:
         self.nodes = binder.bound(self.steps, outputs)
         if len(self.nodes) < len(self.steps):
             raise GraphError(self.faults)  # not all steps are there to look for circles among
-        self.upstream = self._edges()
+        self.upstream = edges_of(self.nodes, self.names, self.producers, self.faults)
         self.downstream = reversed_edges(self.upstream)
-        self._find_streams_and_resources()
+        find_streams_and_resources(self.nodes, self.upstream, self.producers)
         self.order, cycle = ordered(self.nodes, self.upstream, self.downstream, self.faults)
         known = binder.unbound + ([self.datasets[d] for n in self.nodes for d in n.reads] if declared else [])
         check_read(declared, self.nodes, self.ids, self.producers, known, self.faults)
@@ -112,58 +111,6 @@ class Graph:
             elif name not in self.ids:
                 self._binder.from_outside(name, self.ids)
         return given
-
-    def _edges(self) -> list[tuple[int, ...]]:
-        """The steps that each step waits for."""
-        producers = self.producers
-        edges: list[tuple[int, ...]] = []
-        for node in self.nodes:
-            reads = node.reads
-            if node.step.after:
-                edges.append(self._edges_with_after(node))
-            elif len(reads) == 1:
-                producer = producers[reads[0]]
-                edges.append(() if producer == OUTSIDE else (producer,))
-            elif not reads:
-                edges.append(())
-            else:
-                waits = tuple([producers[dataset] for dataset in reads])
-                if OUTSIDE in waits or len(set(waits)) < len(waits):
-                    waits = tuple(dict.fromkeys([producer for producer in waits if producer != OUTSIDE]))
-                edges.append(waits)
-        return edges
-
-    def _edges_with_after(self, node: Node) -> tuple[int, ...]:
-        waits = dict.fromkeys([self.producers[dataset] for dataset in node.reads])
-        waits.pop(OUTSIDE, None)
-        for name in node.step.after:
-            if name in self.names:
-                waits[self.names[name]] = None
-            else:
-                hint = did_you_mean(name, self.names)
-                message = f"Step {node.name!r} is to run after {name!r}, which is no step.{hint}"
-                self.faults.add("OA206", message, node.step, "after", node.step.after.index(name))
-        return tuple(waits)
-
-    def _find_streams_and_resources(self) -> None:
-        """Marks mapped steps that read nothing of another mapped step but its elements, and readers of resources."""
-        unusual = [node for node in self.nodes if node.is_resource or node.maps is not None]
-        if not unusual:
-            return
-        resources = {node.index for node in unusual if node.is_resource}
-        mapped = {node.index for node in unusual if node.maps is not None and node.single}
-        for node, waits in zip(self.nodes, self.upstream, strict=True):
-            node.resources = tuple(other for other in waits if other in resources)
-            if node.maps is None:
-                continue
-            dataset = next((b.dataset for b in node.call.bindings if b.parameter == node.maps), None)
-            if dataset is None:
-                continue
-            maker = self.producers[dataset]
-            calls = (node.call,) if node.when is None else (node.call, node.when)
-            reads = [place for call in calls for place in call.datasets]
-            if maker in mapped and reads.count(dataset) == 1 and self.nodes[maker].name not in node.step.after:
-                node.streams_from = maker
 
     # -- questions -------------------------------------------------------------------------------------
 
@@ -224,12 +171,7 @@ class Graph:
     @functools.cached_property
     def inputs(self) -> dict[str, Input]:
         """What may be given from outside, by name."""
-        found: dict[str, Input] = {}
-        for node in self.nodes:
-            for call in (node.call, node.when):
-                if call is not None:
-                    self._add_inputs(found, node.name, call)
-        return found
+        return inputs_of(self.nodes, self.datasets, self.producers, self._binder)
 
     @functools.cached_property
     def outline(self) -> Outline:
@@ -256,20 +198,6 @@ class Graph:
     def bindings_of(self, call: Call) -> Sequence[Binding]:
         """The bindings of a call of this graph, also where it keeps only what it reads."""
         return self._binder.bindings_of(call)
-
-    def _add_inputs(self, found: dict[str, Input], reader: str, call: Call) -> None:
-        for parameter, _, dataset, default in self.bindings_of(call):
-            if dataset is None or self.producers[dataset] != OUTSIDE or dataset in self.hidden:
-                continue
-            name, required = self.datasets[dataset], default is ABSENT
-            before = found.get(name)
-            if before is None:
-                kind = hints_of(call.fn).get(parameter)
-                found[name] = Input(name, kind, None if required else default, required, (reader,))
-            else:
-                others = tuple(other for other in before.readers if other != reader)
-                readers = (reader, *others) if required and not before.required else (*others, reader)
-                found[name] = Input(name, before.type, before.default, before.required or required, readers)
 
     @functools.cached_property
     def everything(self) -> Selection:
@@ -339,21 +267,10 @@ class Graph:
         upstream: Sequence[Sequence[int]] = self.upstream
         downstream: Sequence[Sequence[int]] = self.downstream
         if any(self.producers[dataset] != OUTSIDE for dataset in outside):
-            upstream = [self._waits(node, outside) for node in self.nodes]
+            upstream = edges_without(outside, self.nodes, self.names, self.producers)
             downstream = reversed_edges(upstream)
         chosen = ancestors(self.nodes, self.producers, upstream, outside, targets, ends)
         return selected(self.nodes, self.order, upstream, downstream, chosen, targets, len(self.datasets))
-
-    def _waits(self, node: Node, outside: frozenset[int]) -> tuple[int, ...]:
-        """The steps that a step waits for when some datasets come from outside."""
-        waits = dict.fromkeys(self.producers[dataset] for dataset in node.reads if dataset not in outside)
-        waits.pop(OUTSIDE, None)
-        waits.update(dict.fromkeys(self.names[name] for name in node.step.after))
-        return tuple(waits)
-
-    def to_mermaid(self) -> str:
-        """The graph in the Mermaid language, one fill a layer."""
-        return mermaid(self.nodes, self.upstream)
 
 
 def _listed(targets: Any) -> list[Any]:

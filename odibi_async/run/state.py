@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -219,6 +219,11 @@ class RunState:
             if any(self.graph.producers[d] == other and self.values[d] is ABSENT for d in node.needs):
                 needed = needed or blame
         return needed
+
+    def unrecorded(self) -> Iterator[Node]:
+        """The steps that have no record."""
+        records, nodes = self.records, self.graph.nodes
+        return iter([nodes[index] for index in self.selection.nodes if records[index] is None])
 
     # -- over ------------------------------------------------------------------------------------------
 

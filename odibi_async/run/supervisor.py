@@ -16,24 +16,20 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from enum import IntEnum
 from time import perf_counter
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from odibi_async.executors.mailbox import Mailbox
-from odibi_async.executors.threads import Job
 from odibi_async.graph.node import Node
 from odibi_async.result import StepResult
-from odibi_async.run.cancelling import Cancelling
+from odibi_async.run.cancelling import STARTING, Ticket, Watch
 from odibi_async.run.course import Course
 from odibi_async.run.slots import Held, Slots
 from odibi_async.run.state import Blame, RunState
 from odibi_async.run.telling import Telling
 from odibi_async.run.tracebacks import freed
 
-Ticket = asyncio.Task[None] | Job
 EAGERLY = sys.version_info >= (3, 12)
 """Whether a task takes its first turn at once: a step without anything to wait for then never goes through the loop."""
-STARTING: Final[Any] = object()
-"""Stands for the ticket of a step that is taking its first turn."""
 _eagerly: Any = {"eager_start": True} if EAGERLY else {}
 _new_task: Any = functools.partial(asyncio.Task, **_eagerly) if EAGERLY else asyncio.Task
 AT_A_TURN = 256
@@ -107,7 +103,7 @@ class Supervisor:
         held: The slots that they were given before.
         is_bounded: Whether any step has to wait for a slot.
         budget: How many more steps may be started at this turn of the loop.
-        outlasting: Steps that are not cancelled with the others, since they end when their readers have.
+        watch: Cancels what runs.
         lives: How each step lives, by its place.
         on_end: Told of each step that has ended, before those that it releases are started.
         on_stop: Told that the run is to stop, when everything was cancelled.
@@ -130,7 +126,6 @@ class Supervisor:
         self.backlog: deque[tuple[int, float, Held | None]] = deque()
         self.running: dict[int, Ticket] = {}
         self.held: dict[int, Held] = {}
-        self.outlasting: set[int] = set()
         self.on_end: Callable[[Node], None] | None = None
         self.on_stop: Callable[[], None] | None = None
         self.interrupt: BaseException | None = None
@@ -143,28 +138,24 @@ class Supervisor:
         self._context = context
         self._stops_on_error = stops_on_error
         self._on_last = on_last
-        self._nodes = state.graph.nodes
         self.lives: Sequence[Life] = ()
         self.budget = AT_A_TURN
         self._is_draining = False
         self._drain_is_due = False
         self.is_bounded = slots.is_bounded or bool(state.graph.pools)
-        self._cancelling: dict[int, Cancelling] = {}
-        self._watch: asyncio.TimerHandle | None = None
+        self.watch = Watch(self.running, grace, self._task_ended)
 
     # -- ready -----------------------------------------------------------------------------------------
 
     def begin(self, lives: Sequence[Life]) -> None:
         """Starts the first steps, which live as said here by their places; if the run was stopped before, ends it."""
         self.lives = lives
-        if self.phase is not Phase.NEW:
+        if self.phase is Phase.NEW:
+            self.phase = Phase.RUNNING
+        if self.phase is not Phase.RUNNING or not self._state.left:
             self._end()
             return
-        self.phase = Phase.RUNNING
-        if not self._state.left:
-            self._end()
-            return
-        self._watch = self.loop.call_later(max(self.grace, 1.0), self._look_after)
+        self.watch.begin()
         now, unmet = perf_counter(), self._state.unmet
         self.backlog.extend([(index, now, None) for index in self._state.selection.nodes if not unmet[index]])
         self.drain()
@@ -193,7 +184,13 @@ class Supervisor:
         if self._is_draining:  # a step that is over at once releases others: they join the backlog, no recursion
             return
         self._is_draining = True
-        backlog, nodes, blame, lives, left = self.backlog, self._nodes, self._state.blame, self.lives, self.budget
+        backlog, nodes, blame, lives, left = (
+            self.backlog,
+            self._state.graph.nodes,
+            self._state.blame,
+            self.lives,
+            self.budget,
+        )
         try:
             while left and (backlog or (self.is_bounded and self._slots.admit() and backlog)):
                 left -= 1
@@ -213,11 +210,17 @@ class Supervisor:
                     self._queue(node, ready_at)
         finally:
             self._is_draining = False
-            if not left and self.budget:
-                self.loop.call_soon(self._renew)
             self.budget = left
+            if not left:
+                self._drain_soon()
 
-    def _renew(self) -> None:
+    def _drain_soon(self) -> None:
+        if not self._drain_is_due:
+            self._drain_is_due = True
+            self.loop.call_soon(self._drain_again)
+
+    def _drain_again(self) -> None:
+        self._drain_is_due = False
         self.budget = AT_A_TURN
         self.drain()
 
@@ -226,15 +229,10 @@ class Supervisor:
 
         def grant(held: Held) -> None:
             self.backlog.append((node.index, ready_at, held))
-            if not (self._is_draining or self._drain_is_due):
-                self._drain_is_due = True
-                self.loop.call_soon(self._drain_granted)
+            if not self._is_draining:
+                self._drain_soon()
 
         self._slots.enter(self, self._state.graph.heights[node.index], node.pool, grant)
-
-    def _drain_granted(self) -> None:
-        self._drain_is_due = False
-        self.drain()
 
     def start_task(self, node: Node, life: Coroutine[Any, Any, None]) -> None:
         """Gives a step a task of its own, which has its ticket."""
@@ -244,7 +242,7 @@ class Supervisor:
         if index in running:
             running[index] = task
             if self.phase is Phase.STOPPING:
-                self._cancel(index, task)
+                self.watch.cancel(index, task)
 
     # -- done ------------------------------------------------------------------------------------------
 
@@ -260,10 +258,8 @@ class Supervisor:
             element, error = error.index, error.error
         freed(error)
         cancelled = self.phase is not Phase.RUNNING and isinstance(error, asyncio.CancelledError)
-        if cancelled:
-            record = self._state.cancellation(node, course)
-        else:
-            record = self._state.failure(node, course, error, element)
+        state = self._state
+        record = state.cancellation(node, course) if cancelled else state.failure(node, course, error, element)
         ready = [] if settled else self._state.settle(node, ())
         if isinstance(error, KeyboardInterrupt | SystemExit) and not node.in_thread:
             self.interrupt = self.interrupt or error
@@ -280,8 +276,7 @@ class Supervisor:
         """Books the end of a step, takes its ticket back, and goes on with those that waited for it."""
         self._state.book(node, record)
         self.running.pop(node.index, None)
-        if self._cancelling and node.index in self._cancelling:
-            self._cancelling.pop(node.index).over()
+        self.watch.over(node.index)
         self._telling.finished(record)
         if self.on_end is not None:
             self.on_end(node)
@@ -315,61 +310,29 @@ class Supervisor:
         if not self.running:
             self._end()
             return
-        for index, ticket in list(self.running.items()):
-            if index not in self.outlasting and ticket is not STARTING:  # that is cancelled after its turn
-                self._cancel(index, ticket)
+        self.watch.cancel_all()
         if self.on_stop is not None:
             self.on_stop()
 
-    def _cancel(self, index: int, ticket: Ticket) -> None:
-        if isinstance(ticket, Job):
-            ticket.cancel()
-            return
-        ticket.add_done_callback(lambda task: self._task_ended(index, task))
-        self._cancelling[index] = Cancelling(ticket, self.grace)
-
-    def give_grace(self, node: Node) -> None:
-        """A step that outlasted the others winds up from now on: it is cancelled when a whole grace is over."""
-        task = self.running.get(node.index)
-        if node.index in self._cancelling:
-            self._cancelling.pop(node.index).over()
-        if isinstance(task, asyncio.Task) and self.phase is Phase.STOPPING:
-            self._cancelling[node.index] = Cancelling(task, self.grace, at_once=False)
-
-    def _look_after(self) -> None:
-        """Now and then: finds tasks that ended without a word: somebody cancelled them before their first turn."""
-        for index, ticket in list(self.running.items()):
-            if isinstance(ticket, asyncio.Task) and ticket.done():
-                self._task_ended(index, ticket)
-        if self.running:
-            self._watch = self.loop.call_later(max(self.grace, 1.0), self._look_after)
-
-    def _task_ended(self, index: int, task: asyncio.Task[None]) -> None:
-        """
-        Books the end of a step whose task ended without doing so: cancelled before its first turn, or broken by a
-        fault of ours, which must not leave the run waiting.
-        """
-        if self.running.get(index) is task:
-            error = None if task.cancelled() else task.exception()
-            self.failed(self._nodes[index], Course(0.0), error or asyncio.CancelledError())
+    def _task_ended(self, index: int, error: BaseException) -> None:
+        """Books the end of a step whose task did not: cancelled before its first turn, or broken by a fault of ours."""
+        self.failed(self._state.graph.nodes[index], Course(0.0), error)
 
     def _end(self) -> None:
         """No step is running, and none will: those that have no record get one."""
-        if self._watch is not None:
-            self._watch.cancel()
+        self.watch.end()
         if self.phase is Phase.RUNNING:
             self.phase = Phase.WINDING_UP
             self._on_last()
         elif self.phase is Phase.STOPPING:
             self.phase = Phase.OVER
-            records = self._state.records
-            self._sweep(iter([index for index in self._state.selection.nodes if records[index] is None]))
+            self._sweep(self._state.unrecorded())
 
-    def _sweep(self, unrecorded: Iterator[int]) -> None:
+    def _sweep(self, unrecorded: Iterator[Node]) -> None:
         """Books the steps that never became ready before the run was stopped, some at a time."""
-        for index in itertools.islice(unrecorded, AT_A_TURN):
-            record = self._state.never_ran(self._nodes[index])
-            self._state.book(self._nodes[index], record)
+        for node in itertools.islice(unrecorded, AT_A_TURN):
+            record = self._state.never_ran(node)
+            self._state.book(node, record)
             self._telling.finished(record)
         if self._state.left:
             self.loop.call_soon(self._sweep, unrecorded)

@@ -87,7 +87,6 @@ class Resources:
         failure = await managed.close(self._error_of_readers(node))
         del self._open[node.index]
         self._closing = None
-        self._supervisor.outlasting.discard(node.index)
         self._state.values[node.outputs[0]] = ABSENT
         if failure is None:
             self._supervisor.ended(node, self._state.success(node, (), course), [])
@@ -126,7 +125,7 @@ class Resources:
         """Lets the readers start, and waits until they have ended."""
         readers = sum(other in self._selected for other in self._state.selection.downstream[node.index])
         opened = self._open[node.index] = Open(readers)
-        self._supervisor.outlasting.add(node.index)
+        self._supervisor.watch.spare(node.index)
         ready = self._state.settle(node, (value,))
         self._telling.tell(ResourceOpened, node.name)
         self._supervisor.release(ready)
@@ -134,7 +133,7 @@ class Resources:
         while not opened.close.is_set():
             with contextlib.suppress(asyncio.CancelledError):  # its readers end first
                 await opened.close.wait()
-        self._supervisor.give_grace(node)
+        self._supervisor.watch.give_grace(node.index)
 
     def _error_of_readers(self, node: Node) -> BaseException | None:
         """What a `with` block around the readers of a resource would have raised."""

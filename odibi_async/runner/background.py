@@ -1,0 +1,143 @@
+"""Runs that go on while others do something else."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+from odibi_async.cancellation import waiting
+from odibi_async.events import Event
+from odibi_async.result import RunResult, Status
+from odibi_async.run.execution import Execution
+
+_log = logging.getLogger("odibi_async")
+
+
+class Run:
+    """
+    A run in the background, made by `Runner.start`.
+
+    One that fails is logged when nobody has asked for its result by the time it is let go of.
+
+    Attributes:
+        id: Its name.
+    """
+
+    def __init__(
+        self,
+        execution: Execution,
+        log: EventLog,
+        life: Coroutine[Any, Any, RunResult],
+        on_over: Callable[[], None],
+    ) -> None:
+        self.id = execution.run_id
+        self._execution = execution
+        self._log = log
+        self._asked = asked = Asked()
+
+        def over(task: asyncio.Task[RunResult]) -> None:
+            life.close()  # its task may have been cancelled before its first turn
+            on_over()
+            log.close()
+            asked.complain(execution, task)
+
+        self._task = asyncio.get_running_loop().create_task(life, name=f"odibi_async run {self.id}")
+        self._task.add_done_callback(over)
+
+    @property
+    def status(self) -> Status:
+        """`running`, or how it ended."""
+        if not self._task.done():
+            return Status.RUNNING
+        if self._task.cancelled():
+            return Status.CANCELLED
+        return Status.FAILED if self._task.exception() is not None else self._task.result().status
+
+    async def events(self) -> AsyncIterator[Event]:
+        """Its events from the first one on, until it is over; any number may listen."""
+        async for event in self._log.stream():
+            yield event
+
+    async def cancel(self) -> None:
+        """Cancels it and waits until every step has ended; does nothing if it is over."""
+        self._asked.is_asked = True
+        self._execution.cancel()
+        async with waiting():
+            await asyncio.wait([self._task])
+
+    async def result(self) -> RunResult:
+        """
+        Waits for its end. Cancelling the waiting task does not cancel the run.
+
+        Raises:
+            RunError: A step failed, and `on_error` is `"raise"`.
+            DeadlineError: It did not end in its time.
+            RunCancelled: It was cancelled.
+        """
+        self._asked.is_asked = True
+        async with waiting():
+            await asyncio.wait([self._task])
+        if self._task.cancelled():
+            raise asyncio.CancelledError(f"run {self.id} was cancelled from outside")
+        return self._execution.judged(self._task.result())
+
+    def __del__(self) -> None:
+        self._asked.is_gone = True
+        if self._task.done():
+            self._asked.complain(self._execution, self._task)
+
+
+class EventLog(list[Event]):
+    """An observer that keeps the events of a run for those who listen, from the first one on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._news = asyncio.Event()
+        self.is_over = False
+
+    def __call__(self, event: Event) -> None:
+        self.append(event)
+        self._wake()
+
+    def close(self) -> None:
+        self.is_over = True
+        self._wake()
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def stream(self) -> AsyncIterator[Event]:
+        """Every event, those that come later as they come."""
+        heard = 0
+        while True:
+            while heard < len(self):
+                yield self[heard]
+                heard += 1
+            if self.is_over:
+                return
+            async with waiting():
+                await self._news.wait()
+
+
+class Asked:
+    """Whether anybody has asked for the result of a run, or still can."""
+
+    __slots__ = ("is_asked", "is_gone")
+
+    def __init__(self) -> None:
+        self.is_asked = False
+        self.is_gone = False
+
+    def complain(self, execution: Execution, task: asyncio.Task[RunResult]) -> None:
+        """Logs the failure of a run that is over, if nobody will ever ask for it."""
+        if self.is_asked or not self.is_gone or task.cancelled():
+            return
+        error = task.exception()
+        if error is None:
+            if not execution.is_failure(task.result()):
+                return
+            error = next((failure.error for failure in task.result().failures.values()), None)
+        _log.error("Run %s failed, and nobody asked for its result.", execution.run_id, exc_info=error)

@@ -1,0 +1,86 @@
+"""What says how a run goes, and whether it can be so."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
+
+from odibi_async.abc import Observer
+from odibi_async.building import Functions, Nodes, Planned
+from odibi_async.dataset import KINDS
+from odibi_async.engines import ENGINES
+from odibi_async.errors import GraphError, GraphFault, OptionError, did_you_mean, with_article
+from odibi_async.graph.graph import Graph
+from odibi_async.limits import Limits
+from odibi_async.retry import Retry
+from odibi_async.run.policies import OnError
+from odibi_async.steps import is_async
+
+if TYPE_CHECKING:
+    from odibi_async.cache import Cache  # loads what runs without a cache do without
+
+Caching: TypeAlias = "bool | str | os.PathLike[str] | Cache | None"
+Steps: TypeAlias = "Planned | Iterable[Any] | str | os.PathLike[str]"
+
+
+class RunOptions(TypedDict, total=False):
+    """What says how a run goes; `run_pipeline` tells what each of them means."""
+
+    targets: Iterable[Any] | None
+    cache: Caching
+    retry: Retry | None
+    timeout: float | None
+    on_error: OnError
+    engine: Any
+    functions: Functions | None
+    nodes: Nodes | None
+    observers: Sequence[Observer]
+
+
+def check_given(given: Mapping[str, Any]) -> None:
+    for name, value in given.items():
+        kind = KINDS[type(value)]
+        if kind is not None and kind.refused:
+            raise OptionError(f"Input {name!r} is {with_article(type(value).__name__)}, {kind.refused}")
+
+
+def check_cache(cache: Caching) -> Caching:
+    if cache is None or isinstance(cache, bool | str | os.PathLike) or hasattr(cache, "lookup"):
+        return cache
+    raise OptionError(f"cache={cache!r}: True, False, a directory or a Cache(...) is needed.")
+
+
+def check_engine(engine: Any) -> None:
+    if isinstance(engine, str):
+        if engine not in ENGINES:
+            raise OptionError(f"engine={engine!r} is none of {', '.join(ENGINES)}.{did_you_mean(engine, ENGINES)}")
+    elif engine is not None and not isinstance(getattr(engine, "name", None), str):
+        raise OptionError(f"engine={engine!r} is neither a name nor a context made by create_engine_context().")
+
+
+def checked(observers: Iterable[Observer]) -> Sequence[Observer]:
+    if not isinstance(observers, Iterable):
+        raise OptionError(f"observers={observers!r}: a list of observers is needed, also for a single one.")
+    observers = tuple(observers)
+    for observer in observers:
+        if not callable(observer) or is_async(observer):
+            raise OptionError(f"An observer is a plain callable that takes an event; {observer!r} is not.")
+    return observers
+
+
+def check_pools(limits: Limits, graph: Graph) -> None:
+    known = limits.pools
+    faults = [
+        GraphFault(
+            "OA214",
+            f"Step {step!r} takes a slot of pool {pool!r}, which the limits do not know.{did_you_mean(pool, known)}"
+            f" Known pools: {', '.join(sorted(known)) or 'none; give them with Limits(pools={...})'}.",
+            step,
+            ("pool",),
+        )
+        for pool, step in graph.pools.items()
+        if pool not in known
+    ]
+    if faults:
+        raise GraphError(faults)

@@ -1,0 +1,310 @@
+"""What outlives one run, and the one place where a run is put together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import gc
+import importlib
+import os
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, Unpack
+
+import anyio
+
+from odibi_async.abc import Observer
+from odibi_async.building import Functions, Nodes
+from odibi_async.cancellation import CURRENT, waiting
+from odibi_async.errors import OptionError, RunnerClosed
+from odibi_async.graph.graph import Graph
+from odibi_async.limits import Limits
+from odibi_async.result import RunResult
+from odibi_async.retry import Retry
+from odibi_async.run.composition import Inside
+from odibi_async.run.execution import Execution
+from odibi_async.run.layers import Guest
+from odibi_async.run.policies import OnError, Policies
+from odibi_async.runner.aside import in_a_thread
+from odibi_async.runner.background import EventLog, Run
+from odibi_async.runner.contexts import Engines
+from odibi_async.runner.home import Home
+from odibi_async.runner.options import (
+    Caching,
+    RunOptions,
+    Steps,
+    check_cache,
+    check_engine,
+    check_given,
+    check_pools,
+    checked,
+)
+from odibi_async.runner.plans import plan
+
+if TYPE_CHECKING:
+    from odibi_async.cache.for_run import Caches
+
+
+class Runner:
+    """
+    What outlives one run: the limits that its runs share, and the observers of all of them.
+
+    `async with Runner(limits=...) as runner`: leaving the block closes it, see `close`. It belongs to the event loop
+    that its runs are in; when none is, another loop may use it.
+
+    Args:
+        limits: How much may run at a time, over all runs.
+        cache: For runs that name no other; see `run_pipeline`.
+        observers: They hear the events of every run.
+        drain: Seconds that runs have to end by themselves when the block is left, before they are cancelled.
+        freeze: Whether what is in memory when the block is entered is hidden from the garbage collector until it is
+            left (`gc.freeze`): in a service with much that lives long, full collections are the longest stalls.
+    """
+
+    def __init__(
+        self,
+        *,
+        limits: Limits | None = None,
+        cache: Caching = None,
+        observers: Sequence[Observer] = (),
+        drain: float = 0.0,
+        freeze: bool = False,
+    ) -> None:
+        if limits is not None and not isinstance(limits, Limits):
+            raise OptionError(f"limits={limits!r}: Limits(...) are needed.")
+        if not drain >= 0:
+            raise OptionError(f"drain={drain!r}: seconds from 0 on are needed.")
+        self.limits = limits or Limits()
+        self.drain = drain
+        self.freeze = freeze
+        self._observers = checked(observers)
+        self._caching = check_cache(cache)
+        self._engines = Engines(self.limits)
+        self._runs: set[Execution] = set()
+        self._idle: asyncio.Event | None = None
+        self._is_closed = False
+        self._borrowers = 0
+        self._home: Home | None = None
+        self._caches: Caches | None = None
+
+    # -- its life --------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        self._is_closed = False
+        if self.freeze:
+            gc.collect()
+            gc.freeze()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            await self.close(self.drain if error is None else 0.0)
+        finally:
+            if self.freeze:
+                gc.unfreeze()
+
+    async def close(self, drain: float = 0.0) -> None:
+        """
+        Takes no more runs, cancels those that are not over, all at once, and waits until they have ended.
+
+        If the waiting task is cancelled meanwhile, it waits to the end all the same.
+
+        Args:
+            drain: Seconds that they have to end by themselves before that.
+        """
+        self._is_closed = True
+        cancelled: asyncio.CancelledError | None = None
+        try:
+            if self._runs and drain:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(drain):
+                        await self._until_idle()
+        except asyncio.CancelledError as error:
+            cancelled = error
+        for run in list(self._runs):
+            run.cancel()
+        with anyio.CancelScope(shield=True):
+            while self._runs:
+                try:
+                    await self._until_idle()
+                except asyncio.CancelledError as error:
+                    cancelled = cancelled or error
+        await self._release()
+        if cancelled is not None:
+            raise cancelled
+
+    async def _until_idle(self) -> None:
+        while self._runs:
+            self._idle = self._idle or asyncio.Event()
+            await self._idle.wait()
+
+    async def _release(self) -> None:
+        """Closes what was opened for runs."""
+        await self._engines.close()
+        if self._caches is not None:
+            await self._caches.close()
+
+    @contextlib.asynccontextmanager
+    async def borrowed(self) -> AsyncIterator[Self]:
+        """A use of a runner that nobody owns: after the last one, what it opened is closed."""
+        self._borrowers += 1
+        try:
+            yield self
+        finally:
+            self._borrowers -= 1
+            if not self._borrowers:
+                await self._release()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, app: object) -> AsyncIterator[None]:
+        """The runner's life as an ASGI lifespan: `FastAPI(lifespan=runner.lifespan)`."""
+        async with self:
+            yield
+
+    # -- runs ------------------------------------------------------------------------------------------
+
+    async def run(
+        self, steps: Steps, inputs: Mapping[str, Any] | None = None, **options: Unpack[RunOptions]
+    ) -> RunResult:
+        """
+        Runs steps and waits for the end; the arguments are those of `run_pipeline`.
+
+        A step that waits so for another run holds neither its slot nor its thread meanwhile.
+
+        Raises:
+            RunnerClosed: The runner takes no more runs.
+        """
+        preparing = self._prepared(steps, inputs, **options)
+        del steps, inputs, options  # a frame of a traceback is to keep no data
+        execution = await preparing
+        if CURRENT.get() is None:
+            result = await self._living(execution)
+        else:
+            async with waiting():
+                result = await self._living(execution)
+        return execution.judged(result)
+
+    async def start(self, steps: Steps, inputs: Mapping[str, Any] | None = None, **options: Unpack[RunOptions]) -> Run:
+        """
+        Starts a run in the background; the arguments are those of `run_pipeline`.
+
+        Raises:
+            GraphError: The steps do not make a pipeline; nothing was started.
+            RunnerClosed: The runner takes no more runs.
+        """
+        log = EventLog()
+        options["observers"] = (*options.get("observers", ()), log)
+        execution = await self._prepared(steps, inputs, **options)
+        return Run(execution, log, self._living(execution), functools.partial(self._forget, execution))
+
+    async def _living(self, execution: Execution) -> RunResult:
+        """The life of a run, during which the runner knows of it."""
+        try:
+            return await execution.run()
+        finally:
+            self._forget(execution)
+
+    def _forget(self, execution: Execution) -> None:
+        self._runs.discard(execution)
+        if not self._runs and self._idle is not None:
+            self._idle.set()
+            self._idle = None
+
+    async def _prepared(
+        self,
+        steps: Steps,
+        inputs: Mapping[str, Any] | None,
+        *,
+        targets: Iterable[Any] | None = None,
+        cache: Caching = None,
+        retry: Retry | None = None,
+        timeout: float | None = None,
+        on_error: OnError = "raise",
+        engine: Any = None,
+        functions: Functions | None = None,
+        nodes: Nodes | None = None,
+        observers: Sequence[Observer] = (),
+    ) -> Execution:
+        policies = Policies.of(retry, timeout, on_error)
+        home = self._at_home()
+        await home.turns.take()
+        if inputs is not None and not isinstance(inputs, Mapping):
+            raise OptionError(f"inputs={inputs!r}: a mapping of datasets to values is needed.")
+        graph, documented = await plan(steps, inputs, functions, nodes)
+        caching = next((each for each in (cache, documented, self._caching) if each is not None), None)
+        given = dict(inputs or {})
+        check_given(given)
+        selected = graph.select(given, targets)
+        check_pools(self.limits, graph)
+        check_engine(engine)
+        for name, dataset in graph.engines.items():
+            if selected.uses[graph.ids[dataset]]:
+                given[dataset] = await self._engines.context(name, engine)
+        guests = await self._guests(caching, graph)
+        threads = home.threads or await home.workers()
+        self._check_open()
+        execution = Execution(
+            graph,
+            selected,
+            given,
+            run_id=new_run_id(),
+            policies=policies,
+            threads=threads,
+            slots=home.slots,
+            observers=(*self._observers, *checked(observers)),
+            guests=guests,
+        )
+        self._runs.add(execution)
+        return execution
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise RunnerClosed
+
+    def _at_home(self) -> Home:
+        """What belongs to the running loop."""
+        self._check_open()
+        loop = asyncio.get_running_loop()
+        if self._home is None or self._home.loop() is not loop:
+            if self._runs:
+                raise OptionError(
+                    "This runner has runs in another event loop: wait until they have ended, or use another Runner."
+                )
+            self._home = Home(self.limits)
+            self._caches = None
+        return self._home
+
+    async def _guests(self, caching: Caching, graph: Graph) -> Sequence[Callable[[Inside], Guest]]:
+        """What makes the layers of a run: one with this cache, or none."""
+        check_cache(caching)
+        if caching is None or caching is False:
+            return ()
+        if self._caches is None:  # those who have a cache wait 50 ms, once
+            await in_a_thread(importlib.import_module, "odibi_async.cache.layer")
+        from odibi_async.cache.for_run import Caches
+        from odibi_async.cache.layer import CacheLayer
+
+        self._caches = self._caches or Caches(self.limits.grace)
+        return (functools.partial(CacheLayer, self._caches.for_run(caching, graph)),)
+
+
+def new_run_id() -> str:
+    """A name for a run that sorts by time: `20130101-120000-3fa9c2`."""
+    return f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{os.urandom(3).hex()}"
+
+
+_runners: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Runner] = weakref.WeakKeyDictionary()
+
+
+def runner_of_loop() -> Runner:
+    """The runner that all bare runs of one loop share."""
+    loop = asyncio.get_running_loop()
+    runner = _runners.get(loop)
+    if runner is None:
+        runner = _runners[loop] = Runner()
+    return runner
