@@ -142,9 +142,8 @@ async def run_pipeline(
         inputs: Dataset -> value, for those that are given from outside; may stand in for a step's output.
         targets: The datasets wanted: names, steps or functions. Only what they need runs, and all else is
             dropped after its last reader. `None` keeps and returns every dataset.
-        cache: What was computed before from the same content is not computed again: `True` for the user's cache
-            directory, another directory, or a `Cache`; `False` for none. `None` for what the configuration says, else
-            the runner's.
+        cache: What was computed before from the same content is not computed again: `True` for the user's cache, a
+            directory, a `Cache`; `False` for none. `None` for what the configuration says, else the runner's.
         retry: For each step that brings no policy of its own, but those of layer publish.
         timeout: Seconds that the whole run may take.
         on_error: `"raise"`: the first failure cancels the rest. `"continue"`: whatever does not need what

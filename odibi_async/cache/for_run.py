@@ -1,5 +1,5 @@
 """
-The cache as one run uses it: which steps are looked up, under which keys, and what is kept of them.
+The cache as one run uses it: what is there of a step, and what is kept of it.
 
 When it is asked is the run loop's decision. What blocks is called through `RunCache.do`, in threads of its own, so that
 a hit does not wait for the long steps that hold the others.
@@ -13,7 +13,6 @@ import functools
 import os
 import threading
 import weakref
-from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextvars import Context
 from typing import Any, Final, Literal, TypeVar
@@ -21,20 +20,17 @@ from typing import Any, Final, Literal, TypeVar
 import anyio
 import anyio.to_thread
 
-from odibi_async.abc import Described
 from odibi_async.cache.cache import Cache
 from odibi_async.cache.entries import Entry
 from odibi_async.cache.flights import Flight, Flights
+from odibi_async.cache.questions import Questions
 from odibi_async.cache.stored import Question, Stored, Uncached
-from odibi_async.cache_policy import CachePolicy
 from odibi_async.cancellation import CURRENT
-from odibi_async.dataset import ABSENT, HandleList
 from odibi_async.errors import OdibiError, in_a_line, shortened
 from odibi_async.executors.threads import CallJob, Threads
-from odibi_async.fingerprint.functions import FORMAT, Undigestible, code_of, combined, digest_of, is_mutable
+from odibi_async.fingerprint.functions import Undigestible, digest_of, is_mutable
 from odibi_async.graph.graph import Graph
-from odibi_async.graph.node import NOTHING, OUTSIDE, Node
-from odibi_async.steps import ENDS
+from odibi_async.graph.node import Node
 from odibi_async.store.kept import Kept
 
 T = TypeVar("T")
@@ -58,21 +54,17 @@ class RunCache:
         graph: What is run.
 
     Attributes:
-        origins: What was given from outside, contexts of engines included, and what lies in the store, by dataset:
-            for those who need again what was dropped after its last reader.
+        questions: Which steps it asks about, and under which keys.
     """
 
     def __init__(self, cache: Cache, flights: Flights, threads: Threads, graph: Graph) -> None:
-        self.origins: dict[int, Any] = {}
         self._cache = cache
         self._lease: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
         self._flights = flights
         self._threads = threads
         self._graph = graph
         self._is_in_a_step = CURRENT.get() is not None
-        self._policies: dict[int, CachePolicy | None] = {}
-        self._digests: dict[int, str] = {}
-        self._locks: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
+        self.questions = Questions(graph)
 
     async def open(self) -> None:
         """Sees to it that nothing is removed from the store that this run finds there, until `close`."""
@@ -145,119 +137,6 @@ class RunCache:
                 flights.locks -= 1
                 await self._surely(lock.release)
 
-    # -- which steps -----------------------------------------------------------------------------------
-
-    def policy(self, node: Node) -> CachePolicy | None:
-        """How a step is cached; `None` for one that always runs. Does not block."""
-        if node.index not in self._policies:
-            self._policies[node.index] = self._policy(node)
-        return self._policies[node.index]
-
-    def _policy(self, node: Node) -> CachePolicy | None:
-        asked = node.step.cache
-        if asked is False or node.is_resource or node.step.layer in ENDS or not node.outputs:
-            return None
-        if isinstance(asked, CachePolicy):
-            return asked
-        return CachePolicy() if asked or self._has_content(node) else None
-
-    def _has_content(self, node: Node) -> bool:
-        """Whether what a step makes follows from what it is given, as far as one can see."""
-        if isinstance(node.call.fn, Described):
-            return node.call.fn.has_content(self._engine_of(node))
-        return node.in_thread and any(dataset not in self._graph.hidden for dataset in node.call.datasets)
-
-    def _engine_of(self, node: Node) -> Any:
-        return next((self.origins.get(d) for d in node.call.datasets if d in self._graph.hidden), None)
-
-    # -- keys ------------------------------------------------------------------------------------------
-
-    def question(
-        self, node: Node, policy: CachePolicy, values: Mapping[int, Any], instead: Mapping[str, Any] = NOTHING
-    ) -> Question:
-        """
-        What to ask about a step.
-
-        Args:
-            node: The step.
-            policy: How it is cached.
-            values: The datasets that it reads; those not made are `ABSENT`.
-            instead: Parameters that get something else: the element of a mapped step.
-
-        Raises:
-            Undigestible: Something that the result depends on has no content to go by.
-        """
-        parts = {
-            "the format of keys": digest_of(FORMAT),
-            "the names of the outputs": digest_of(tuple(node.step.outputs)),
-        }
-        parts |= self._about_call(node, policy)
-        names = []
-        for parameter, _, dataset, constant in self._graph.bindings_of(node.call):
-            if parameter in policy.ignore or dataset in self._graph.hidden:
-                continue
-            names.append(parameter)
-            opened = self._connection(dataset)
-            if opened is not None:
-                name, contents = opened
-                parts |= {f"{part} of {name!r}": digest_of(value, name=part) for part, value in contents.items()}
-            elif parameter in instead:
-                parts[f"the element {parameter!r}"] = self._digest_of_data(
-                    f"the element {parameter!r}", instead[parameter]
-                )
-            elif dataset is not None and values[dataset] is not ABSENT:
-                parts[f"the input {parameter!r}"] = self._digest_of_dataset(parameter, dataset, values[dataset])
-            else:
-                parts[f"the param {parameter!r}"] = digest_of(constant, name=f"the param {parameter!r}")
-        parts["the order of the arguments"] = digest_of(tuple(names))
-        return Question(combined(parts), parts, policy.ttl)
-
-    def _connection(self, dataset: int | None) -> tuple[str, Mapping[str, Any]] | None:
-        """The resource that a dataset is, if it says itself what it leads to, and that."""
-        producer = OUTSIDE if dataset is None else self._graph.producers[dataset]
-        if producer == OUTSIDE or not self._graph.nodes[producer].is_resource:
-            return None
-        node = self._graph.nodes[producer]
-        return (node.name, node.call.fn.contents(None)) if isinstance(node.call.fn, Described) else None
-
-    def _about_call(self, node: Node, policy: CachePolicy) -> dict[str, str]:
-        """What a step calls: the version that it says, or all that its code is made of."""
-        fn = node.call.fn
-        if isinstance(fn, Described):
-            contents = fn.contents(self._engine_of(node))
-            parts = {name: digest_of(value, name=name) for name, value in contents.items()}
-            return parts if policy.version is None else parts | {"the version": digest_of(policy.version)}
-        if policy.version is not None:
-            return {"the function": digest_of((node.name, *_name_of(fn))), "the version": digest_of(policy.version)}
-        return code_of(fn)  # each time: what it reads of modules and objects may change during the run
-
-    def _digest_of_dataset(self, parameter: str, dataset: int, value: Any) -> str:
-        """The digest of a dataset; of what nobody can change, once a run."""
-        with self._locks[dataset]:
-            digest = self._digests.get(dataset)
-            if digest is None:
-                name, producer = f"the input {parameter!r}", self._graph.producers[dataset]
-                is_mapped = producer != OUTSIDE and self._graph.nodes[producer].maps is not None
-                if is_mapped and type(value) in (list, HandleList):  # not so what is given in its place
-                    digest = self._digest_of_elements(name, value)
-                else:
-                    digest = self._digest_of_data(name, value)
-                    self._note(dataset, value, digest)
-            return digest
-
-    def _digest_of_elements(self, name: str, value: Any) -> str:
-        """What stands for the list of a mapped step, of which some elements may lie in the store."""
-        elements = value.elements if isinstance(value, HandleList) else value
-        return combined({str(index): self._digest_of_data(name, each) for index, each in enumerate(elements)})
-
-    def _digest_of_data(self, name: str, value: Any) -> str:
-        """The digest of what flows between steps: there the order of a mapping counts, in params it does not."""
-        return value.kept.digest if isinstance(value, Stored) else digest_of(value, name=name, ordered=True)
-
-    def _note(self, dataset: int, value: Any, digest: str) -> None:
-        if not is_mutable(value):
-            self._digests[dataset] = digest
-
     # -- what is there, and what is kept ---------------------------------------------------------------
 
     def ask(self, ask: Callable[[], Question]) -> tuple[Question, Entry | None]:
@@ -292,7 +171,7 @@ class RunCache:
         """
         value = self._cache.load(stored.entry, stored.place)
         if stored.dataset is not None:
-            self._note(stored.dataset, value, stored.kept.digest)
+            self.questions.note(stored.dataset, value, stored.kept.digest)
         return value
 
     def keep(
@@ -326,7 +205,7 @@ class RunCache:
             for dataset, value in zip(node.outputs, made, strict=True):
                 kept.append(self._kept(f"the output {self._graph.datasets[dataset]!r}", value))
                 if is_whole:
-                    self._note(dataset, value, kept[-1].digest)
+                    self.questions.note(dataset, value, kept[-1].digest)
             changed = _changed(question.parts, ask().parts)  # last: outputs may be parts of inputs
             if changed:
                 raise Uncached(f"{changed} changed while the step ran.")
@@ -384,12 +263,6 @@ class Caches:
 def _digest_of_output(name: str, value: Any) -> str:
     """The digest of what a step made. It has no paths in it: what lies there now may be gone at the next hit."""
     return digest_of(value, name=name, ordered=True, paths=False)
-
-
-def _name_of(fn: Any) -> tuple[str, str]:
-    """The module of a callable, and its name there."""
-    named = fn if hasattr(fn, "__qualname__") else type(fn)
-    return str(named.__module__), str(named.__qualname__)
 
 
 def _changed(before: Mapping[str, str], after: Mapping[str, str]) -> str:

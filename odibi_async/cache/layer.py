@@ -39,14 +39,15 @@ class CacheLayer:
 
     def __init__(self, cache: RunCache, inside: Inside) -> None:
         self._cache = cache
+        self._questions = cache.questions
         self._inside = inside
         self._tell = inside.telling.tell
         state = inside.state
         for place in state.given:  # nobody outside is to change what keys are made of
             state.values[place] = reader_copy(state.values[place])
-            cache.origins[place] = state.values[place]
+            self._questions.origins[place] = state.values[place]
         state.has_handles = True
-        inside.recovery.origins = cache.origins
+        inside.recovery.origins = self._questions.origins
 
     async def open(self) -> None:
         """Sees to it that nothing is removed from the store that this run finds there."""
@@ -58,7 +59,7 @@ class CacheLayer:
 
     def wants(self, node: Node) -> bool:
         """Whether the step is cached."""
-        return self._cache.policy(node) is not None
+        return self._questions.policy(node) is not None
 
     async def __call__(self, invocation: Invocation, inner: Inner) -> Sequence[Any]:
         """What a step makes, or an element of one: as the cache has it, or by calling it, and then it is kept."""
@@ -87,15 +88,15 @@ class CacheLayer:
             return made
 
     def _policy(self, node: Node) -> CachePolicy:
-        policy = self._cache.policy(node)
+        policy = self._questions.policy(node)
         assert policy is not None
         return policy
 
     def _asking(self, node: Node, instead: Mapping[str, Any]) -> Callable[[], Question]:
         """What asks about a step, or about an element of one, with the datasets as they are now."""
-        values, origins = self._inside.state.values, self._cache.origins
+        values, origins = self._inside.state.values, self._questions.origins
         there = {d: origins.get(d, ABSENT) if values[d] is ABSENT else values[d] for d in node.call.datasets}
-        return functools.partial(self._cache.question, node, self._policy(node), there, instead)
+        return functools.partial(self._questions.question, node, self._policy(node), there, instead)
 
     async def _found(self, invocation: Invocation, question: Question, entry: Entry | None) -> Sequence[Any] | None:
         """What the cache has of a step; `None` if that is nothing, or turned out to be damaged."""
@@ -111,7 +112,7 @@ class CacheLayer:
                 self._tell(CacheDamaged, node.name, str(error))
                 return None
         elif is_whole:
-            self._cache.origins.update(zip(node.outputs, made, strict=True))
+            self._questions.origins.update(zip(node.outputs, made, strict=True))
         course.use, course.found = CacheUse(hit=True, key=question.key), Status.CACHED
         return made
 
@@ -133,7 +134,7 @@ class CacheLayer:
             self._bypass(invocation, f"not kept: {error}")
             return False
         if is_whole:
-            self._cache.origins.update(
+            self._questions.origins.update(
                 zip(node.outputs, self._stored(node, question, entry, NOTHING, None), strict=True)
             )
         return True

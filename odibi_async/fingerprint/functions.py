@@ -34,7 +34,8 @@ from odibi_async.fingerprint.bytecode import Read, reading
 from odibi_async.fingerprint.encoding import SLICE, Undigestible, hashed, text
 from odibi_async.fingerprint.libraries import DATA, PYTHON, library_of, versions
 from odibi_async.fingerprint.mutable import is_mutable
-from odibi_async.fingerprint.values import Walker, label_of, library_name
+from odibi_async.fingerprint.names import label_of, library_name
+from odibi_async.fingerprint.values import Walker
 
 __all__ = ["FORMAT", "Undigestible", "code_of", "combined", "digest_of", "digest_of_file", "is_mutable"]
 

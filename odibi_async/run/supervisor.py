@@ -184,19 +184,13 @@ class Supervisor:
         if self._is_draining:  # a step that is over at once releases others: they join the backlog, no recursion
             return
         self._is_draining = True
-        backlog, nodes, blame, lives, left = (
-            self.backlog,
-            self._state.graph.nodes,
-            self._state.blame,
-            self.lives,
-            self.budget,
-        )
+        state, backlog, lives, left = self._state, self.backlog, self.lives, self.budget
         try:
             while left and (backlog or (self.is_bounded and self._slots.admit() and backlog)):
                 left -= 1
                 index, ready_at, held = backlog.popleft()
-                node = nodes[index]
-                if blame and held is None and (why := self._state.blame_for(node)) is not None:
+                node = state.graph.nodes[index]
+                if state.blame and held is None and (why := state.blame_for(node)) is not None:
                     self.skipped(node, why)
                 elif held is not None:
                     self.held[index] = held
@@ -260,7 +254,7 @@ class Supervisor:
         cancelled = self.phase is not Phase.RUNNING and isinstance(error, asyncio.CancelledError)
         state = self._state
         record = state.cancellation(node, course) if cancelled else state.failure(node, course, error, element)
-        ready = [] if settled else self._state.settle(node, ())
+        ready = [] if settled else state.settle(node, ())
         if isinstance(error, KeyboardInterrupt | SystemExit) and not node.in_thread:
             self.interrupt = self.interrupt or error
         if not cancelled and (self._stops_on_error or self.interrupt is not None):

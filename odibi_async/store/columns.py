@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from odibi_async.errors import Unstorable
 from odibi_async.store import plain
+from odibi_async.store.parts import Reader, Writer, stream_of
 
 ROWS: Final = 16_384
 """Cells of an object column that are converted at a time: a longer call would keep other threads waiting."""
@@ -32,7 +33,6 @@ _INDEXES: Final = (
     pd.IntervalIndex,
     pd.CategoricalIndex,
 )
-_DESCRIPTION: Final = b"odibi_async"
 _MISSING: Final[tuple[Any, ...]] = (None, np.nan, pd.NA, pd.NaT)
 """What stands for a missing text; a cell's code is its place here."""
 
@@ -51,7 +51,7 @@ def dump(value: Any) -> list[Any]:
     Raises:
         Unstorable: A column, an index, a label or an attribute would not come back as it is.
     """
-    writer = _Writer()
+    writer = Writer()
     try:
         if isinstance(value, pd.DataFrame):
             description: Any = _frame(writer, value)
@@ -69,7 +69,7 @@ def dump(value: Any) -> list[Any]:
 
 def parse(data: Any, kind: str) -> Any:
     """The value whose bytes `data` holds; it uses this memory, and writing to the value writes to it."""
-    reader = _Reader(data)
+    reader = Reader(data)
     if kind == "frame":
         return _made_frame(reader, **reader.description)
     if kind == "series":
@@ -87,7 +87,7 @@ def dump_table(table: pa.Table) -> list[Any]:
     for field in table.schema:
         if _has_extension(field.type):
             raise Unstorable(f"column {field.name!r} has an extension type, {field.type}.")
-    return _stream(table.schema, table.to_batches())
+    return stream_of(table.schema, table.to_batches())
 
 
 def parse_table(data: Any) -> pa.Table:
@@ -95,86 +95,10 @@ def parse_table(data: Any) -> pa.Table:
     return pa.ipc.open_stream(pa.py_buffer(data)).read_all()
 
 
-class _Pieces:
-    """A file that keeps what is written to it, uncopied."""
-
-    closed = False
-
-    def __init__(self) -> None:
-        self.pieces: list[Any] = []
-
-    def write(self, data: Any) -> int:
-        self.pieces.append(data)
-        return len(data)
-
-    def writable(self) -> bool:
-        return True
-
-    def flush(self) -> None: ...
-
-    def close(self) -> None:
-        self.closed = True
-
-
-def _stream(schema: Any, batches: list[Any]) -> list[Any]:
-    pieces = _Pieces()
-    sink: Any = pieces
-    with pa.PythonFile(sink, mode="w") as file, pa.ipc.new_stream(file, schema) as stream:
-        for batch in batches:
-            stream.write_batch(batch)
-    return pieces.pieces
-
-
-class _Writer:
-    """Gathers the flat arrays that a value is taken apart into."""
-
-    def __init__(self) -> None:
-        self._parts: list[Any] = []
-
-    def add(self, part: Any) -> int:
-        """Takes an array; the number under which the description names it."""
-        self._parts.append(part)
-        return len(self._parts) - 1
-
-    def add_memory(self, values: np.ndarray[Any, Any]) -> int:
-        """Takes the bytes of a NumPy array."""
-        flat: Any = np.ascontiguousarray(values).view("u1")
-        return self.add(pa.Array.from_buffers(pa.uint8(), len(flat), [None, pa.py_buffer(flat)]))
-
-    def pieces(self, description: Any) -> list[Any]:
-        cells = [pa.LargeListArray.from_arrays(pa.array([0, len(part)], pa.int64()), part) for part in self._parts]
-        fields = [pa.field(str(number), cell.type) for number, cell in enumerate(cells)]
-        metadata: Any = {_DESCRIPTION: b"\n".join(plain.dump(description))}
-        schema = pa.schema(fields, metadata=metadata)
-        return _stream(schema, [pa.RecordBatch.from_arrays(cells, schema=schema)] if cells else [])
-
-
-class _Reader:
-    """Finds the flat arrays and their description in the bytes again."""
-
-    def __init__(self, data: Any) -> None:
-        self._data = data
-        stream = pa.ipc.open_stream(pa.py_buffer(data))
-        self.description: Any = plain.parse(stream.schema.metadata[_DESCRIPTION].split(b"\n"))
-        batches = list(stream)
-        self._cells: list[Any] = batches[0].columns if batches else []
-
-    def part(self, number: int) -> Any:
-        return self._cells[number].values
-
-    def memory(self, number: int, dtype: str) -> Any:
-        """A part as a writable NumPy array over the memory that was read."""
-        part = self.part(number)
-        if not len(part):
-            return np.empty(0, dtype)
-        start = part.buffers()[1].address - self._data.ctypes.data
-        return self._data[start : start + len(part)].view(dtype)
-
-
 # Frames, series and indexes
 
 
-def _frame(writer: _Writer, frame: pd.DataFrame) -> dict[str, Any]:
+def _frame(writer: Writer, frame: pd.DataFrame) -> dict[str, Any]:
     return {
         "columns": [_named_array(writer, name, column) for name, column in frame.items()],
         "labels": _index(writer, frame.columns),
@@ -184,7 +108,7 @@ def _frame(writer: _Writer, frame: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _made_frame(reader: _Reader, columns: Any, labels: Any, index: Any, attrs: Any, unique: bool) -> pd.DataFrame:
+def _made_frame(reader: Reader, columns: Any, labels: Any, index: Any, attrs: Any, unique: bool) -> pd.DataFrame:
     rows = _made_index(reader, index)
     arrays = {number: _typed(_made_array(reader, spec), rows) for number, spec in enumerate(columns)}
     frame = pd.DataFrame(arrays, index=rows, copy=False)
@@ -198,7 +122,7 @@ def _typed(array: Any, rows: pd.Index[Any]) -> Any:
     return pd.Series(array, rows, dtype=object, copy=False) if array.dtype == object else array
 
 
-def _series(writer: _Writer, series: pd.Series[Any]) -> dict[str, Any]:
+def _series(writer: Writer, series: pd.Series[Any]) -> dict[str, Any]:
     return {
         "column": _named_array(writer, series.name, series),
         "name": series.name,
@@ -208,7 +132,7 @@ def _series(writer: _Writer, series: pd.Series[Any]) -> dict[str, Any]:
     }
 
 
-def _made_series(reader: _Reader, column: Any, name: Hashable, index: Any, attrs: Any, unique: bool) -> Any:
+def _made_series(reader: Reader, column: Any, name: Hashable, index: Any, attrs: Any, unique: bool) -> Any:
     array = _made_array(reader, column)
     series: Any = pd.Series(array, index=_made_index(reader, index), dtype=array.dtype, name=name, copy=False)
     _flag(series, attrs, unique)
@@ -220,14 +144,14 @@ def _flag(value: Any, attrs: dict[Hashable, Any], unique: bool) -> None:
     value.flags.allows_duplicate_labels = not unique
 
 
-def _named_array(writer: _Writer, name: Hashable, column: pd.Series[Any]) -> Any:
+def _named_array(writer: Writer, name: Hashable, column: pd.Series[Any]) -> Any:
     try:
         return _array(writer, column.array)
     except Unstorable as error:
         raise Unstorable(f"column {name!r}: {error}") from None
 
 
-def _index(writer: _Writer, index: Any) -> tuple[Any, ...]:
+def _index(writer: Writer, index: Any) -> tuple[Any, ...]:
     if type(index) is pd.RangeIndex:
         return "range", index.start, index.stop, index.step, index.name
     if type(index) is pd.MultiIndex:
@@ -239,7 +163,7 @@ def _index(writer: _Writer, index: Any) -> tuple[Any, ...]:
     return "flat", _array(writer, index.array), index.name, _frequency(index)
 
 
-def _made_index(reader: _Reader, spec: Any) -> Any:
+def _made_index(reader: Reader, spec: Any) -> Any:
     kind, *rest = spec
     if kind == "range":
         start, stop, step, name = rest
@@ -280,7 +204,7 @@ def _same_again(make: Callable[[], Any], original: Any, what: str) -> None:
 # Arrays: each rule gives a tuple that begins with its name, and `_MADE` holds what undoes it
 
 
-def _array(writer: _Writer, array: Any) -> tuple[Any, ...]:
+def _array(writer: Writer, array: Any) -> tuple[Any, ...]:
     if type(array) is pd.arrays.NumpyExtensionArray:
         array = array.to_numpy()
     dtype = array.dtype
@@ -295,19 +219,19 @@ def _array(writer: _Writer, array: Any) -> tuple[Any, ...]:
     return rule(writer, array)
 
 
-def _made_array(reader: _Reader, spec: Any) -> Any:
+def _made_array(reader: Reader, spec: Any) -> Any:
     rule, *rest = spec
     return _MADE[rule](reader, *rest)
 
 
-def _memory(writer: _Writer, values: np.ndarray[Any, Any]) -> tuple[Any, ...]:
+def _memory(writer: Writer, values: np.ndarray[Any, Any]) -> tuple[Any, ...]:
     dtype = values.dtype
     if dtype.kind not in "biufmM" or dtype.itemsize > 8 or not dtype.isnative or dtype.metadata:
         raise Unstorable(f"its type {dtype} would not come back as it is.")
     return "memory", writer.add_memory(values), dtype.str
 
 
-def _made_memory(reader: _Reader, part: int, dtype: str) -> Any:
+def _made_memory(reader: Reader, part: int, dtype: str) -> Any:
     return reader.memory(part, dtype)
 
 
@@ -323,7 +247,7 @@ def _chunks(length: int) -> Iterator[slice]:
         time.sleep(0)
 
 
-def _objects(writer: _Writer, values: np.ndarray[Any, Any]) -> tuple[Any, ...]:
+def _objects(writer: Writer, values: np.ndarray[Any, Any]) -> tuple[Any, ...]:
     """An object column: texts as Arrow's when it holds nothing else, plain values as their lines otherwise."""
     texts: list[Any] = []
     codes: list[bytes | None] = []
@@ -368,7 +292,7 @@ def _joined(chunks: list[Any], dtype: pa.DataType) -> Any:
     return pa.concat_arrays(chunks) if chunks else pa.array([], dtype)
 
 
-def _made_texts(reader: _Reader, part: int, missing: int | None) -> np.ndarray[Any, Any]:
+def _made_texts(reader: Reader, part: int, missing: int | None) -> np.ndarray[Any, Any]:
     texts = reader.part(part)
     codes = None if missing is None else reader.memory(missing, "u1")
     values = np.empty(0, object)
@@ -382,7 +306,7 @@ def _made_texts(reader: _Reader, part: int, missing: int | None) -> np.ndarray[A
     return values
 
 
-def _made_cells(reader: _Reader, part: int) -> np.ndarray[Any, Any]:
+def _made_cells(reader: Reader, part: int) -> np.ndarray[Any, Any]:
     cells = plain.parse(reader.part(part).to_pylist())
     values = np.empty(len(cells), object)
     for number, cell in enumerate(cells):
@@ -390,19 +314,19 @@ def _made_cells(reader: _Reader, part: int) -> np.ndarray[Any, Any]:
     return values
 
 
-def _masked(writer: _Writer, array: Any) -> tuple[Any, ...]:
+def _masked(writer: Writer, array: Any) -> tuple[Any, ...]:
     numpy_dtype = array.dtype.numpy_dtype
     values = array.to_numpy(dtype=numpy_dtype, na_value=numpy_dtype.type(0))
     return "masked", _memory(writer, values), _memory(writer, array.isna())
 
 
-def _made_masked(reader: _Reader, values: Any, mask: Any) -> Any:
+def _made_masked(reader: Reader, values: Any, mask: Any) -> Any:
     data = _made_memory(reader, *values[1:])
     classes = {"b": pd.arrays.BooleanArray, "f": pd.arrays.FloatingArray}
     return classes.get(data.dtype.kind, pd.arrays.IntegerArray)(data, _made_memory(reader, *mask[1:]))
 
 
-def _strings(writer: _Writer, array: Any) -> tuple[Any, ...]:
+def _strings(writer: Writer, array: Any) -> tuple[Any, ...]:
     dtype = array.dtype
     if dtype.storage == "pyarrow":
         spec: tuple[Any, ...] = ("arrow", writer.add(_flat(pa.array(array))))
@@ -413,20 +337,20 @@ def _strings(writer: _Writer, array: Any) -> tuple[Any, ...]:
     return "strings", dtype.storage, dtype.na_value is pd.NA, spec
 
 
-def _made_strings(reader: _Reader, storage: Any, with_na: bool, spec: Any) -> Any:
+def _made_strings(reader: Reader, storage: Any, with_na: bool, spec: Any) -> Any:
     dtype: Any = pd.StringDtype(storage) if with_na else pd.StringDtype(storage, na_value=np.nan)
     if storage == "pyarrow":
         return dtype.__from_arrow__(reader.part(spec[1]))
     return pd.array(_made_array(reader, spec), dtype=dtype, copy=False)
 
 
-def _arrow(writer: _Writer, array: Any) -> tuple[Any, ...]:
+def _arrow(writer: Writer, array: Any) -> tuple[Any, ...]:
     if _has_extension(array.dtype.pyarrow_dtype):
         raise Unstorable(f"its type {array.dtype} would not come back as it is.")
     return "arrow", writer.add(_flat(pa.array(array)))
 
 
-def _made_arrow(reader: _Reader, part: int) -> Any:
+def _made_arrow(reader: Reader, part: int) -> Any:
     return pd.arrays.ArrowExtensionArray(reader.part(part))
 
 
@@ -446,42 +370,42 @@ def _has_extension(dtype: pa.DataType) -> bool:
     return any(_has_extension(dtype.field(number).type) for number in range(dtype.num_fields))
 
 
-def _categorical(writer: _Writer, array: Any) -> tuple[Any, ...]:
+def _categorical(writer: Writer, array: Any) -> tuple[Any, ...]:
     return "categorical", _memory(writer, array.codes), _index(writer, array.categories), array.ordered
 
 
-def _made_categorical(reader: _Reader, codes: Any, categories: Any, ordered: bool) -> Any:
+def _made_categorical(reader: Reader, codes: Any, categories: Any, ordered: bool) -> Any:
     dtype = pd.CategoricalDtype(_made_index(reader, categories), ordered)
     return pd.Categorical.from_codes(_made_memory(reader, *codes[1:]), dtype=dtype, validate=False)
 
 
-def _zoned(writer: _Writer, array: Any) -> tuple[Any, ...]:
+def _zoned(writer: Writer, array: Any) -> tuple[Any, ...]:
     dtype = array.dtype
     zone = str(dtype.tz)
     _same_again(lambda: pd.DatetimeTZDtype(dtype.unit, zone).tz, dtype.tz, f"the time zone {zone}")
     return "zoned", _memory(writer, np.asarray(array.tz_convert(None))), zone
 
 
-def _made_zoned(reader: _Reader, moments: Any, zone: str) -> Any:
+def _made_zoned(reader: Reader, moments: Any, zone: str) -> Any:
     moment: Any = pd.array(_made_memory(reader, *moments[1:]), copy=False)
     return moment.tz_localize("UTC").tz_convert(zone)
 
 
-def _periods(writer: _Writer, array: Any) -> tuple[Any, ...]:
+def _periods(writer: Writer, array: Any) -> tuple[Any, ...]:
     text: str = array.freqstr
     _same_again(lambda: pd.PeriodDtype(text), array.dtype, f"the frequency {text!r}")
     return "periods", _memory(writer, array.asi8), text
 
 
-def _made_periods(reader: _Reader, ordinals: Any, text: str) -> Any:
+def _made_periods(reader: Reader, ordinals: Any, text: str) -> Any:
     return pd.arrays.PeriodArray(_made_memory(reader, *ordinals[1:]), dtype=pd.PeriodDtype(text))
 
 
-def _intervals(writer: _Writer, array: Any) -> tuple[Any, ...]:
+def _intervals(writer: Writer, array: Any) -> tuple[Any, ...]:
     return "intervals", _index(writer, array.left), _index(writer, array.right), array.closed
 
 
-def _made_intervals(reader: _Reader, left: Any, right: Any, closed: Any) -> Any:
+def _made_intervals(reader: Reader, left: Any, right: Any, closed: Any) -> Any:
     return pd.arrays.IntervalArray.from_arrays(_made_index(reader, left), _made_index(reader, right), closed=closed)
 
 
@@ -495,7 +419,7 @@ _MASKED: Final = tuple(
     )
 )
 
-_RULES: Final[dict[type, Callable[[_Writer, Any], tuple[Any, ...]]]] = {
+_RULES: Final[dict[type, Callable[[Writer, Any], tuple[Any, ...]]]] = {
     pd.StringDtype: _strings,
     pd.ArrowDtype: _arrow,
     pd.CategoricalDtype: _categorical,

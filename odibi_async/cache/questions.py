@@ -1,0 +1,154 @@
+"""What a run asks the cache about its steps: which of them, and under which keys."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from odibi_async.abc import Described
+from odibi_async.cache.stored import Question, Stored
+from odibi_async.cache_policy import CachePolicy
+from odibi_async.dataset import ABSENT, HandleList
+from odibi_async.fingerprint.functions import FORMAT, code_of, combined, digest_of, is_mutable
+from odibi_async.graph.graph import Graph
+from odibi_async.graph.node import NOTHING, OUTSIDE, Node
+from odibi_async.steps import ENDS
+
+
+class Questions:
+    """
+    What one run asks about its steps.
+
+    Attributes:
+        origins: What was given from outside, contexts of engines included, and what lies in the store, by dataset:
+            for those who need again what was dropped after its last reader.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.origins: dict[int, Any] = {}
+        self._graph = graph
+        self._policies: dict[int, CachePolicy | None] = {}
+        self._digests: dict[int, str] = {}
+        self._locks: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
+
+    # -- which steps -----------------------------------------------------------------------------------
+
+    def policy(self, node: Node) -> CachePolicy | None:
+        """How a step is cached; `None` for one that always runs. Does not block."""
+        if node.index not in self._policies:
+            self._policies[node.index] = self._policy(node)
+        return self._policies[node.index]
+
+    def _policy(self, node: Node) -> CachePolicy | None:
+        asked = node.step.cache
+        if asked is False or node.is_resource or node.step.layer in ENDS or not node.outputs:
+            return None
+        if isinstance(asked, CachePolicy):
+            return asked
+        return CachePolicy() if asked or self._has_content(node) else None
+
+    def _has_content(self, node: Node) -> bool:
+        """Whether what a step makes follows from what it is given, as far as one can see."""
+        if isinstance(node.call.fn, Described):
+            return node.call.fn.has_content(self._engine_of(node))
+        return node.in_thread and any(dataset not in self._graph.hidden for dataset in node.call.datasets)
+
+    def _engine_of(self, node: Node) -> Any:
+        return next((self.origins.get(d) for d in node.call.datasets if d in self._graph.hidden), None)
+
+    # -- keys ------------------------------------------------------------------------------------------
+
+    def question(
+        self, node: Node, policy: CachePolicy, values: Mapping[int, Any], instead: Mapping[str, Any] = NOTHING
+    ) -> Question:
+        """
+        What to ask about a step.
+
+        Args:
+            node: The step.
+            policy: How it is cached.
+            values: The datasets that it reads; those not made are `ABSENT`.
+            instead: Parameters that get something else: the element of a mapped step.
+
+        Raises:
+            Undigestible: Something that the result depends on has no content to go by.
+        """
+        parts = {
+            "the format of keys": digest_of(FORMAT),
+            "the names of the outputs": digest_of(tuple(node.step.outputs)),
+        }
+        parts |= self._about_call(node, policy)
+        names = []
+        for parameter, _, dataset, constant in self._graph.bindings_of(node.call):
+            if parameter in policy.ignore or dataset in self._graph.hidden:
+                continue
+            names.append(parameter)
+            opened = self._connection(dataset)
+            if opened is not None:
+                name, contents = opened
+                parts |= {f"{part} of {name!r}": digest_of(value, name=part) for part, value in contents.items()}
+            elif parameter in instead:
+                parts[f"the element {parameter!r}"] = self._digest_of_data(
+                    f"the element {parameter!r}", instead[parameter]
+                )
+            elif dataset is not None and values[dataset] is not ABSENT:
+                parts[f"the input {parameter!r}"] = self._digest_of_dataset(parameter, dataset, values[dataset])
+            else:
+                parts[f"the param {parameter!r}"] = digest_of(constant, name=f"the param {parameter!r}")
+        parts["the order of the arguments"] = digest_of(tuple(names))
+        return Question(combined(parts), parts, policy.ttl)
+
+    def _connection(self, dataset: int | None) -> tuple[str, Mapping[str, Any]] | None:
+        """The resource that a dataset is, if it says itself what it leads to, and that."""
+        producer = OUTSIDE if dataset is None else self._graph.producers[dataset]
+        if producer == OUTSIDE or not self._graph.nodes[producer].is_resource:
+            return None
+        node = self._graph.nodes[producer]
+        return (node.name, node.call.fn.contents(None)) if isinstance(node.call.fn, Described) else None
+
+    def _about_call(self, node: Node, policy: CachePolicy) -> dict[str, str]:
+        """What a step calls: the version that it says, or all that its code is made of."""
+        fn = node.call.fn
+        if isinstance(fn, Described):
+            contents = fn.contents(self._engine_of(node))
+            parts = {name: digest_of(value, name=name) for name, value in contents.items()}
+            return parts if policy.version is None else parts | {"the version": digest_of(policy.version)}
+        if policy.version is not None:
+            return {"the function": digest_of((node.name, *_name_of(fn))), "the version": digest_of(policy.version)}
+        return code_of(fn)  # each time: what it reads of modules and objects may change during the run
+
+    def _digest_of_dataset(self, parameter: str, dataset: int, value: Any) -> str:
+        """The digest of a dataset; of what nobody can change, once a run."""
+        with self._locks[dataset]:
+            digest = self._digests.get(dataset)
+            if digest is None:
+                name, producer = f"the input {parameter!r}", self._graph.producers[dataset]
+                is_mapped = producer != OUTSIDE and self._graph.nodes[producer].maps is not None
+                if is_mapped and type(value) in (list, HandleList):  # not so what is given in its place
+                    digest = self._digest_of_elements(name, value)
+                else:
+                    digest = self._digest_of_data(name, value)
+                    self.note(dataset, value, digest)
+            return digest
+
+    def _digest_of_elements(self, name: str, value: Any) -> str:
+        """What stands for the list of a mapped step, of which some elements may lie in the store."""
+        elements = value.elements if isinstance(value, HandleList) else value
+        return combined({str(index): self._digest_of_data(name, each) for index, each in enumerate(elements)})
+
+    def _digest_of_data(self, name: str, value: Any) -> str:
+        """The digest of what flows between steps: there the order of a mapping counts, in params it does not."""
+        return value.kept.digest if isinstance(value, Stored) else digest_of(value, name=name, ordered=True)
+
+    def note(self, dataset: int, value: Any, digest: str) -> None:
+        """Notes the digest of a dataset that nobody can change."""
+        if not is_mutable(value):
+            self._digests[dataset] = digest
+
+
+def _name_of(fn: Any) -> tuple[str, str]:
+    """The module of a callable, and its name there."""
+    named = fn if hasattr(fn, "__qualname__") else type(fn)
+    return str(named.__module__), str(named.__qualname__)

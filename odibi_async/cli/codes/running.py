@@ -1,0 +1,161 @@
+"""OA3xx: running them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from odibi_async.cli.codes.code import Code
+
+RUNNING: Final[Mapping[str, Code]] = {
+    "OA301": Code(
+        title="a step raised an error",
+        text="The error is the step's own: --traceback shows where it was raised, result.failures has it in "
+        "Python. retry calls a step again whose errors pass.",
+        wrong="- {name: orders, layer: ingest, value: no_such_file.csv}",
+        right="- {name: orders, layer: ingest, value: data/orders.csv}",
+    ),
+    "OA302": Code(
+        title="the run did not end in its time",
+        text="--timeout, or timeout= of the run, was over. What was running was cancelled.",
+        wrong="""
+import asyncio
+from odibi_async import run_pipeline_sync
+
+async def slow(): await asyncio.sleep(1)
+
+run_pipeline_sync([slow], timeout=0.01)""",
+        right="""
+import asyncio
+from odibi_async import run_pipeline_sync
+
+async def slow(): await asyncio.sleep(0.01)
+
+run_pipeline_sync([slow], timeout=10)""",
+        form="python",
+    ),
+    "OA303": Code(
+        title="the run was cancelled",
+        text="By Ctrl-C or SIGTERM, in Python by Run.cancel(). Every step that was running had the time to clean up.",
+        wrong="""
+import asyncio
+from odibi_async import Runner
+
+async def slow(): await asyncio.sleep(1)
+
+async def cancelled():
+    async with Runner() as runner:
+        run = await runner.start([slow])
+        await run.cancel()
+        await run.result()
+
+asyncio.run(cancelled())""",
+        right="""
+import asyncio
+from odibi_async import Runner
+
+async def quick(): await asyncio.sleep(0.01)
+
+async def waited_for():
+    async with Runner() as runner:
+        run = await runner.start([quick])
+        await run.result()
+
+asyncio.run(waited_for())""",
+        form="python",
+    ),
+    "OA304": Code(
+        title="a step did not end in its time",
+        text="Its own timeout was over, or it raised a TimeoutError itself.",
+        wrong="""
+import asyncio
+from odibi_async import run_pipeline_sync, step
+
+async def slow(): await asyncio.sleep(1)
+
+run_pipeline_sync([step(slow, timeout=0.01)])""",
+        right="""
+import asyncio
+from odibi_async import run_pipeline_sync, step
+
+async def slow(): await asyncio.sleep(0.01)
+
+run_pipeline_sync([step(slow, timeout=1)])""",
+        form="python",
+    ),
+    "OA305": Code(
+        title="a step maps over something that is no list",
+        text="The dataset bound to the parameter in map_over is a list or a tuple.",
+        wrong="""
+from odibi_async import run_pipeline_sync, step
+
+run_pipeline_sync([step(lambda: "ab", name="pages"), step(lambda pages: pages, name="text", map_over="pages")])""",
+        right="""
+from odibi_async import run_pipeline_sync, step
+
+run_pipeline_sync([step(lambda: ["a"], name="pages"), step(lambda pages: pages, name="text", map_over="pages")])""",
+        form="python",
+    ),
+    "OA306": Code(
+        title="a step returned something other than its outputs",
+        text="With several outputs, a function returns a tuple in their order, or a mapping.",
+        wrong="""
+from odibi_async import run_pipeline_sync, step
+
+run_pipeline_sync([step(lambda: 1, name="split", outputs=("train", "test"))])""",
+        right="""
+from odibi_async import run_pipeline_sync, step
+
+run_pipeline_sync([step(lambda: (1, 2), name="split", outputs=("train", "test"))])""",
+        form="python",
+    ),
+    "OA307": Code(
+        title="a place cannot be read from or written to",
+        text="It is a folder, it leads nowhere, or it leaves the folder that the engine is confined "
+        "to. Relative paths begin in the current directory, not beside the configuration.",
+        wrong="""
+- {name: lake, layer: connect, value: no_such_folder}
+- {name: orders, layer: ingest, value: orders.csv, params: {connection: lake}}""",
+        right="""
+- {name: lake, layer: connect, value: data}
+- {name: orders, layer: ingest, value: orders.csv, params: {connection: lake}}""",
+    ),
+    "OA308": Code(
+        title="a query is refused, or does not fit its inputs",
+        text="A query is one SELECT over the step's own inputs, under the names that inputs gives them.",
+        wrong="- {name: one, type: sql, value: SELECT n FROM nowhere}",
+        right="- {name: one, type: sql, value: SELECT 1 AS n}",
+    ),
+    "OA309": Code(
+        title="a library is not installed that only some pipelines need",
+        text="The message says which extra brings it.",
+        wrong="""
+from odibi_async.errors import ExtraMissing
+
+raise ExtraMissing("Reading Excel files", "excel")""",
+        right="import odibi_async",
+        form="python",
+    ),
+    "OA310": Code(
+        title="the events cannot be written",
+        text="The file named with --events cannot be opened, or writing to it failed. What the run did is told all "
+        "the same.",
+        wrong="$ odibi-async run --events no/such/folder/events.jsonl",
+        right="$ odibi-async run --events events.jsonl",
+        form="console",
+    ),
+    "OA311": Code(
+        title="a cache cannot be used, or cannot hold a value",
+        text="Its index is locked or its disk is full, a value would not come back exactly, or what was kept is "
+        "damaged. A run goes on without it and says so; this is what Cache(...) itself raises.",
+        wrong="""
+from odibi_async import Cache
+
+Cache("cache").store.keep(object(), "0" * 64)""",
+        right="""
+from odibi_async import Cache
+
+Cache("cache").store.keep([1, 2], "0" * 64)""",
+        form="python",
+    ),
+}
