@@ -36,6 +36,7 @@ import statistics
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from overhead import children_of, counter, timed
@@ -182,7 +183,7 @@ async def replay(trace: Trace, slots: int, rounds: int) -> None:
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds):
         for name, contestant in contestants.items():
-            times[name].append(await timed(contestant))
+            times[name].append(await timed(contestant, perf_counter))
     bound = trace.bound(slots)
     rules = (fifo, priority, informed, levels) if slots else (levels,)
     computed = {rule.__name__: rule(trace, slots) for rule in rules}

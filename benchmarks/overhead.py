@@ -1,21 +1,24 @@
 """
-What the engine costs: microseconds a node, beside schedulers written by hand.
+What the engine costs: microseconds of CPU time a node, beside schedulers written by hand.
 
-    python benchmarks/overhead.py [--nodes 1000 10000 100000] [--rounds 7] [--kind async sync] [--shape ...]
+    python benchmarks/overhead.py [--nodes 1000 10000] [--rounds 7] [--kind async sync] [--shape ...] [--functions ...]
 
 Each node is a function that does nothing. The shapes: a chain; a fan (one source, many nodes, one sink); layers
-of 100 nodes that each read three of the layer above. All contestants run in turns in one process and one loop,
-and what counts is the median of the ratios to "counter" of the same round.
+of 100 nodes that each read three of the layer above. The functions: one that many nodes share, one a node, or one a
+node that takes `**others` as well. In each round a contestant runs just after its rival, in one process and one loop,
+and what counts is the median of the ratios.
 
-    counter     starts an asyncio task when the number of a node's unmet inputs hits zero (sync: the call goes
-                through `run_in_executor` with 8 threads)
-    tasks       one asyncio task a node, made at once, each awaiting the tasks of its inputs
-    levels      `asyncio.gather` over one level after the other
-    run         a prebuilt `Pipeline`, with its records and one observer (sync: 8 threads)
-    build       `Pipeline(steps)` from steps that are there
-    declare     the steps from functions
-    build+run   both together; its rival also has to find out who waits for whom
-    all         declare, build and run
+    counter        starts an asyncio task when the number of a node's unmet inputs hits zero (sync: the call goes
+                   through `run_in_executor` with 8 threads)
+    counter+edges  also has to find out who is to be told of whose end
+    tasks          one asyncio task a node, made at once, each awaiting the tasks of its inputs
+    levels         `asyncio.gather` over one level after the other
+    bare           a run of a prebuilt `Pipeline`, with its records (sync: 8 threads); and with an observer, with
+                   `targets=` the last node, with `Limits(concurrency=)` of all nodes and of 64
+    declare        the steps from functions
+    build          `Pipeline(steps)` from steps that are there
+    build+run      both `build` and `bare`
+    all            `declare`, `build` and `bare`
 """
 
 from __future__ import annotations
@@ -24,15 +27,17 @@ import argparse
 import asyncio
 import gc
 import statistics
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from time import perf_counter
+from itertools import product
+from time import process_time
 from typing import Any
 
-from odibi_async import Limits, Pipeline, Step, step
+from odibi_async import Limits, Pipeline, Step, run_pipeline, step
 
 Parents = list[tuple[int, ...]]
 Function = Callable[..., Any]
+Contestant = Callable[[], Any]
 
 
 def chain(nodes: int) -> Parents:
@@ -55,39 +60,45 @@ def layers(nodes: int, width: int = 100) -> Parents:
 SHAPES = {"chain": chain, "fan": fan, "layers": layers}
 
 
-async def async_0() -> int:
-    return 1
-
-
-async def async_1(a: int) -> int:
-    return a
-
-
-async def async_3(a: int, b: int, c: int) -> int:
-    return a
-
-
-def sync_0() -> int:
-    return 1
-
-
-def sync_1(a: int) -> int:
-    return a
-
-
-def sync_3(a: int, b: int, c: int) -> int:
-    return a
-
-
-FUNCTIONS: dict[str, dict[int, Function]] = {
-    "async": {0: async_0, 1: async_1, 3: async_3},
-    "sync": {0: sync_0, 1: sync_1, 3: sync_3},
+SOURCES = {
+    "async": "async def f({}): return {}",
+    "sync": "def f({}): return {}",
 }
 
 
-def declared(parents: Parents, functions: dict[int, Function]) -> list[Step[..., Any, Any]]:
+def made(source: str, count: int) -> Function:
+    """A new function of so many parameters that returns the first of them."""
+    names = "abc"[:count]
+    parameters = "".join(f"{name}, " for name in names)
+    scope: dict[str, Any] = {}
+    exec(source.format(parameters, names[:1] or 1), scope)
+    function: Function = scope["f"]
+    return function
+
+
+def shared(kind: str, parents: Parents) -> list[Function]:
+    """One function for each number of inputs."""
+    known = {count: made(SOURCES[kind], count) for count in {len(reads) for reads in parents}}
+    return [known[len(reads)] for reads in parents]
+
+
+def own(kind: str, parents: Parents) -> list[Function]:
+    """A function a node."""
+    return [made(SOURCES[kind], len(reads)) for reads in parents]
+
+
+def collecting(kind: str, parents: Parents) -> list[Function]:
+    """A function a node, with `**others` behind its parameters."""
+    source = SOURCES[kind].replace("({})", "({}**others)")
+    return [made(source, len(reads)) for reads in parents]
+
+
+FUNCTIONS = {"shared": shared, "own": own, "collecting": collecting}
+
+
+def declared(parents: Parents, functions: Sequence[Function]) -> list[Step[..., Any, Any]]:
     return [
-        step(functions[len(reads)], name=f"n{i}", inputs={p: f"n{r}" for p, r in zip("abc", reads, strict=False)})
+        step(functions[i], name=f"n{i}", inputs={p: f"n{r}" for p, r in zip("abc", reads, strict=False)})
         for i, reads in enumerate(parents)
     ]
 
@@ -161,17 +172,6 @@ async def levels(parents: Parents, functions: Sequence[Function]) -> dict[int, A
     return results
 
 
-async def timed(run: Callable[[], Awaitable[Any] | Any]) -> float:
-    gc.collect()
-    began = perf_counter()
-    made = run()
-    if isinstance(made, Awaitable):
-        made = await made
-    took = perf_counter() - began
-    del made
-    return took
-
-
 class Listener:
     """An observer that does as little as one can."""
 
@@ -182,56 +182,108 @@ class Listener:
         self.heard += 1
 
 
-async def compare(kind: str, shape: str, nodes: int, rounds: int, alone: bool) -> None:
-    parents = SHAPES[shape](nodes)
-    table = FUNCTIONS[kind]
-    functions = [table[len(reads)] for reads in parents]
-    children, counts = children_of(parents)
-    steps = declared(parents, table)
-    pipeline = Pipeline(steps)
-    listener = Listener()
-    options: dict[str, Any] = {"observers": [listener]}
-    if kind == "sync":
-        options["limits"] = Limits(threads=8)
-    by_hand = counter if kind == "async" else counter_sync
-    contestants: dict[str, Callable[[], Any]] = {
-        "counter": lambda: by_hand(parents, functions, children, counts),
-        "run": lambda: pipeline.run(**options),
-        "build": lambda: Pipeline(steps),
-        "declare": lambda: declared(parents, table),
-        "counter+edges": lambda: by_hand(parents, functions, *children_of(parents)),
-        "build+run": lambda: Pipeline(steps).run(**options),
-        "all": lambda: Pipeline(declared(parents, table)).run(**options),
-    }
-    if kind == "async" and not alone:
-        contestants["tasks"] = lambda: tasks(parents, functions)
-        contestants["levels"] = lambda: levels(parents, functions)
-    times: dict[str, list[float]] = {name: [] for name in contestants}
+async def timed(run: Contestant, clock: Callable[[], float] = process_time) -> float:
+    """Seconds that it takes, by default of this process's CPU: what others do on the machine counts less so."""
+    gc.collect()
+    began = clock()
+    made = run()
+    if isinstance(made, Awaitable):
+        made = await made
+    took = clock() - began
+    del made
+    return took
+
+
+async def compare(title: str, pairs: Mapping[str, tuple[str, Contestant, Contestant]], rounds: int, each: int) -> None:
+    """Prints the ratio of each contestant to its rival, which runs just before it in every round."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in pairs}
     for _ in range(rounds):
-        for name, run in contestants.items():
-            times[name].append(await timed(run))
-    assert listener.heard % (2 * nodes + 2) == 0
-    print(f"\n{kind}, {shape}, {nodes:,} nodes: median of {rounds} rounds")
-    for name, seconds in times.items():
-        rival = "counter+edges" if name in ("build+run", "all") else "counter"
-        ratios = sorted(a / b for a, b in zip(seconds, times[rival], strict=True))
+        for name, (_, contestant, rival) in pairs.items():
+            before = await timed(rival)
+            times[name].append((await timed(contestant), before))
+    print(f"\n{title}: median of {rounds} rounds")
+    for name, both in times.items():
+        ratios = sorted(took / before for took, before in both)
         spread = f"{ratios[len(ratios) // 4]:.2f} to {ratios[-1 - len(ratios) // 4]:.2f}"
-        micros = statistics.median(seconds) / nodes * 1e6
-        print(f"  {name:14s} {micros:8.2f} us a node   {statistics.median(ratios):6.2f} x {rival} ({spread})")
+        micros = statistics.median(took for took, _ in both) / each * 1e6
+        print(f"  {name:14s} {micros:8.2f} us each   {statistics.median(ratios):6.2f} x {pairs[name][0]} ({spread})")
+
+
+async def graphs(kind: str, shape: str, nodes: int, functions: str, rounds: int, alone: bool) -> None:
+    parents = SHAPES[shape](nodes)
+    called = FUNCTIONS[functions](kind, parents)
+    children, counts = children_of(parents)
+    steps = declared(parents, called)
+    pipeline = Pipeline(steps)
+    last = f"n{nodes - 1}"
+    bare: dict[str, Any] = {"limits": Limits(threads=8)} if kind == "sync" else {}
+    by_hand = counter if kind == "async" else counter_sync
+
+    def counter_alone() -> Any:
+        return by_hand(parents, called, children, counts)
+
+    def counter_with_edges() -> Any:
+        return by_hand(parents, called, *children_of(parents))
+
+    def all_of_it() -> Any:
+        return Pipeline(declared(parents, called)).run(**bare)
+
+    runs: dict[str, Contestant] = {
+        "bare": lambda: pipeline.run(**bare),
+        "observer": lambda: pipeline.run(**bare, observers=[Listener()]),
+        "targets": lambda: pipeline.run(**bare, targets=[last]),
+        "declare": lambda: declared(parents, called),
+        "build": lambda: Pipeline(steps),
+    }
+    if kind == "async":
+        runs["limited"] = lambda: pipeline.run(limits=Limits(concurrency=nodes))
+        runs["limited to 64"] = lambda: pipeline.run(limits=Limits(concurrency=64))
+    if kind == "async" and not alone:
+        runs["tasks"] = lambda: tasks(parents, called)
+        runs["levels"] = lambda: levels(parents, called)
+    pairs = {name: ("counter", run, counter_alone) for name, run in runs.items()}
+    pairs["build+run"] = ("counter+edges", lambda: Pipeline(steps).run(**bare), counter_with_edges)
+    pairs["all"] = ("counter+edges", all_of_it, counter_with_edges)
+    await compare(f"{kind}, {shape}, {nodes:,} nodes, {functions} functions", pairs, rounds, nodes)
+
+
+async def small(rounds: int, times: int = 1_000) -> None:
+    """Five steps that do nothing, again and again."""
+    functions = [made(SOURCES["async"], 0)] * 5
+    steps = [step(function, name=f"n{i}") for i, function in enumerate(functions)]
+    pipeline = Pipeline(steps)
+
+    async def gathered() -> None:
+        for _ in range(times):
+            await asyncio.gather(*[function() for function in functions])
+
+    async def run() -> None:
+        for _ in range(times):
+            await pipeline.run()
+
+    async def build_and_run() -> None:
+        for _ in range(times):
+            await run_pipeline(steps)
+
+    pairs: dict[str, tuple[str, Contestant, Contestant]] = {
+        "Pipeline.run": ("gather", run, gathered),
+        "run_pipeline": ("gather", build_and_run, gathered),
+    }
+    await compare("five steps", pairs, rounds, times)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nodes", type=int, nargs="+", default=[1_000, 10_000, 100_000])
+    parser.add_argument("--nodes", type=int, nargs="*", default=[1_000, 10_000, 100_000])
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--kind", nargs="+", choices=list(FUNCTIONS), default=list(FUNCTIONS))
+    parser.add_argument("--kind", nargs="+", choices=["async", "sync"], default=["async", "sync"])
     parser.add_argument("--shape", nargs="+", choices=list(SHAPES), default=list(SHAPES))
+    parser.add_argument("--functions", nargs="+", choices=list(FUNCTIONS), default=list(FUNCTIONS))
     parser.add_argument("--alone", action="store_true", help="leave out `tasks` and `levels`")
     options = parser.parse_args()
-    for kind in options.kind:
-        for nodes in options.nodes:
-            for shape in options.shape:
-                asyncio.run(compare(kind, shape, nodes, options.rounds, options.alone))
+    asyncio.run(small(options.rounds))
+    for kind, nodes, shape, functions in product(options.kind, options.nodes, options.shape, options.functions):
+        asyncio.run(graphs(kind, shape, nodes, functions, options.rounds, options.alone))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import asyncio
 import statistics
 import time
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any
 
 from overhead import timed
@@ -55,8 +56,8 @@ async def compare(kind: str, options: argparse.Namespace) -> None:
     pipeline = branches(FUNCTIONS[kind], options.branches, options.length, options.seconds)
     alone, together = [], []
     for _ in range(options.rounds):
-        alone.append(await timed(lambda: pipeline.run(limits=Limits(concurrency=1))))
-        together.append(await timed(lambda: pipeline.run(limits=Limits())))
+        alone.append(await timed(lambda: pipeline.run(limits=Limits(concurrency=1)), perf_counter))
+        together.append(await timed(lambda: pipeline.run(limits=Limits()), perf_counter))
     ratios = sorted(a / b for a, b in zip(alone, together, strict=True))
     print(
         f"{kind:10s} {statistics.median(alone):.3f} s one at a time, {statistics.median(together):.3f} s together: "

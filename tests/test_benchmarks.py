@@ -29,13 +29,32 @@ def lines(printed: str, *patterns: str) -> None:
         assert re.search(f"^ *{pattern}", printed, re.MULTILINE), f"{pattern} in\n{printed}"
 
 
-def test_overhead_compares_every_contestant_with_counter() -> None:
+def test_overhead_compares_every_contestant_with_its_rival() -> None:
     printed = output_of("overhead.py", "--nodes", 200, "--rounds", 1)
-    titles = re.findall(r"^(\w+), (\w+), 200 nodes", printed, re.MULTILINE)
-    assert titles == [(kind, shape) for kind in ("async", "sync") for shape in ("chain", "fan", "layers")]
-    for contestant in ("counter", "tasks", "levels", "run", "build", "declare"):
-        lines(printed, rf"{contestant} +{NUMBER} us a node +{NUMBER} x counter \({NUMBER} to {NUMBER}\)$")
-    lines(printed, rf"build\+run +{NUMBER} us a node +{NUMBER} x counter\+edges ")
+    titles = re.findall(r"^(\w+), (\w+), 200 nodes, (\w+) functions", printed, re.MULTILINE)
+    assert titles == [
+        (kind, shape, functions)
+        for kind in ("async", "sync")
+        for shape in ("chain", "fan", "layers")
+        for functions in ("shared", "own", "collecting")
+    ]
+    against = rf"us each +{NUMBER} x"
+    for contestant in (
+        "bare",
+        "observer",
+        "targets",
+        "limited",
+        "limited to 64",
+        "tasks",
+        "levels",
+        "build",
+        "declare",
+    ):
+        lines(printed, rf"{contestant} +{NUMBER} {against} counter \({NUMBER} to {NUMBER}\)$")
+    for contestant in (r"build\+run", "all"):
+        lines(printed, rf"{contestant} +{NUMBER} {against} counter\+edges ")
+    for contestant in (r"Pipeline\.run", "run_pipeline"):
+        lines(printed, rf"{contestant} +{NUMBER} {against} gather ")
 
 
 def test_imports_tells_what_importing_costs_and_loads() -> None:

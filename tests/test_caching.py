@@ -904,7 +904,7 @@ async def test_a_cancelled_step_is_not_called_also_when_it_turns_out_that_it_can
         cancelled.wait(10)
         raise Undigestible("it", "has no content")
 
-    monkeypatch.setattr("odibi_async.cache.for_run.code_of", undigestible)
+    monkeypatch.setattr("odibi_async.cache.questions.code_of", undigestible)
     async with Runner(cache=tmp_path) as runner:
         run = await runner.start([doubled], {"orders": frame()})
         await asked.wait()

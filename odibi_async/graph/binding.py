@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from inspect import CO_COROUTINE
 from typing import Any
 
 from odibi_async.cache_policy import CachePolicy
@@ -10,7 +11,7 @@ from odibi_async.dataset import ABSENT, EngineOf
 from odibi_async.errors import did_you_mean, shortened
 from odibi_async.graph.faults import Faults
 from odibi_async.graph.node import OUTSIDE, Binding, Call, Node
-from odibi_async.graph.signature import Signature, signature_of
+from odibi_async.graph.signature import Signature, signature_of, simple_names
 from odibi_async.steps import CONFIGURED, Step
 
 AnyStep = Step[..., Any, Any]
@@ -51,28 +52,27 @@ class Binder:
 
     def bound(self, steps: Sequence[AnyStep], outputs: Sequence[Sequence[int]]) -> list[Node]:
         """The steps with their parameters bound; those that have nothing to call are left out."""
-        nodes, ids, signatures = [], self._ids, self._signatures
+        nodes, ids = [], self._ids
         for index, step in enumerate(steps):
             fn, inputs = step.value, step.inputs
-            signature = signatures.get(id(fn))
-            if signature is None and not callable(fn):
-                message = f"Step {step.name!r} has nothing to call: its value is {fn!r}, of type {step.type!r}."
-                self._faults.add("OA212", message, step, "value")
-                continue
-            if signature is None:
-                signature = self._signature(fn)
-            names, call = signature.simple, None
+            names, call = simple_names(fn), None
             if names is not None and not step.params and step.map_over is None:
                 if not inputs:
                     reads = [ids.get(name, -1) for name in names]
-                elif inputs.keys() <= signature.names:
+                elif len(inputs) == len(names):
+                    reads = [ids.get(inputs.get(name, ""), -1) for name in names]
+                elif frozenset(names).issuperset(inputs):
                     reads = [ids.get(inputs.get(name, name), -1) for name in names]
                 else:
                     reads = [-1]
                 if -1 not in reads:  # required parameters that all read what is there: most steps have no others
-                    call = Call(fn, signature.is_async, tuple(reads))
+                    call = Call(fn, fn.__code__.co_flags & CO_COROUTINE > 0, tuple(reads))
+            elif names is None and not callable(fn):
+                message = f"Step {step.name!r} has nothing to call: its value is {fn!r}, of type {step.type!r}."
+                self._faults.add("OA212", message, step, "value")
+                continue
             if call is None:
-                call = self._call(step, fn, signature)
+                call = self._call(step, fn, self._signature(fn))
             when = None if step.when is None else self._predicate(step, step.when)
             if step.run_on is not None or step.map_over is not None or step.cache is not None:
                 self._check(step, call)
@@ -84,8 +84,8 @@ class Binder:
         """The bindings of a call, also where it keeps only what it reads."""
         if call.bindings or not call.reads:
             return call.bindings
-        simple = self._signature(call.fn).simple or ()
-        return [Binding(name, False, dataset, ABSENT) for name, dataset in zip(simple, call.reads, strict=True)]
+        names = simple_names(call.fn) or ()
+        return [Binding(name, False, dataset, ABSENT) for name, dataset in zip(names, call.reads, strict=True)]
 
     def _signature(self, fn: Callable[..., Any]) -> Signature:
         signature = self._signatures.get(id(fn))

@@ -22,10 +22,13 @@ def edges_of(
         faults: Gets those of `after`.
     """
     edges: list[tuple[int, ...]] = []
+    places_agree = producers == list(range(len(producers)))  # each step makes one dataset, and none is from outside
     for node in nodes:
         reads = node.reads
         if node.step.after:
             edges.append(_with_after(node, names, producers, faults))
+        elif places_agree:
+            edges.append(reads)
         elif len(reads) == 1:
             producer = producers[reads[0]]
             edges.append(() if producer == OUTSIDE else (producer,))

@@ -39,7 +39,7 @@ class Graph:
 
     def __init__(self, steps: Iterable[Any], given: Iterable[str] = (), faults: Iterable[GraphFault] = ()) -> None:
         self.faults = Faults(faults)
-        self.steps = self._collected(steps)
+        self.steps = _collected(steps, self.faults)
         self.names = {step.name: index for index, step in enumerate(self.steps)}
         self.datasets: list[str] = []
         self.producers: list[int] = []
@@ -64,30 +64,19 @@ class Graph:
 
     # -- the build, in order ---------------------------------------------------------------------------
 
-    def _collected(self, things: Iterable[Any]) -> tuple[Step[..., Any, Any], ...]:
-        steps: list[Step[..., Any, Any]] = []
-        for thing in things:
-            try:
-                steps.append(as_step(thing))
-            except GraphError as error:
-                self.faults.extend(error.faults)
-        if not steps and not self.faults:
-            self.faults.add("OA205", "There are no steps to run: the list is empty.")
-        names = set()
-        for step in steps:
-            if step.name in names:
-                message = f"Two steps are called {step.name!r}. Give one another name: step(..., name=...)."
-                self.faults.add("OA203", message, step, "name")
-            names.add(step.name)
-        return tuple(steps)
-
     def _name_outputs(self) -> list[Sequence[int]]:
         """Gives each dataset its place; the places of each step's datasets."""
         ids, datasets, producers = self.ids, self.datasets, self.producers
         outputs: list[Sequence[int]] = []
         for index, step in enumerate(self.steps):
             first = len(datasets)
-            for name in (step.name,) if not step.outputs and step.layer not in ENDS else step.datasets:
+            if not step.outputs and step.layer not in ENDS and step.name not in ids:
+                ids[step.name] = first
+                datasets.append(step.name)
+                producers.append(index)
+                outputs.append((first,))
+                continue
+            for name in step.datasets:
                 if name in ids:
                     self._check_maker(step, name)
                 ids[name] = len(datasets)
@@ -190,10 +179,11 @@ class Graph:
             for node, waits in zip(self.nodes, self.upstream, strict=True)
         }
 
-    @property
-    def engines(self) -> dict[str | None, str]:
-        """The engines whose contexts steps take, each with the name of the dataset that holds it."""
-        return self._binder.engines
+    def engines_of(self, selection: Selection) -> dict[str | None, str]:
+        """The engines whose contexts a run takes, each with the name of the dataset that holds it."""
+        engines = self._binder.engines
+        read = {place for index in selection.nodes for place in self.nodes[index].reads} if engines else ()
+        return {engine: name for engine, name in engines.items() if self.ids[name] in read}
 
     def bindings_of(self, call: Call) -> Sequence[Binding]:
         """The bindings of a call of this graph, also where it keeps only what it reads."""
@@ -261,7 +251,16 @@ class Graph:
     @functools.cached_property
     def required_inputs(self) -> frozenset[int]:
         """The datasets from outside that some step cannot do without."""
-        return frozenset(self.ids[name] for name, entry in self.inputs.items() if entry.required)
+        if not self._has_inputs:
+            return frozenset()
+        producers, hidden = self.producers, self.hidden
+        needs = {dataset for node in self.nodes for dataset in node.needs}
+        return frozenset([dataset for dataset in needs if producers[dataset] == OUTSIDE and dataset not in hidden])
+
+    @property
+    def _has_inputs(self) -> bool:
+        """Whether anything but the contexts of engines comes from outside."""
+        return self.producers.count(OUTSIDE) > len(self.hidden)
 
     def _selected(self, outside: frozenset[int], targets: Sequence[int] | None, ends: Sequence[int] = ()) -> Selection:
         upstream: Sequence[Sequence[int]] = self.upstream
@@ -271,6 +270,25 @@ class Graph:
             downstream = reversed_edges(upstream)
         chosen = ancestors(self.nodes, self.producers, upstream, outside, targets, ends)
         return selected(self.nodes, self.order, upstream, downstream, chosen, targets, len(self.datasets))
+
+
+def _collected(things: Iterable[Any], faults: Faults) -> tuple[Step[..., Any, Any], ...]:
+    """The steps, of which no two may have the same name."""
+    steps: list[Step[..., Any, Any]] = []
+    for thing in things:
+        try:
+            steps.append(as_step(thing))
+        except GraphError as error:
+            faults.extend(error.faults)
+    if not steps and not faults:
+        faults.add("OA205", "There are no steps to run: the list is empty.")
+    names = set()
+    for step in steps:
+        if step.name in names:
+            message = f"Two steps are called {step.name!r}. Give one another name: step(..., name=...)."
+            faults.add("OA203", message, step, "name")
+        names.add(step.name)
+    return tuple(steps)
 
 
 def _listed(targets: Any) -> list[Any]:

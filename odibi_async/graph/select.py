@@ -19,7 +19,7 @@ class Selection:
         upstream: The steps that each step waits for.
         unmet: How many steps each step waits for; a step that is not to run waits for ever.
         downstream: The steps that wait for each step.
-        uses: How many steps read each dataset.
+        uses: How many steps read each dataset, where some are dropped after their last reader.
         kept: The datasets that are not dropped after their last reader; `None` for all.
     """
 
@@ -41,12 +41,15 @@ def selected(
     datasets: int,
 ) -> Selection:
     """The part of a graph that has the chosen steps, and keeps some of its datasets (`None`: all)."""
-    places = [index for index in order if chosen[index]]
+    places = order if all(chosen) else [index for index in order if chosen[index]]
+    unmet = list(map(len, upstream))
+    if len(places) < len(nodes):
+        unmet = [count if chosen[index] else sys.maxsize for index, count in enumerate(unmet)]
     uses = [0] * datasets
-    for index in places:
-        for dataset in nodes[index].reads:
-            uses[dataset] += 1
-    unmet = [len(waits) if chosen[index] else sys.maxsize for index, waits in enumerate(upstream)]
+    if kept is not None:
+        for index in places:
+            for dataset in nodes[index].reads:
+                uses[dataset] += 1
     return Selection(places, upstream, unmet, downstream, uses, None if kept is None else frozenset(kept))
 
 
@@ -59,6 +62,8 @@ def ancestors(
     ends: Sequence[int],
 ) -> list[bool]:
     """Which steps are needed: a step whose every dataset is given is not, unless another waits for it."""
+    if targets is None and not outside:
+        return [True] * len(nodes)
     if targets is None:
         needed = [i for i, node in enumerate(nodes) if not (node.outputs and outside.issuperset(node.outputs))]
     else:

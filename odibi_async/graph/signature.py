@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
+from inspect import CO_COROUTINE, CO_VARARGS, CO_VARKEYWORDS
 from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
@@ -33,53 +34,42 @@ class Signature:
     What binding needs to know of a function.
 
     Args:
-        simple: The names, when each parameter is required and may be given by position; else `None`.
         parameters: Those that are bound by name; `*args` never is.
 
     Attributes:
-        names: The names of its parameters.
+        names: Their names.
         takes_any: Whether there are `**kwargs`.
         takes_more: The name of `*args`, if there is such a parameter.
         is_async: Whether a call is to be awaited.
     """
 
-    __slots__ = ("_parameters", "is_async", "names", "simple", "takes_any", "takes_more")
+    __slots__ = ("is_async", "names", "parameters", "takes_any", "takes_more")
 
     def __init__(
-        self,
-        is_async: bool,
-        simple: tuple[str, ...] | None,
-        parameters: tuple[Parameter, ...] | None = None,
-        takes_any: bool = False,
-        takes_more: str | None = None,
+        self, is_async: bool, parameters: tuple[Parameter, ...], takes_any: bool, takes_more: str | None
     ) -> None:
         self.is_async = is_async
-        self.simple = simple
+        self.parameters = parameters
         self.takes_any = takes_any
         self.takes_more = takes_more
-        self._parameters = parameters
-        self.names = frozenset(simple if parameters is None else [parameter.name for parameter in parameters])  # type: ignore[arg-type]
+        self.names = frozenset([parameter.name for parameter in parameters])
 
-    @property
-    def parameters(self) -> tuple[Parameter, ...]:
-        """Its parameters, in order."""
-        if self._parameters is None:
-            self._parameters = tuple([Parameter(name, True, ABSENT) for name in self.simple or ()])
-        return self._parameters
+
+def simple_names(fn: Any) -> tuple[str, ...] | None:
+    """The names of its parameters, when it is a plain function that each must be given and may be by position."""
+    if type(fn) is not FunctionType or fn.__dict__ or fn.__defaults__:
+        return None
+    code = fn.__code__
+    if code.co_kwonlyargcount or code.co_posonlyargcount or code.co_flags & CO_VARARGS:
+        return None
+    return code.co_varnames[: code.co_argcount]
 
 
 def signature_of(fn: Callable[..., Any]) -> Signature:
     """What binding needs to know of a function; a plain one is read off its code object, others by `inspect`."""
     if type(fn) is FunctionType and not fn.__dict__:
-        code = fn.__code__
-        simple = not (code.co_kwonlyargcount or code.co_posonlyargcount or fn.__defaults__ or code.co_flags & _STARS)
-        if simple:
-            return Signature(bool(code.co_flags & inspect.CO_COROUTINE), code.co_varnames[: code.co_argcount])
-        return _read_off(fn, code)
+        return _read_off(fn, fn.__code__)
     return _inspected(fn)
-
-
-_STARS = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
 
 
 def _read_off(fn: FunctionType, code: CodeType) -> Signature:
@@ -93,12 +83,11 @@ def _read_off(fn: FunctionType, code: CodeType) -> Signature:
     ]
     ahead = by_position + only_named
     parameters += [Parameter(name, False, named_defaults.get(name, ABSENT)) for name in names[by_position:ahead]]
-    takes_more = names[ahead] if code.co_flags & inspect.CO_VARARGS else None
+    takes_more = names[ahead] if code.co_flags & CO_VARARGS else None
     return Signature(
-        bool(code.co_flags & inspect.CO_COROUTINE),
-        None,
+        bool(code.co_flags & CO_COROUTINE),
         tuple(parameters),
-        bool(code.co_flags & inspect.CO_VARKEYWORDS),
+        bool(code.co_flags & CO_VARKEYWORDS),
         takes_more,
     )
 
@@ -123,7 +112,7 @@ def _inspected(fn: Callable[..., Any]) -> Signature:
             default = ABSENT if parameter.default is parameter.empty else parameter.default
             by_position = parameter.kind is not parameter.KEYWORD_ONLY and place < places
             parameters.append(Parameter(name, by_position, default, name in fixed))
-    return Signature(is_async(fn), None, tuple(parameters), takes_any, takes_more)
+    return Signature(is_async(fn), tuple(parameters), takes_any, takes_more)
 
 
 def _parameters(fn: Callable[..., Any], *, follow_wrapped: bool = True) -> Mapping[str, inspect.Parameter]:

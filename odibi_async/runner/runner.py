@@ -242,9 +242,8 @@ class Runner:
         selected = graph.select(given, targets)
         check_pools(self.limits, graph)
         check_engine(engine)
-        for name, dataset in graph.engines.items():
-            if selected.uses[graph.ids[dataset]]:
-                given[dataset] = await self._engines.context(name, engine)
+        for name, dataset in graph.engines_of(selected).items():
+            given[dataset] = await self._engines.context(name, engine)
         guests = await self._guests(caching, graph)
         threads = home.threads or await home.workers()
         self._check_open()
