@@ -63,6 +63,7 @@ class World:
         self.exited: Counter[str] = Counter()
         self.readers: Counter[str] = Counter()
         self._inside: Counter[str | None] = Counter()
+        self._beyond: set[str] = set()
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
@@ -79,6 +80,7 @@ class World:
         finally:
             with self._lock:
                 self.readers.subtract(reads)
+                self._beyond.discard(name)
             self._count(name, pool, blocking, -1)
 
     @contextlib.contextmanager
@@ -90,6 +92,7 @@ class World:
         except asyncio.CancelledError:
             with self._lock:  # what it takes again when it is cancelled may be more than there is
                 self._add(pool, blocking, 1)
+                self._beyond.add(name)
             raise
         except BaseException:
             self._count(name, pool, blocking, 1)
@@ -113,7 +116,7 @@ class World:
                 ("threads", self.limits.threads),
                 (f"pool {pool}", self.limits.pools.get(pool or "")),
             ):
-                if most is not None and self._inside[what] > most:
+                if most is not None and self._inside[what] > most + len(self._beyond):
                     self.faults.append(f"{name}: {self._inside[what]} at once in {what}, of {most}")
 
 

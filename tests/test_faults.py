@@ -568,6 +568,38 @@ async def test_a_resource_that_is_exited_late_gets_a_whole_grace():
     assert log == ["closed"]
 
 
+async def test_an_exit_that_waits_for_a_thread_when_the_run_is_stopped_is_not_forgotten():
+    entered, exited, release = threading.Event(), threading.Event(), threading.Event()
+
+    @contextlib.contextmanager
+    def db():
+        entered.set()
+        time.sleep(0.05)
+        yield 1
+        exited.set()
+
+    async def gate() -> None:
+        while not entered.is_set():
+            await asyncio.sleep(0.001)
+
+    def hog(gate: None) -> None:  # more is below it, so it goes before the exit
+        release.wait(SOON)
+
+    async def fail(gate: None) -> None:
+        await asyncio.sleep(0.1)  # the time of `db` is over, and its exit waits for the only thread
+        assert not exited.is_set()
+        raise ValueError("stop")
+
+    below = [step(lambda hog: hog, name="one"), step(lambda one: one, name="two")]
+    steps = [resource(db, timeout=0.02), step(lambda db: db, name="use"), gate, hog, *below, fail]
+    try:
+        with pytest.raises(RunError):
+            await asyncio.wait_for(run_pipeline(steps, limits=Limits(threads=1, grace=0.2)), SOON)
+        assert exited.is_set()
+    finally:
+        release.set()
+
+
 async def test_an_exit_that_does_not_end_is_cancelled_when_the_run_is_stopped_during_it():
     begun = asyncio.Event()
 

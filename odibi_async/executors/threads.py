@@ -39,15 +39,17 @@ class Worker:
     Attributes:
         scope: Cancelling it lets go of the thread, and cancels what its job awaits on the loop; there as soon
             as it has taken a job.
+        first: The job that it was started for, if it is no matter which one it takes.
         job: What it is doing.
         began: Whether the system gave it a thread.
         retired: Whether it takes no further job.
     """
 
-    __slots__ = ("began", "job", "retired", "scope")
+    __slots__ = ("began", "first", "job", "retired", "scope")
 
-    def __init__(self) -> None:
+    def __init__(self, first: Job | None = None) -> None:
         self.scope: anyio.CancelScope | None = None
+        self.first = first
         self.job: Job | None = None
         self.began = False
         self.retired = False
@@ -66,6 +68,7 @@ class Job(ABC):
         withdrawn: Whether it was cancelled before a worker took it.
         stopped: Whether it was cancelled after that.
         lent: Whether its thread counts as free, since the job waits for others.
+        is_sure: Whether it is done also when it is cancelled before a worker took it.
         is_over: Whether its end, whatever it was, has been told on the loop.
         is_away: Whether that was told though its thread had not returned.
         on_return: Called on the loop when a thread that was away has returned after all.
@@ -76,6 +79,7 @@ class Job(ABC):
         "call",
         "is_away",
         "is_over",
+        "is_sure",
         "lent",
         "on_return",
         "owner",
@@ -92,7 +96,7 @@ class Job(ABC):
         self.priority = priority
         self.call = call
         self.worker: Worker | None = None
-        self.withdrawn = self.stopped = self.lent = self.is_over = self.is_away = False
+        self.withdrawn = self.stopped = self.lent = self.is_sure = self.is_over = self.is_away = False
         self.on_return: Callable[[], None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
 
@@ -230,12 +234,12 @@ class Threads:
             self.active += lacking
             self._starting += lacking
         for _ in range(lacking):
-            worker = Worker()
-            task = asyncio.get_running_loop().create_task(
-                self._host(worker), name="odibi_async worker", context=Context()
-            )
-            self._hosts.add(task)
-            task.add_done_callback(functools.partial(self._host_ended, worker))
+            self._hire(Worker())
+
+    def _hire(self, worker: Worker) -> None:
+        task = asyncio.get_running_loop().create_task(self._host(worker), name="odibi_async worker", context=Context())
+        self._hosts.add(task)
+        task.add_done_callback(functools.partial(self._host_ended, worker))
 
     async def _host(self, worker: Worker) -> None:
         """The life of one worker, seen from the loop."""
@@ -264,8 +268,9 @@ class Threads:
             if not worker.began:
                 self.active -= 1
                 self._starting -= 1
-        if not host.cancelled():
-            host.exception()  # its jobs told of all that went wrong
+        error = None if host.cancelled() else host.exception()  # its jobs told of all that went wrong
+        if worker.first is not None:
+            worker.first.dropped(error)
         self._staff()
 
     def _work(self, worker: Worker) -> None:
@@ -288,8 +293,8 @@ class Threads:
 
     def _next(self, worker: Worker) -> Job | None:
         with self._lock:
-            worker.job = None
-            while not worker.retired and len(self._queue) and not self._has_to_make_room():
+            worker.job, worker.first = worker.first, None
+            while worker.job is None and not worker.retired and len(self._queue) and not self._has_to_make_room():
                 job = self._queue.take()
                 if not job.withdrawn:
                     job.worker, worker.job = worker, job
@@ -304,8 +309,9 @@ class Threads:
         """
         Cancels a job. On the loop's thread.
 
-        One that waits is dropped at once. One that runs is told (`check_cancelled`, and what it awaits
-        through `anyio.from_thread`); if it has not returned after the grace, it is abandoned.
+        One that waits is dropped at once; if it has to be done all the same, it is done at once. One that runs is told
+        (`check_cancelled`, and what it awaits through `anyio.from_thread`); if it has not returned after the
+        grace, it is abandoned.
         """
         with self._lock:
             worker = job.worker
@@ -315,12 +321,22 @@ class Threads:
                 worker.retired = job.stopped = True
             job.withdrawn = job.withdrawn or waits
             self._some_withdrawn = self._some_withdrawn or waits
-        if waits:
+        if waits and job.is_sure:
+            self._do_now(job)
+        elif waits:
             job.dropped(None)
         elif runs and worker is not None and worker.scope is not None:
             worker.scope.cancel()
             self._interrupt(job)
             job.unless_over(self.grace, self._abandon)
+
+    def _do_now(self, job: Job) -> None:
+        """Starts a worker for a job, also beyond the limit; then no other one starts until that is made good."""
+        job.worker = worker = Worker(job)
+        with self._lock:
+            self.active += 1
+            self._starting += 1
+        self._hire(worker)
 
     def _interrupt(self, job: Job) -> None:
         """Stops what the job waits for, again and again: one interrupt may come a moment too early."""
@@ -377,6 +393,7 @@ class CallJob(Job):
         call: The call of a step that this is a part of.
         on_start: Called on the loop when a thread has taken the job.
         on_abandoned: Called on the loop if its thread does not return.
+        sure: Whether it is called also when it is cancelled before a thread has taken it.
 
     Attributes:
         value: What the function returned.
@@ -397,8 +414,10 @@ class CallJob(Job):
         call: CurrentCall | None = None,
         on_start: Callable[[], None] | None = None,
         on_abandoned: Callable[[], None] | None = None,
+        sure: bool = False,
     ) -> None:
         super().__init__(threads, owner, priority, call or CurrentCall())
+        self.is_sure = sure
         self._fn: Callable[[], Any] | None = fn
         self._context = context
         self._on_start = on_start

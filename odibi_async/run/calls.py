@@ -87,6 +87,7 @@ class Calls:
         context: contextvars.Context | None = None,
         on_start: Callable[[], None] | None = None,
         late: bool = True,
+        sure: bool = False,
     ) -> Any:
         """
         What a function returns in a worker thread.
@@ -98,6 +99,7 @@ class Calls:
             context: What to call it in; `None` for a copy of the run's.
             on_start: Called when a thread has taken it.
             late: Whether one that was cancelled and ended well all the same has ended well.
+            sure: Whether it is called also when it is cancelled before a thread has taken it.
         """
         held = held or Held()
         job = held.job = CallJob(
@@ -109,6 +111,7 @@ class Calls:
             context=context or self.context.copy(),
             on_start=on_start,
             on_abandoned=functools.partial(self._telling.tell, StepAbandoned, node.name),
+            sure=sure,
         )
         try:
             return await self.threads.call(job)

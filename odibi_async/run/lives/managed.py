@@ -10,6 +10,7 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+from odibi_async.cancellation import check_cancelled
 from odibi_async.run.tracebacks import calls_users_code
 from odibi_async.steps import is_async
 
@@ -23,10 +24,11 @@ class Managed:
 
     Args:
         fn: A generator function that yields once, or what returns a context manager; async or plain.
-        in_thread: Calls a blocking function in a worker thread.
+        in_thread: Calls a blocking function in a worker thread, and if it has to be sure, also when it is cancelled
+            before a thread has taken it.
     """
 
-    def __init__(self, fn: Callable[..., Any], in_thread: Callable[..., Awaitable[Any]]) -> None:
+    def __init__(self, fn: Callable[..., Any], in_thread: Callable[[Callable[[], Any], bool], Awaitable[Any]]) -> None:
         self._fn = fn
         self._in_thread = in_thread
         self._manager: Any = None
@@ -43,9 +45,11 @@ class Managed:
         elif _is_generator(self._fn):
             self._manager = _manager_of(self._fn)(*args, **kwargs)
         else:
-            self._manager = await self._in_thread(self._fn, *args, **kwargs)
+            value = await self._in_thread(functools.partial(self._make, args, kwargs), False)
+            if not self._is_async_manager:
+                return value
         if not self._is_async_manager:
-            return await self._in_thread(self._enter)
+            return await self._in_thread(self._enter, False)
         value = await self._manager.__aenter__()
         self._is_open = True
         return value
@@ -53,6 +57,12 @@ class Managed:
     @property
     def _is_async_manager(self) -> bool:
         return hasattr(type(self._manager), "__aenter__")
+
+    def _make(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Makes it in a worker thread, and enters it there if it is a blocking one."""
+        self._manager = self._fn(*args, **kwargs)
+        check_cancelled()
+        return None if self._is_async_manager else self._enter()
 
     def _enter(self) -> Any:
         """Enters it in a worker thread; when nobody waits for that any more, exits it again."""
@@ -83,7 +93,7 @@ class Managed:
             if self._is_async_manager:
                 await self._manager.__aexit__(*about)
             else:
-                await self._in_thread(self._manager.__exit__, *about)
+                await self._in_thread(functools.partial(self._manager.__exit__, *about), True)
         except BaseException as raised:
             return None if raised is error else raised
         return None

@@ -103,10 +103,9 @@ class Resources:
             invocation.begin()
             limit.start()
 
-        async def in_thread(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-            call = functools.partial(fn, *args, **kwargs)
+        async def in_thread(call: Callable[[], Any], sure: bool) -> Any:
             return await self._calls.in_thread(
-                node, call, invocation.held, context=context, on_start=on_start, late=False
+                node, call, invocation.held, context=context, on_start=on_start, late=False, sure=sure
             )
 
         invocation.course.attempts += 1
