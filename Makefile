@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-slow lint types floors format benchmarks clean
+.PHONY: demo test test-slow test-newest test-floors lint types floors lock format benchmarks clean
 
 demo: $(VENV)/ready
 	$(BIN)/python examples/flights.py
@@ -42,11 +42,29 @@ benchmarks: $(VENV)/ready
 	$(BIN)/python benchmarks/soak.py
 	$(BIN)/python benchmarks/pandas_pipeline.py
 
-$(VENV)/ready: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+# The versions of requirements-dev.txt, byte for byte.
+$(VENV)/ready: pyproject.toml requirements-dev.txt
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
+# Renews them.
+lock: $(VENV)/ready
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade --generate-hashes \
+		--no-emit-index-url --no-header --quiet --output-file requirements-dev.txt
+
+# The newest release of everything.
+test-newest:
+	$(PYTHON) -m venv --clear .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --editable ".[dev]"
+	.venv-newest/bin/python -m pytest
+
+# The lowest release of everything that pyproject.toml names.
+test-floors: $(VENV)/ready
+	$(BIN)/uv venv --quiet --clear --python $(PYTHON) .venv-floors
+	$(BIN)/uv pip install --quiet --python .venv-floors/bin/python --resolution lowest-direct --editable ".[dev]"
+	.venv-floors/bin/python -m pytest
+
 clean:
-	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-newest .venv-floors dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

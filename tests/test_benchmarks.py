@@ -143,7 +143,7 @@ def test_makespan_replays_a_trace(form: Any, tmp_path: Path) -> None:
     lines(one_slot, r"diamond, 1 slots: bound 0\.090 s$", r"levels, computed +1\.0000 x the bound$")
     lines(one_slot, *[rf"{rule}, computed +1\.0000 x the bound$" for rule in ("fifo", "priority", "informed")])
     for part in unlimited, one_slot:
-        lines(part, *[rf"{name} +1\.\d+ \({NUMBER} to {NUMBER}\) x the bound$" for name in ("run", "counter")])
+        lines(part, *[rf"{name} +[1-9]\d*\.\d+ \({NUMBER} to {NUMBER}\) x the bound$" for name in ("run", "counter")])
     lines(unlimited, rf"run beside counter +{NUMBER} .* \(target: at most 1\.01\)$")
     lines(one_slot, rf"run beside fifo +{NUMBER} .* \(target: at most 1\.01\)$")
 
