@@ -28,7 +28,15 @@ class Described(Protocol):
     """
 
     def has_content(self, engine: Any, /) -> bool:
-        """Whether its result follows from its contents and what it is given. Must not block."""
+        """Whether its result follows from its contents and what it is given. Called in a worker thread."""
 
     def contents(self, engine: Any, /) -> Mapping[str, Any]:
         """In words -> the text, the numbers, the `pathlib.Path` of a file, that its result follows from."""
+
+
+@runtime_checkable
+class Doubtful(Described, Protocol):
+    """One that says why its result does not follow from its contents."""
+
+    def doubt(self, engine: Any, /) -> str:
+        """In words, why; empty where it does."""

@@ -17,14 +17,19 @@ class CachePolicy:
         version: Stands for the code of the function in the key: change it when the function means something else.
             `None`: the code itself is looked at, with all that it reaches.
         ignore: Parameters that make no difference to the result, such as a connection; the key leaves them out.
+        files: What the function reads: parameters that hold paths, or paths. What these files hold belongs to the key.
+        env: Environment variables that the function reads; what they say belongs to the key.
     """
 
     ttl: float | None = None
     version: str | int | None = None
     ignore: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.ttl is not None and not self.ttl > 0:
             raise OptionError(f"CachePolicy: ttl={self.ttl!r}: seconds above 0 are needed.")
-        ignored = (self.ignore,) if isinstance(self.ignore, str) else tuple(self.ignore)
-        object.__setattr__(self, "ignore", ignored)
+        for name in ("ignore", "files", "env"):
+            names = getattr(self, name)
+            object.__setattr__(self, name, (names,) if isinstance(names, str) else tuple(map(str, names)))

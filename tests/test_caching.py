@@ -8,6 +8,8 @@ import os
 import subprocess
 import sys
 import threading
+import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -26,6 +28,7 @@ from odibi_async import (
     RunError,
     Runner,
     Status,
+    create_engine_context,
     load_steps,
     resource,
     run_pipeline,
@@ -522,7 +525,7 @@ async def test_a_file_that_is_written_while_a_step_reads_it_is_found_out(tmp_pat
         return path.read_text()
 
     await asyncio.to_thread(file.write_text, "before")
-    await run_pipeline([read], {"path": file}, cache=tmp_path / "cache", observers=[heard])
+    await run_pipeline([step(read, cache=True)], {"path": file}, cache=tmp_path / "cache", observers=[heard])
     assert [event.reason for event in heard.of(CacheBypassed)] == [
         "not kept: the input 'path' changed while the step ran."
     ]
@@ -904,7 +907,7 @@ async def test_a_cancelled_step_is_not_called_also_when_it_turns_out_that_it_can
         cancelled.wait(10)
         raise Undigestible("it", "has no content")
 
-    monkeypatch.setattr("odibi_async.cache.questions.code_of", undigestible)
+    monkeypatch.setattr("odibi_async.cache.questions.examined", undigestible)
     async with Runner(cache=tmp_path) as runner:
         run = await runner.start([doubled], {"orders": frame()})
         await asked.wait()
@@ -1074,21 +1077,179 @@ async def test_a_query_that_asks_for_the_time_is_not_cached(tmp_path: Path, quer
     assert result.steps["totals"].status == Status.SUCCEEDED
 
 
+@pytest.mark.parametrize(
+    ("query", "doubt"),
+    [
+        ("SELECT a, b AS updated_now, user FROM data", ""),
+        ("SELECT date_trunc('day', ts), year(ts), strftime(ts, '%Y'), ts::TIMESTAMPTZ FROM data", ""),
+        ("SELECT count(*), sum(a) OVER (ORDER BY b) FROM data, range(3)", ""),
+        ("SELECT age(a, b), 'now()', \"random\" FROM data -- random()", ""),
+        ("SELECT age(a) FROM data", "age() from today"),
+        ('SELECT "random"() FROM data', "random()"),
+        ("SELECT random /* by */ -- chance\n () FROM data", "random()"),
+        ("SELECT list_transform([1], lambda x: (SELECT uuid())) FROM data", "uuid()"),
+        ("SELECT current_date FROM data", "current_date"),
+        ("SELECT now() FROM data", "now()"),
+        ("SELECT getvariable('a'), current_setting('TimeZone')", "getvariable()"),
+        ("SELECT * FROM data USING/**/SAMPLE 10%", "a sample"),
+        ("SELECT * FROM data TABLESAMPLE 3 ROWS", "a sample"),
+        ("SELECT * FROM duckdb_settings()", "duckdb_settings()"),
+        ("SELECT * FROM duckdb_tables", "the table duckdb_tables, which is none of its inputs"),
+        ("FROM information_schema.tables", "the table tables, which is none of its inputs"),
+        ("SELEC 1", "something that cannot be told"),
+    ],
+)
+def test_duckdb_is_asked_what_changes_by_itself(query: str, doubt: str) -> None:
+    from odibi_async.engines.queries import changes_by_itself
+
+    assert changes_by_itself(query) == doubt
+
+
 def test_every_function_that_duckdb_calls_changeable_is_known() -> None:
     import duckdb
 
-    from odibi_async.config.nodes import VOLATILE
+    from odibi_async.engines.queries import changes_by_itself
 
-    rows = duckdb.sql(  # what is changeable only over some types looks at the time zone, which is part of the key
-        "SELECT function_name FROM duckdb_functions() GROUP BY 1 HAVING bool_and(stability <> 'CONSISTENT')"
-    ).fetchall()
-    changeable = {name for (name,) in rows}
-    assert {"random", "now", "uuid"} <= changeable
-    assert [name for name in changeable if not VOLATILE.search(f"SELECT {name}()")] == []
-    assert VOLATILE.search("SELECT current_date FROM data")
-    assert VOLATILE.search('SELECT "random"() FROM data')
-    assert VOLATILE.search("SELECT random /* by */ -- chance\n () FROM data")
-    assert not VOLATILE.search("SELECT a, b AS updated_now FROM data")
+    rows = duckdb.sql("SELECT DISTINCT function_name FROM duckdb_functions() WHERE stability = 'VOLATILE'").fetchall()
+    assert {"random", "uuid"} <= {name for (name,) in rows}
+    assert [name for (name,) in rows if not changes_by_itself(f'SELECT "{name}"()')] == []
+
+
+def _reads_by_pandas(path: str) -> pd.DataFrame:
+    return pd.read_csv(path)
+
+
+def _by_a_helper(path: str) -> pd.DataFrame:
+    return _reads_by_pandas(path)
+
+
+def _by_an_import(path: str) -> str:
+    from urllib.request import urlopen
+
+    return str(urlopen(path))
+
+
+READERS: list[tuple[Any, str]] = [
+    (_reads_by_pandas, "files (pandas.read_csv)"),
+    (_by_a_helper, "files (pandas.read_csv)"),
+    (_by_an_import, "the network (urllib.request)"),
+    (lambda path: open(path).read(), "files (open)"),  # noqa: SIM115
+    (lambda path: Path(path).read_text(), "files (.read_text)"),
+    (lambda path: os.path.getsize(path), "files (posixpath.getsize)"),
+    (lambda path: (path, time.time()), "the clock (time.time)"),
+    (lambda path: (path, pd.Timestamp.now()), "the clock (pandas.Timestamp.now)"),
+    (lambda path: (path, os.environ["HOME"]), "the environment (os.environ)"),
+    (lambda path: (path, os.getenv("HOME")), "the environment (os.getenv)"),
+    (lambda path: (path, subprocess.run(["true"], check=True)), "another program (subprocess.run)"),
+    (lambda path: path.sample(1), "chance (.sample)"),
+    (lambda path: path.query("a > @LIMIT"), "names in a text (.query)"),
+    (lambda path: pd.eval(path), "names in a text (pandas.eval)"),
+]
+
+
+@pytest.mark.parametrize(("fn", "found"), READERS)
+async def test_a_function_that_is_seen_to_read_the_world_outside_is_cached_only_when_it_says_so(
+    tmp_path: Path, fn: Any, found: str
+) -> None:
+    from odibi_async.fingerprint.functions import examined
+
+    assert (await asyncio.to_thread(examined, fn)).outside[0] == found
+    heard = Recorder()
+    file = tmp_path / "orders.csv"
+    await asyncio.to_thread(file.write_text, "a\n1\n")
+    steps = [step(fn, name="read", inputs={"path": "path"})]
+    with warnings.catch_warnings(action="ignore", category=ResourceWarning):
+        await run_pipeline(steps, {"path": str(file)}, cache=tmp_path / "c", observers=[heard], on_error="continue")
+    [bypassed] = heard.of(CacheBypassed)
+    assert bypassed.reason == f"its code reads {found}; cache=True says that it may be cached all the same"
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda path: os.path.join(path, "a"),
+        lambda path: path.upper(),
+        lambda path: pd.Timestamp(path) + pd.Timedelta(1, "D"),
+        lambda path: path.sample(1, random_state=1),
+        lambda path: path.query("a > 1"),
+        lambda path: path.groupby("a").agg(b=("b", "sum")).to_csv(),
+    ],
+)
+def test_what_reads_nothing_outside_is_not_suspected(fn: Any) -> None:
+    from odibi_async.fingerprint.functions import examined
+
+    assert examined(fn).outside == []
+
+
+async def test_files_and_variables_that_a_policy_names_belong_to_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, more = tmp_path / "a.txt", tmp_path / "b.txt"
+
+    @step(cache=CachePolicy(files=("path", str(more)), env="RATE"))
+    def read(path: str, others: str) -> list[str]:
+        texts = [Path(each).read_text() for each in (path, others)]
+        return [*texts, os.environ.get("RATE", "")]
+
+    async def run() -> tuple[str, Any]:
+        result = await run_pipeline([read], {"path": str(file), "others": str(more)}, cache=tmp_path / "cache")
+        return str(result.steps["read"].status), result["read"]
+
+    monkeypatch.delenv("RATE", raising=False)
+    await asyncio.to_thread(more.write_text, "1")
+    for path, text in ((file, "one"), (file, "two"), (more, "2")):
+        await asyncio.to_thread(path.write_text, text)
+        made = [*(await asyncio.gather(*[asyncio.to_thread(each.read_text) for each in (file, more)])), ""]
+        assert await run() == ("succeeded", made)
+        assert await run() == ("cached", made)
+    monkeypatch.setenv("RATE", "2")
+    assert (await run())[0] == "succeeded"
+    assert (await run())[0] == "cached"
+    given = {"path": "missing", "others": str(more)}
+    result = await run_pipeline([read], given, cache=tmp_path / "cache", on_error="continue")
+    assert "missing" in str(result.steps["read"].cache)
+
+
+ZONES = ("Europe/Berlin", "Europe/Paris", "America/Costa_Rica", "America/Mexico_City", "JST-9", "Asia/Tokyo")
+
+
+async def test_a_cached_query_is_known_by_the_time_zone_that_it_is_told_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        {"name": "told", "type": "sql", "inputs": {"data": "data"}, "value": "SELECT moment::VARCHAR AS at FROM data"}
+    ]
+    steps = await asyncio.to_thread(load_steps, rows)
+    moments = {"data": pd.DataFrame({"moment": pd.to_datetime(["2024-04-15 12:00Z", "1930-07-01 12:00Z"])})}
+
+    async def run(cache: Any) -> list[str]:
+        async with Runner() as runner:
+            return list((await runner.run(steps, moments, cache=cache))["told"]["at"])
+
+    try:
+        for zone in ZONES:
+            monkeypatch.setenv("TZ", zone)
+            time.tzset()
+            assert await run(tmp_path / "cache") == await run(False), zone
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_an_engine_keeps_its_time_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from odibi_async.errors import OptionError
+
+    query = "SELECT (TIMESTAMPTZ '2024-07-01 12:00:00+00')::VARCHAR AS at, current_setting('TimeZone') AS zone"
+    with create_engine_context(time_zone="Asia/Tokyo") as engine:
+        monkeypatch.setenv("TZ", "Europe/Berlin")
+        time.tzset()
+        try:
+            assert list(engine.execute_sql(query).iloc[0]) == ["2024-07-01 21:00:00+09", "Asia/Tokyo"]
+        finally:
+            monkeypatch.undo()
+            time.tzset()
+    with pytest.raises(OptionError, match="time_zone='Mars'"):
+        create_engine_context(time_zone="Mars")
 
 
 async def test_an_ingest_from_a_database_is_cached_when_it_says_so_by_where_the_connection_leads(

@@ -150,6 +150,8 @@ class RunCache:
             question = ask()
         except Undigestible as error:
             raise Uncached(str(error)) from error
+        except Uncached:
+            raise
         except Exception as error:  # a missing file, which the step will meet itself; whatever a node type raises
             raise Uncached(in_a_line(error)) from error
         found = self._cache.lookup(question.key, question.ttl)

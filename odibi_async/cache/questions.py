@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from odibi_async.abc import Described
-from odibi_async.cache.stored import Question, Stored
+from odibi_async.abc import Described, Doubtful
+from odibi_async.cache.stored import Question, Stored, Uncached
 from odibi_async.cache_policy import CachePolicy
 from odibi_async.dataset import ABSENT, HandleList
-from odibi_async.fingerprint.functions import FORMAT, code_of, combined, digest_of, is_mutable
+from odibi_async.fingerprint.functions import FORMAT, combined, digest_of, digest_of_file, examined, is_mutable
 from odibi_async.graph.graph import Graph
 from odibi_async.graph.node import NOTHING, OUTSIDE, Node
 from odibi_async.steps import ENDS
@@ -47,12 +48,12 @@ class Questions:
             return None
         if isinstance(asked, CachePolicy):
             return asked
-        return CachePolicy() if asked or self._has_content(node) else None
+        return CachePolicy() if asked or self._may_have_content(node) else None
 
-    def _has_content(self, node: Node) -> bool:
-        """Whether what a step makes follows from what it is given, as far as one can see."""
+    def _may_have_content(self, node: Node) -> bool:
+        """Whether it is worth asking if what a step makes follows from what it is given."""
         if isinstance(node.call.fn, Described):
-            return node.call.fn.has_content(self._engine_of(node))
+            return True
         return node.in_thread and any(dataset not in self._graph.hidden for dataset in node.call.datasets)
 
     def _engine_of(self, node: Node) -> Any:
@@ -80,11 +81,14 @@ class Questions:
             "the names of the outputs": digest_of(tuple(node.step.outputs)),
         }
         parts |= self._about_call(node, policy)
-        names = []
+        parts |= {f"the variable {name}": digest_of(os.environ.get(name)) for name in policy.env}
+        names, files = [], dict.fromkeys(policy.files)
         for parameter, _, dataset, constant in self._graph.bindings_of(node.call):
             if parameter in policy.ignore or dataset in self._graph.hidden:
                 continue
             names.append(parameter)
+            if parameter in files:
+                files[parameter] = instead.get(parameter, constant if dataset is None else values[dataset])
             opened = self._connection(dataset)
             if opened is not None:
                 name, contents = opened
@@ -97,6 +101,8 @@ class Questions:
                 parts[f"the input {parameter!r}"] = self._digest_of_dataset(parameter, dataset, values[dataset])
             else:
                 parts[f"the param {parameter!r}"] = digest_of(constant, name=f"the param {parameter!r}")
+        for name, value in files.items():
+            parts |= _digests_of_files(name if value is None else value)
         parts["the order of the arguments"] = digest_of(tuple(names))
         return Question(combined(parts), parts, policy.ttl)
 
@@ -109,15 +115,25 @@ class Questions:
         return (node.name, node.call.fn.contents(None)) if isinstance(node.call.fn, Described) else None
 
     def _about_call(self, node: Node, policy: CachePolicy) -> dict[str, str]:
-        """What a step calls: the version that it says, or all that its code is made of."""
-        fn = node.call.fn
+        """
+        What a step calls: the version that it says, or all that its code is made of.
+
+        Raises:
+            Uncached: It reads what has no content to go by, and the step does not say that it is cached all the same.
+        """
+        fn, is_told = node.call.fn, bool(node.step.cache)
         if isinstance(fn, Described):
+            if not is_told and not fn.has_content(self._engine_of(node)):
+                raise Uncached(_doubt(fn, self._engine_of(node)))
             contents = fn.contents(self._engine_of(node))
             parts = {name: digest_of(value, name=name) for name, value in contents.items()}
             return parts if policy.version is None else parts | {"the version": digest_of(policy.version)}
         if policy.version is not None:
             return {"the function": digest_of((node.name, *_name_of(fn))), "the version": digest_of(policy.version)}
-        return code_of(fn)  # each time: what it reads of modules and objects may change during the run
+        code = examined(fn)  # each time: what it reads of modules and objects may change during the run
+        if code.outside and not is_told:
+            raise Uncached(f"its code reads {code.outside[0]}; cache=True says that it may be cached all the same")
+        return code.parts
 
     def _digest_of_dataset(self, parameter: str, dataset: int, value: Any) -> str:
         """The digest of a dataset; of what nobody can change, once a run."""
@@ -146,6 +162,24 @@ class Questions:
         """Notes the digest of a dataset that nobody can change."""
         if not is_mutable(value):
             self._digests[dataset] = digest
+
+
+def _digests_of_files(value: Any) -> dict[str, str]:
+    """
+    What the files hold that a policy names, by their names.
+
+    Raises:
+        OSError: One cannot be read.
+        Uncached: There are no paths.
+    """
+    paths = [value] if isinstance(value, str | os.PathLike) else value
+    if not isinstance(paths, list | tuple | set) or not all(isinstance(path, str | os.PathLike) for path in paths):
+        raise Uncached(f"its policy names files, but {type(value).__name__} is no path")
+    return {f"the file {os.fspath(path)!r}": digest_of_file(path) for path in paths}
+
+
+def _doubt(fn: Described, engine: Any) -> str:
+    return fn.doubt(engine) if isinstance(fn, Doubtful) else "its result may be another one any time"
 
 
 def _name_of(fn: Any) -> tuple[str, str]:

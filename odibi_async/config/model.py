@@ -124,6 +124,8 @@ class CacheModel(_Model):
     ttl: Annotated[Number, Field(gt=0)] | None = None
     version: str | int | None = None
     ignore: Names | None = None
+    files: Names | None = None
+    env: Names | None = None
 
 
 Caching = Annotated[

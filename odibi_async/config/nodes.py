@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,23 +26,6 @@ from odibi_async.secret import MASK, Secret, masked, secrets_in
 ENGINE: Final = "\0engine"
 CONNECTION: Final = "\0connection"
 """Parameters that no logical name of a dataset can clash with: no engine takes a name with a NUL in it."""
-VOLATILE: Final = re.compile(
-    r"""
-    \b(?:
-        (?: age | current_connection_id | current_database | current_query | current_query_id | current_schema
-          | current_schemas | current_setting | current_transaction_id | currval | error | gen_random_uuid
-          | get_current_time | get_current_timestamp | getvariable | in_search_path | nextval | now | random | setseed
-          | setval | sleep_ms | stats | today | transaction_timestamp | txid_current | uuid | uuidv4 | uuidv7
-          | vector_type | version | write_log
-        ) "? (?: \s | --.*\n | /\*(?s:.*?)\*/ )* \(
-      | (?: current_date | current_time | current_timestamp | current_localtime | current_localtimestamp | localtime
-          | localtimestamp | using \s+ sample | tablesample
-        ) \b
-    )""",
-    re.IGNORECASE | re.VERBOSE,
-)
-"""What makes a query give something else another time: the functions that DuckDB calls volatile or consistent
-within a query only, the clock behind `age`, and samples. Found in a comment or a text, it does no harm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +99,12 @@ class Read:
 
     def has_content(self, engine: Any) -> bool:
         """Whether it reads a file: databases and URLs may say something else any time."""
-        return not self.is_query and engine.reads_file(_revealed(self.value), **_revealed(self.params))
+        return not self.doubt(engine)
+
+    def doubt(self, engine: Any) -> str:
+        """What it reads that is no file."""
+        is_file = not self.is_query and engine.reads_file(_revealed(self.value), **_revealed(self.params))
+        return "" if is_file else "it reads a database or a URL"
 
     def contents(self, engine: Any) -> Mapping[str, Any]:
         """The place, the options, the file, and what reads it."""
@@ -151,12 +137,17 @@ class Query:
 
     def has_content(self, engine: Any) -> bool:
         """Whether the query asks for nothing but its frames and params: not for the time, not for chance."""
-        return not VOLATILE.search(_revealed(self.value))
+        return not self.doubt(engine)
+
+    def doubt(self, engine: Any) -> str:
+        """What it asks for besides."""
+        asked: str = engine.changes_by_itself(_revealed(self.value))
+        return asked and f"the query asks for {asked}"
 
     def contents(self, engine: Any) -> Mapping[str, Any]:
         """The text, the params, the time zone that dates are told in, and what runs it."""
-        zone = (time.timezone, time.tzname)
-        return {"the query": self.value, "the params": self.params, "the time zone": zone, **engine.libraries()}
+        about = {"the query": self.value, "the params": self.params, "the time zone": engine.time_zone}
+        return {**about, **engine.libraries()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -231,7 +231,8 @@ def _policy(retry: int | RetryModel | None) -> Retry | None:
 def _caching(cache: bool | CacheModel | None) -> bool | CachePolicy | None:
     if not isinstance(cache, CacheModel):
         return cache
-    return CachePolicy(ttl=cache.ttl, version=cache.version, ignore=_listed(cache.ignore))
+    lists = {name: _listed(getattr(cache, name)) for name in ("ignore", "files", "env")}
+    return CachePolicy(ttl=cache.ttl, version=cache.version, **lists)
 
 
 def _listed(names: str | list[str] | None) -> tuple[str, ...]:

@@ -50,11 +50,20 @@ class Database:
         threads: Threads for all queries together; `None` for one a core.
         memory_limit: Such as `"4GB"`, for all queries together; `None` for 80 % of the machine's memory.
         temp_directory: Where the folder is made that DuckDB spills to; `None` for the system's place.
+        time_zone: In which moments are told, such as `"Europe/Berlin"`; `None` for the process's.
+
+    Attributes:
+        time_zone: Its name, which stays.
     """
 
     def __init__(
-        self, threads: int | None = None, memory_limit: str | None = None, temp_directory: str | None = None
+        self,
+        threads: int | None = None,
+        memory_limit: str | None = None,
+        temp_directory: str | None = None,
+        time_zone: str | None = None,
     ) -> None:
+        self.time_zone = _zone(time_zone)
         self._settings = {"threads": threads, "memory_limit": memory_limit}
         self._temp_directory = temp_directory
         self._lock = threading.Lock()
@@ -144,9 +153,25 @@ class Database:
         except duckdb.ProgrammingError as error:
             self._remove_spill()
             raise OptionError(f"DuckDB does not take these settings: {given}. {error}") from error
-        for lock in LOCKS:
-            connection.execute(f"SET GLOBAL {lock}")
+        for setting in (f"TimeZone = {_quoted(self.time_zone)}", *LOCKS):
+            connection.execute(f"SET GLOBAL {setting}")
         return connection
+
+
+def _zone(asked: str | None) -> str:
+    """The name of a time zone as DuckDB knows it; by default the one that it takes the process to be in."""
+    with duckdb.connect() as connection:
+        if asked is not None:
+            try:
+                connection.execute(f"SET TimeZone = {_quoted(asked)}")
+            except duckdb.Error as error:
+                raise OptionError(f"time_zone={asked!r}: {in_a_line(error)}") from error
+        [name] = connection.execute("SELECT current_setting('TimeZone')").fetchone() or ("UTC",)
+    return str(name)
+
+
+def _quoted(text: str) -> str:
+    return "'" + str(text).replace("'", "''") + "'"
 
 
 class _Stop:

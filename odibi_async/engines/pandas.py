@@ -17,6 +17,7 @@ from odibi_async.dataset import reader_copy
 from odibi_async.engines.databases import SUFFIXES, Databases, read_sqlite, shown, write_sqlite
 from odibi_async.engines.duckdb import Database, OnInterruptible
 from odibi_async.engines.formats import append_frame, dialect, read_frame, write_frame
+from odibi_async.engines.queries import changes_by_itself
 from odibi_async.errors import OptionError, PathError, SqlError, did_you_mean
 from odibi_async.files import location, opened, replaced
 
@@ -39,6 +40,7 @@ class PandasEngine:
         threads: Threads of DuckDB, for all queries together; `None` for one a core.
         memory_limit: Memory of DuckDB, such as `"4GB"`; `None` for 80 % of the machine's.
         temp_directory: Where DuckDB may spill what does not fit; `None` for the system's place.
+        time_zone: In which SQL tells moments, such as `"Europe/Berlin"`; `None` for that of the process now.
 
     Attributes:
         name: What steps call this kind of engine.
@@ -53,10 +55,12 @@ class PandasEngine:
         threads: int | None = None,
         memory_limit: str | None = None,
         temp_directory: str | os.PathLike[str] | None = None,
+        time_zone: str | None = None,
     ) -> None:
         self._root = None if root is None else location(root, None)
         self._secrets = secrets
-        self._sql = Database(threads, memory_limit, None if temp_directory is None else os.fspath(temp_directory))
+        spill = None if temp_directory is None else os.fspath(temp_directory)
+        self._sql = Database(threads, memory_limit, spill, time_zone)
         self._databases = Databases(self._root)
         self._temps: dict[str, pd.DataFrame] = {}
         self._writing: dict[Path, threading.Lock] = {}
@@ -234,6 +238,15 @@ class PandasEngine:
             asyncio.CancelledError: It was interrupted.
         """
         return self._sql.run(sql, {**self._asked(temps), **(frames or {})}, params, on_interruptible)
+
+    @property
+    def time_zone(self) -> str:
+        """The name of the time zone in which SQL tells moments."""
+        return self._sql.time_zone
+
+    def changes_by_itself(self, sql: str) -> str:
+        """What makes a query give something else another time, in words; empty when nothing does."""
+        return changes_by_itself(sql)
 
     def _asked(self, names: Collection[str]) -> dict[str, pd.DataFrame]:
         temps = self._temps

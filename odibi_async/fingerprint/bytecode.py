@@ -52,11 +52,13 @@ class Reading:
         digest: Of what it does.
         reads: The names it reads, code nested in it included; each once, in the order of the code.
         attributes: The names of all attributes that it takes, of whatever.
+        texts: The texts that stand in it, names of arguments included.
     """
 
     digest: bytes
     reads: tuple[Read, ...]
     attributes: frozenset[str]
+    texts: frozenset[str]
 
 
 def reading(code: CodeType) -> Reading:
@@ -75,7 +77,16 @@ def _reading(code: CodeType, _flags: int, _name: str) -> Reading:
     for each, listing in listings:
         reads += _loads(each, listing, imported, code.co_freevars)
     attributes = {each.argval for _, listing in listings for each in listing if each.opname in ATTRIBUTES}
-    return Reading(_digest(code), tuple(dict.fromkeys(reads)), frozenset(attributes))
+    texts = frozenset(each for code, _ in listings for const in _consts(code) for each in _texts_in(const))
+    return Reading(_digest(code), tuple(dict.fromkeys(reads)), frozenset(attributes), texts)
+
+
+def _texts_in(const: Any) -> Iterator[str]:
+    if isinstance(const, str):
+        yield const
+    elif isinstance(const, tuple | frozenset):
+        for each in const:
+            yield from _texts_in(each)
 
 
 def _instructions(code: CodeType) -> list[dis.Instruction]:

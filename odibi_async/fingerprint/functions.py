@@ -9,8 +9,9 @@ Digests are BLAKE3, as 64 hex letters. They depend on content alone: never on ad
 what `repr` says. What has no content to go by raises `Undigestible`, which says what it is and why; a digest that could
 be wrong is never given.
 
-Not seen is what a function learns from outside without a name for it: the clock, the environment, files that it opens
-by a text, options that are set in libraries. Annotations of functions and docstrings do not count.
+What a function is seen to read of the world outside (files, the clock, chance, the environment, networks, databases) is
+told beside its digest (`examined`). Not seen is what it reaches by names that are made at run time. Annotations of
+functions and docstrings do not count.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import types
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from blake3 import blake3
 
@@ -35,9 +36,11 @@ from odibi_async.fingerprint.encoding import SLICE, Undigestible, hashed, text
 from odibi_async.fingerprint.libraries import DATA, PYTHON, library_of, versions
 from odibi_async.fingerprint.mutable import is_mutable
 from odibi_async.fingerprint.names import label_of, library_name
+from odibi_async.fingerprint.outside import read_outside
+from odibi_async.fingerprint.patches import home_of, patches
 from odibi_async.fingerprint.values import Walker
 
-__all__ = ["FORMAT", "Undigestible", "code_of", "combined", "digest_of", "digest_of_file", "is_mutable"]
+__all__ = ["FORMAT", "Undigestible", "code_of", "combined", "digest_of", "digest_of_file", "examined", "is_mutable"]
 
 FORMAT: Final = "1"
 """The version of all digests; another one whenever the digest of anything changes."""
@@ -45,6 +48,8 @@ FORMAT: Final = "1"
 FAR_REACHING: Final = (builtins.globals, builtins.eval, builtins.exec, builtins.__import__, importlib.import_module)
 FAR_REACHING_ATTRIBUTES: Final = frozenset(("__globals__", "__builtins__", "f_globals"))
 """What lets a function read anything at all."""
+LEFT_OUT: Final = frozenset(("__annotations__", "__doc__", "__subclasses__"))
+"""What functions and classes have that their digests do not hold."""
 
 
 def digest_of_file(path: str | PathLike[str]) -> str:
@@ -101,9 +106,34 @@ def combined(parts: Mapping[str, str]) -> str:
     return hashed(text(name) + text(part) for name, part in sorted(parts.items())).hex()
 
 
+class Code(NamedTuple):
+    """
+    What a function is made of.
+
+    Attributes:
+        parts: What its result depends on beside its arguments: readable component -> digest or version.
+        outside: What it, or a helper of it, is seen to read of the world outside, in words; see `outside`.
+    """
+
+    parts: dict[str, str]
+    outside: list[str]
+
+
 def code_of(fn: Callable[..., Any]) -> dict[str, str]:
     """
     What the result of a function depends on beside its arguments: readable component -> digest or version.
+
+    See `examined` for what is looked at.
+
+    Raises:
+        Undigestible: Something it reads has no content to go by, or what it reads cannot be told.
+    """
+    return examined(fn).parts
+
+
+def examined(fn: Callable[..., Any]) -> Code:
+    """
+    What the result of a function depends on beside its arguments, and what it reads of the world outside.
 
     The code objects tell which names are read: globals, constants of other modules, enclosing variables, local
     functions and classes, and these are followed in turn. Local is what neither belongs to Python nor was
@@ -123,7 +153,9 @@ def code_of(fn: Callable[..., Any]) -> dict[str, str]:
     is_itself = isinstance(fn, types.FunctionType | type) and _is_local(package, fn.__module__)
     first = _itself(fn) if is_itself else _Place("the call", f"how {_short(core)} is called", fn)
     titles = {id(core): f"the code of {_short(core)}"} if isinstance(core, types.FunctionType) else {}
-    return _components([first], package, titles, {*DATA, PYTHON})
+    outside: dict[str, None] = {}
+    parts = _components([first], package, titles, {*DATA, PYTHON}, outside)
+    return Code(parts, list(outside))
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +185,13 @@ class _Part:
         digest: Of its own content, without that of the places it leads to.
         leads_to: What it refers to, in an order that its content fixes.
         libraries: The libraries that it uses.
+        outside: What it reads of the world outside.
     """
 
     digest: bytes
     leads_to: Sequence[_Place] = ()
     libraries: frozenset[str] = frozenset()
+    outside: Sequence[str] = ()
 
 
 def _components(
@@ -165,6 +199,7 @@ def _components(
     package: str | None = None,
     titles: Mapping[Any, str] | None = None,
     library_names: Iterable[str] = (),
+    outside: dict[str, None] | None = None,
 ) -> dict[str, str]:
     """All that some places lead to; each place has a name of its own, by which others refer to it."""
     titles, libraries = titles or {}, set(library_names)
@@ -179,6 +214,8 @@ def _components(
         names[place.key] = _unlike(taken, titles.get(place.key, place.label))
         part = parts[place.key] = _part(place, package)
         libraries |= part.libraries
+        if outside is not None:
+            outside.update(dict.fromkeys(part.outside))
         waiting += part.leads_to
     found = {
         names[key]: hashed([part.digest, *(text(names[to.key]) for to in part.leads_to)]).hex()
@@ -218,18 +255,25 @@ class _FunctionReader:
         self.says: list[bytes] = []
         self.leads_to: list[_Place] = []
         self.libraries: set[str] = set()
+        self.used: list[tuple[str, ...]] = []
 
     def part(self) -> _Part:
         code = reading(self.fn.__code__)
+        attributes = code.attributes
+        if any(read.names[0] in ("getattr", "attrgetter", "methodcaller") for read in code.reads):
+            attributes |= code.texts
         for read in code.reads:
             self.says.append(text(f"{read.scope} {'.'.join(read.names)}"))
             self._look_up(read)
-        for name in sorted(FAR_REACHING_ATTRIBUTES & code.attributes):
+        for name in sorted(FAR_REACHING_ATTRIBUTES & attributes):
             raise self._undigestible(f"uses {name}, which can reach anything")
-        for place in (*self._own(), *self._added_to_pandas(code.attributes)):
+        for name in sorted(LEFT_OUT & attributes if self._is_local(home_of(self.fn)) else ()):
+            raise self._undigestible(f"uses {name}, which keys leave out")
+        for place in (*self._own(), *map(_itself, patches(attributes, self._is_local))):
             self._lead_to(place)
         own = text(self.fn.__name__), text(self.fn.__qualname__), code.digest
-        return _Part(hashed([*own, *self.says]), self.leads_to, frozenset(self.libraries))
+        outside = read_outside(self.used, attributes, code.texts)
+        return _Part(hashed([*own, *self.says]), self.leads_to, frozenset(self.libraries), outside)
 
     def _own(self) -> Iterator[_Place]:
         """What the function itself holds: defaults, the variables of enclosing functions, attributes."""
@@ -246,15 +290,6 @@ class _FunctionReader:
                 yield self._place(f"the closure value {name!r}", value)
         if fn.__dict__:
             yield self._place("the attributes", dict(fn.__dict__))
-
-    def _added_to_pandas(self, attributes: frozenset[str]) -> Iterator[_Place]:
-        """What local code has added to frames, as an accessor or method, under a name that the function uses."""
-        pandas = sys.modules.get("pandas")
-        for cls in (pandas.DataFrame, pandas.Series, pandas.Index) if pandas else ():
-            for name in sorted(attributes & vars(cls).keys()):
-                member = getattr(vars(cls)[name], "_accessor", vars(cls)[name])
-                if isinstance(member, types.FunctionType | type) and library_name(member, self._is_local) is None:
-                    yield _itself(member)
 
     def _place(self, what: str, value: Any) -> _Place:
         return _Place((id(self.fn), what), f"{what} of {_short(self.fn)}", value)
@@ -276,6 +311,8 @@ class _FunctionReader:
             module = self._imported(name, read.level)
             if module is not None:
                 self._follow(module, attributes, read.is_import)
+            else:
+                self.used.append((".".join(read.names),))
         elif read.scope == "free":
             value = self._enclosing().get(name)
             if isinstance(value, types.ModuleType):
@@ -309,6 +346,8 @@ class _FunctionReader:
             self._note(name)
         if not attributes:
             self._say(f"the module {name}")
+            if not is_import:
+                self.used.append((name,))
             if is_local and not is_import:
                 raise self._undigestible(f"uses the module {name} as a whole, so what it reads of it cannot be seen")
             return
@@ -323,6 +362,7 @@ class _FunctionReader:
             raise self._undigestible(f"reads {name}.{attribute}, which the module makes up when asked")
         else:
             self._say(f"{name}.{attribute} is {'missing' if is_local else 'of the library'}")
+            self.used.append((".".join((name, *attributes)),))
 
     def _found(
         self,
@@ -343,11 +383,14 @@ class _FunctionReader:
         if given is not None:
             self._note(given[0])
             self._say(".".join(given))
+            here = () if self._is_local(module) else (".".join((module, name, *attributes)),)
+            self.used.append((*here, ".".join((*given, *attributes))))
         elif isinstance(value, types.FunctionType | type):
             self._lead_to(_itself(value))
         elif not self._is_local(module) or self._is_reexported(value, name):
             self._note(module)
             self._say(f"{module}.{name} of the library")
+            self.used.append((".".join((module, name, *attributes)),))
         else:
             self._lead_to(_Place((id(scope), name), f"the constant {module}.{name}", value))
 

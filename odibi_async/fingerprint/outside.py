@@ -1,0 +1,99 @@
+"""What code reads of the world outside: files, the clock, chance, the environment, networks, databases."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+FILES, CLOCK, CHANCE, ENVIRONMENT = "files", "the clock", "chance", "the environment"
+NETWORK, DATABASE, PROGRAM, ANY_NAME = "the network", "a database", "another program", "names in a text"
+
+_MODULES = {
+    FILES: """
+        bz2 dbm filecmp fileinput fsspec gcsfs glob gzip h5py linecache lzma mmap openpyxl pyarrow.csv pyarrow.dataset
+        pyarrow.feather pyarrow.fs pyarrow.json pyarrow.orc pyarrow.parquet s3fs shelve shutil tarfile tempfile zipfile
+    """,
+    CHANCE: "numpy.random random secrets",
+    NETWORK: """
+        aiohttp boto3 botocore ftplib google.cloud grpc http.client httpx imaplib poplib pyarrow.flight requests
+        smtplib socket ssl telnetlib urllib.request urllib3 websockets xmlrpc.client
+    """,
+    DATABASE: """
+        adbc_driver_manager aiosqlite asyncpg clickhouse_connect connectorx cx_Oracle duckdb MySQLdb mysql oracledb
+        psycopg psycopg2 pymongo pymysql pyodbc redis snowflake sqlalchemy sqlite3 sqlmodel
+    """,
+    PROGRAM: "multiprocessing subprocess",
+    ENVIRONMENT: "getpass locale platform",
+}
+MODULES: Final[Mapping[str, str]] = {name: kind for kind, names in _MODULES.items() for name in names.split()}
+"""Modules of which every use reads what is told of them, those within them included."""
+NAMES: Final[Sequence[tuple[re.Pattern[str], str]]] = [
+    (re.compile(pattern), kind)
+    for pattern, kind in (
+        (r"(builtins|io|_io|codecs|os)\.(open|open_code|fdopen)", FILES),
+        (r"builtins\.input", "what is typed"),
+        (r"(os|posix|nt)\.(environ|environb|getenv|getenvb|get_exec_path|getlogin)", ENVIRONMENT),
+        (r"(os|posix|nt)\.(getpid|getppid|uname|cpu_count|getcwd|times|getloadavg)", ENVIRONMENT),
+        (r"(os|posix|nt)\.urandom", CHANCE),
+        (r"(os|posix|nt)\.(listdir|scandir|walk|fwalk|stat|lstat|access|readlink|read|pread|statvfs)", FILES),
+        (r"(os\.path|posixpath|ntpath|genericpath)\.(exists|lexists|is\w+|get\w+|realpath|same\w+|expand\w+)", FILES),
+        (r"(os|posix|nt)\.(system|popen|spawn\w+|exec\w+|fork\w*|posix_spawn\w*)", PROGRAM),
+        (r"sys\.(argv|stdin|platform|version\w*|path|modules|executable)", ENVIRONMENT),
+        (r"time\.(time|time_ns|monotonic\w*|perf_counter\w*|process_time\w*|thread_time\w*|clock_\w+)", CLOCK),
+        (r"time\.(localtime|gmtime|ctime|asctime|strftime|tzname|timezone)", CLOCK),
+        (r"(datetime|_datetime|_pydatetime)\.(datetime|date)\.(now|utcnow|today|astimezone)", CLOCK),
+        (r"pandas(\.\w+)*\.Timestamp\.(now|utcnow|today)", CLOCK),
+        (r"pandas(\.\w+)*\.Period\.now", CLOCK),
+        (r"uuid\.(uuid1|uuid4|uuid6|uuid7|getnode)", CHANCE),
+        (r"pandas(\.\w+)*\.(read_\w+|HDFStore|ExcelFile)", FILES),
+        (r"pandas(\.\w+)*\.eval", ANY_NAME),
+        (r"pyarrow(\.\w+)*\.(memory_map|OSFile|input_stream|open_\w+|read_\w+)", FILES),
+        (r"polars(\.\w+)*\.(read_\w+|scan_\w+)", FILES),
+        (r"polars(\.\w+)*\.(sql|SQLContext)", ANY_NAME),
+        (r"numpy(\.\w+)*\.(load|loadtxt|genfromtxt|fromfile|memmap|DataSource)", FILES),
+        (r"joblib(\.\w+)*\.load", FILES),
+        (r"importlib\.(metadata|resources)(\.\w+)*", ENVIRONMENT),
+    )
+]
+"""Functions, classes with what is taken of them, and variables, each by its full name."""
+ATTRIBUTES: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("read_text", "read_bytes", "iterdir", "rglob", "read_csv", "read_parquet", "read_sql"), FILES),
+    **dict.fromkeys(("utcnow", "now"), CLOCK),
+}
+"""What is taken of values that are not known, and reads the same of whatever has it."""
+
+
+def read_outside(uses: Iterable[Sequence[str]], attributes: frozenset[str], texts: frozenset[str]) -> list[str]:
+    """
+    What code reads of the world outside, in words, such as `files (pandas.read_csv)`.
+
+    Args:
+        uses: What it uses of libraries, with the attributes that it takes of that: each by the name that it has in
+            the code, and by the others that it goes by.
+        attributes: The names of all attributes that it takes, of whatever.
+        texts: The texts that stand in it, names of arguments included.
+    """
+    found: dict[str, None] = {}
+    for names in uses:
+        kind = next((kind for name in names if (kind := _kind_of(name)) is not None), None)
+        if kind is not None:
+            found[f"{kind} ({names[0].removeprefix('builtins.')})"] = None
+    known = " ".join(found)
+    for attribute in sorted(ATTRIBUTES.keys() & attributes):
+        if attribute not in known:
+            found[f"{ATTRIBUTES[attribute]} (.{attribute})"] = None
+    if "sample" in attributes and not {"random_state", "seed"} & texts:
+        found[f"{CHANCE} (.sample)"] = None
+    if {"query", "eval"} & attributes and (not texts or any("@" in each for each in texts)):
+        found[f"{ANY_NAME} (.query)"] = None
+    return list(found)
+
+
+def _kind_of(name: str) -> str | None:
+    parts = name.split(".")
+    for count in range(len(parts), 0, -1):
+        kind = MODULES.get(".".join(parts[:count]))
+        if kind is not None and (count < len(parts) or kind != ENVIRONMENT):
+            return kind
+    return next((kind for pattern, kind in NAMES if pattern.fullmatch(name)), None)

@@ -1,0 +1,57 @@
+"""What local code has added to the classes of pandas, or put in the place of what they had."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import operator
+import sys
+import types
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+PATCHED: Final = """
+    pandas.DataFrame pandas.Series pandas.Index pandas.MultiIndex pandas.DatetimeIndex pandas.Categorical
+    pandas.Timestamp pandas.Timedelta pandas.Interval pandas.api.typing.DataFrameGroupBy pandas.api.typing.SeriesGroupBy
+    pandas.api.typing.Resampler pandas.api.typing.Rolling pandas.api.typing.Expanding
+"""
+"""The classes that local code likes to add methods to."""
+_REFLECTED = "add sub mul truediv floordiv mod pow and or xor matmul"
+_HOOKS = "getitem setitem len iter contains bool getattr call"
+OPERATORS: Final = frozenset(
+    [f"__{name}__" for name in (*dir(operator), *_HOOKS.split()) if not name.startswith("_")]
+    + [f"__r{name}__" for name in _REFLECTED.split()]
+)
+"""Methods that code calls without their names."""
+
+
+def patches(attributes: frozenset[str], is_local: Callable[[str], bool]) -> Iterator[types.FunctionType | type]:
+    """
+    The functions and accessors of local code that frames have, under a name that code uses or as operators.
+
+    Args:
+        attributes: The names that the code takes of whatever.
+        is_local: Whether a module belongs to no library.
+    """
+    for cls in _patched() if "pandas" in sys.modules else ():
+        for name in sorted((attributes | OPERATORS) & vars(cls).keys()):
+            member: Any = getattr(vars(cls)[name], "_accessor", vars(cls)[name])
+            if isinstance(member, types.FunctionType | type) and is_local(home_of(member)):
+                yield member
+
+
+@functools.cache
+def _patched() -> list[type]:
+    """The classes of `PATCHED` that there are."""
+    found = []
+    for path in PATCHED.split():
+        module, _, name = path.rpartition(".")
+        cls = getattr(importlib.import_module(module), name, None)
+        if isinstance(cls, type):
+            found.append(cls)
+    return found
+
+
+def home_of(value: types.FunctionType | type) -> str:
+    """The module that a function or class was written in."""
+    return str(value.__globals__.get("__name__") if isinstance(value, types.FunctionType) else value.__module__)
