@@ -19,7 +19,7 @@ from odibi_async import CachePolicy, Pipeline, Retry, run_pipeline, step
 from odibi_async.events import Event, StepRetrying
 
 # --- Read. One function makes five steps. They need nothing but a file each, so all start at once, and as
-# plain functions they run in worker threads: the event loop stays free.
+# plain functions they run in worker threads: the event loop stays free. What reads files is cached only if it says so.
 
 
 def table(file: Path) -> pd.DataFrame:
@@ -27,7 +27,7 @@ def table(file: Path) -> pd.DataFrame:
 
 
 files = {"flights": "flights.csv.zip"} | {name: f"{name}.csv" for name in ("weather", "planes", "airlines", "airports")}
-tables = [step(table, name=name, layer="ingest", inputs={"file": file}) for name, file in files.items()]
+tables = [step(table, name=name, layer="ingest", inputs={"file": file}, cache=True) for name, file in files.items()]
 
 
 class AirportDirectory:

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import csv
 import gzip
 import inspect
+import io
+import itertools
 import lzma
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import IO, Any, Final
 
 import pandas as pd
+import pyarrow.parquet as pq
+from pyarrow import feather
 
-from odibi_async.errors import ExtraMissing, OptionError, PathError, did_you_mean, shortened
+from odibi_async.engines import excel, json
+from odibi_async.engines.appending import encoding_after, options_refused, ordered_like, to_excel, to_json, to_table
+from odibi_async.errors import ExtraMissing, OptionError, PathError, did_you_mean
 
 COMPRESSIONS: Final = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zip": "zip", ".zst": "zstd"}
 OPENERS: Final[dict[str, Callable[..., Any]]] = {"gzip": gzip.open, "bz2": bz2.open, "xz": lzma.open}
@@ -52,7 +59,9 @@ class Format:
     extra: str = ""
 
 
-RECORDS: Final = {"orient": "records", "date_format": "iso"}
+RECORDS: Final = {"orient": "records", "date_format": "iso", "date_unit": "ns", "double_precision": 15}
+AS_IT_IS: Final = {"dtype": False, "convert_dates": False, "convert_axes": False, "precise_float": True}
+"""What keeps pandas from guessing, where options leave the reading of JSON to it."""
 FORMATS: Final = {
     each.name: each
     for each in (
@@ -76,7 +85,7 @@ FORMATS: Final = {
             suffixes=(".jsonl", ".ndjson"),
             read=pd.read_json,
             write=pd.DataFrame.to_json,
-            reading={"lines": True},
+            reading={**AS_IT_IS, "lines": True},
             writing={**RECORDS, "lines": True},
             is_text=True,
         ),
@@ -85,6 +94,7 @@ FORMATS: Final = {
             suffixes=(".json",),
             read=pd.read_json,
             write=pd.DataFrame.to_json,
+            reading=AS_IT_IS,
             writing=RECORDS,
             is_text=True,
         ),
@@ -145,11 +155,56 @@ def read_frame(file: Any, how: Dialect, options: Mapping[str, Any]) -> pd.DataFr
         ExtraMissing: The format needs a library that is not installed.
     """
     doing = f"Reading {how.path!r} as {how.format.name}"
+    frame = _read_by_us(file, how, options)
+    if frame is not None:
+        return frame
     defaults = {**how.format.reading, **({"compression": how.compression} if how.format.is_text else {})}
+    is_shifted = how.format.name == "csv" and "index_col" not in options and _has_longer_rows(file, how, options)
     frame = _called(doing, how, how.format.read, (file,), {**defaults, **options})
     if not isinstance(frame, pd.DataFrame):
         raise OptionError(f"{doing} with {dict(options)} gives no single frame.")
-    return frame
+    return _not_shifted(frame, file, how, options) if is_shifted else frame
+
+
+def _has_longer_rows(file: Any, how: Dialect, options: Mapping[str, Any]) -> bool:
+    """Whether the first row of a CSV file has more fields than its header; later ones pandas itself refuses."""
+    sep = options.get("sep", options.get("delimiter", ","))
+    told_otherwise = options.keys() & {"header", "names", "skiprows", "comment", "dialect", "escapechar"}
+    if isinstance(file, str) or told_otherwise or len(str(sep)) != 1 or how.compression not in (None, *OPENERS):
+        return False
+    encoding = options.get("encoding") or "utf-8"
+    with _plain(file, how, "rb") as plain:
+        text = io.TextIOWrapper(plain, encoding, errors="replace", newline="")
+        rows = csv.reader(text, delimiter=sep, quotechar=options.get("quotechar", '"'))
+        try:
+            header, first = itertools.islice(filter(None, rows), 2)
+        except (ValueError, csv.Error):  # fewer rows
+            header = first = []
+        text.detach()
+    file.seek(0)
+    return len(first) > len(header)
+
+
+def _not_shifted(shifted: pd.DataFrame, file: Any, how: Dialect, options: Mapping[str, Any]) -> pd.DataFrame:
+    """
+    The frame of a CSV file whose rows are longer than its header: pandas takes the first fields for an index then.
+
+    Raises:
+        PathError: There is something in the fields that have no name.
+    """
+    more = shifted.index.nlevels
+    extra = shifted.iloc[:, -more:].notna().any(axis=1).to_numpy()
+    if extra.any():
+        row = int(extra.argmax()) + 1
+        fields, named = shifted.shape[1] + more, shifted.shape[1]
+        raise PathError(
+            how.path,
+            f"line {row + 1} has {fields} fields, but the header only {named}. If the first of them are an index, say"
+            f" index_col={0 if more == 1 else list(range(more))}.",
+        )
+    if not isinstance(file, str):
+        file.seek(0)
+    return read_frame(file, how, {**options, "index_col": False})
 
 
 def write_frame(frame: pd.DataFrame, file: IO[bytes], how: Dialect, options: Mapping[str, Any]) -> None:
@@ -168,7 +223,44 @@ def write_frame(frame: pd.DataFrame, file: IO[bytes], how: Dialect, options: Map
     if not options.get("index"):
         frame = without_index(frame)
     doing = f"Writing {how.path!r} as {how.format.name}"
+    if _is_json_of_ours(how, options):
+        with _plain(file, how, "wb") as plain:
+            json.write(frame, plain, doing, lines=_has_lines(how, options))
+        return
+    if how.format.name == "excel" and not options:
+        book = io.BytesIO()
+        _called(doing, how, how.format.write, (frame, book), defaults)
+        excel.check(frame, excel.read(book), doing)
+        file.write(book.getvalue())
+        return
     _called(doing, how, how.format.write, (frame, file), {**defaults, **options})
+
+
+def _read_by_us(file: Any, how: Dialect, options: Mapping[str, Any]) -> pd.DataFrame | None:
+    """What no option asks pandas to read, and pandas would change on the way; `None` for all else."""
+    if isinstance(file, str):  # a URL
+        return None
+    if how.format.name == "excel" and options.keys() <= {"sheet_name"}:
+        sheet = options.get("sheet_name", 0)
+        if isinstance(sheet, str) or type(sheet) is int:
+            with _needing(how, f"Reading {how.path!r} as excel"):
+                return excel.read(file, sheet)
+    if _is_json_of_ours(how, options):
+        with _plain(file, how, "rb") as plain:
+            frame = json.read(plain.read(), lines=_has_lines(how, options))
+        if frame is not None:
+            return frame
+        file.seek(0)
+    return None
+
+
+def _is_json_of_ours(how: Dialect, options: Mapping[str, Any]) -> bool:
+    known = how.compression is None or how.compression in OPENERS
+    return how.format.name in ("json", "jsonl") and known and options.keys() <= {"lines"}
+
+
+def _has_lines(how: Dialect, options: Mapping[str, Any]) -> bool:
+    return bool(options.get("lines", how.format.name == "jsonl"))
 
 
 def without_index(frame: pd.DataFrame) -> pd.DataFrame:
@@ -194,22 +286,37 @@ def append_frame(frame: pd.DataFrame, old: IO[bytes], new: IO[bytes], how: Diale
         _append_csv(frame, old, new, how, dict(options))
     elif how.format.name == "jsonl" or options.get("lines"):
         _append_lines(frame, old, new, how, options)
+    elif how.format.name == "json":
+        options_refused(options, how.path)
+        _check_openable(how, options)
+        with _plain(old, how, "rb") as before, _plain(new, how, "wb") as after:
+            to_json(frame, before, after, how.path)
+    elif how.format.name == "excel":
+        options_refused(options, how.path)
+        with _needing(how, f"Appending to {how.path!r}"):
+            to_excel(frame, old, new, how.path)
+    elif how.format.name == "parquet":
+        table = to_table(pq.read_table(old), frame, how.path)
+        _called(f"Appending to {how.path!r}", how, pq.write_table, (table, new), options)
     else:
-        before = read_frame(old, how, {})
-        if how.format.name == "excel" and len(pd.ExcelFile(old, engine="openpyxl").sheet_names) > 1:
-            raise OptionError(f"Appending to {how.path!r}: it has several sheets, all but the first would be lost.")
-        frame = _ordered_like(before.columns, frame, how)
-        write_frame(pd.concat([before, frame], ignore_index=True), new, how, options)
+        table = to_table(feather.read_table(old, memory_map=False), frame, how.path)
+        _called(f"Appending to {how.path!r}", how, feather.write_feather, (table, new), options)
 
 
 def _append_csv(frame: pd.DataFrame, old: IO[bytes], new: IO[bytes], how: Dialect, options: dict[str, Any]) -> None:
+    _check_openable(how, options)
     if "columns" in options:
         frame = frame[list(options.pop("columns"))]
     if options.get("header", True) is True:
         shared = {name: value for name, value in options.items() if name in ("sep", "encoding", "quotechar")}
+        with _plain(old, how, "rb") as plain:
+            encoding = encoding_after(plain.read(4), None)
+        if encoding is not None:
+            shared["encoding"] = encoding.removesuffix("-le").removesuffix("-be")  # pandas reads the mark itself
+        old.seek(0)
         with contextlib.suppress(pd.errors.EmptyDataError):  # nothing in it yet: the header is still to be written
             header = read_frame(old, how, {**shared, "nrows": 0})
-            frame = _ordered_like(header.columns, frame, how)
+            frame = ordered_like(header.columns, frame, how.path)
             options["header"] = False
         old.seek(0)
     _append_lines(frame, old, new, how, options)
@@ -218,16 +325,23 @@ def _append_csv(frame: pd.DataFrame, old: IO[bytes], new: IO[bytes], how: Dialec
 def _append_lines(
     frame: pd.DataFrame, old: IO[bytes], new: IO[bytes], how: Dialect, options: Mapping[str, Any]
 ) -> None:
+    _check_openable(how, options)
+    with _plain(old, how, "rb") as before, _plain(new, how, "wb") as after:
+        block = last = before.read(2**20)
+        encoding = encoding_after(block, options.get("encoding"))
+        while block:
+            after.write(block)
+            last, block = block, before.read(2**20)
+        newline = "\n".encode(encoding or "utf-8")
+        if last and not last.endswith(newline):
+            after.write(newline)
+        options = {**options, "encoding": encoding} if encoding and last else options
+        write_frame(frame, after, Dialect(how.format, how.path), options)
+
+
+def _check_openable(how: Dialect, options: Mapping[str, Any]) -> None:
     if "compression" in options or (how.compression and how.compression not in OPENERS):
         raise OptionError(f"Appending to {how.path!r}: not to this compression.")
-    with _plain(old, how, "rb") as before, _plain(new, how, "wb") as after:
-        ended = True
-        while block := before.read(2**20):
-            ended = block.endswith(b"\n")
-            after.write(block)
-        if not ended:
-            after.write(b"\n")
-        write_frame(frame, after, Dialect(how.format, how.path), options)
 
 
 def _plain(file: IO[bytes], how: Dialect, mode: str) -> contextlib.AbstractContextManager[IO[bytes]]:
@@ -238,13 +352,15 @@ def _plain(file: IO[bytes], how: Dialect, mode: str) -> contextlib.AbstractConte
     return opened
 
 
-def _ordered_like(columns: pd.Index[Any], frame: pd.DataFrame, how: Dialect) -> pd.DataFrame:
-    """The frame with its columns in the order of those of the file."""
-    there, given = [str(name) for name in columns], [str(name) for name in frame.columns]
-    if sorted(there) != sorted(given) or len(set(given)) < len(given):
-        other = f"the file has the columns {shortened(there)}; the frame {shortened(given)}."
-        raise PathError(how.path, f"what is appended does not fit: {other}")
-    return frame.set_axis(given, axis=1)[there]
+@contextlib.contextmanager
+def _needing(how: Dialect, doing: str) -> Iterator[None]:
+    """A block that may need a library that is not installed."""
+    try:
+        yield
+    except ImportError as error:
+        if not how.format.extra:
+            raise
+        raise ExtraMissing(doing, how.format.extra) from error
 
 
 def _called(
@@ -257,11 +373,8 @@ def _called(
         if option in OURS or not (takes_any or option in known):
             raise OptionError(f"{doing}: there is no option {option!r}.{did_you_mean(option, set(known) - OURS)}")
     try:
-        return function(*args, **options)
-    except ImportError as error:
-        if not how.format.extra:
-            raise
-        raise ExtraMissing(doing, how.format.extra) from error
+        with _needing(how, doing):
+            return function(*args, **options)
     except TypeError as error:
         unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         if unknown is None or unknown[1] not in options:

@@ -1,0 +1,114 @@
+"""Rows added to files: what is there keeps its bytes, or its exact values and types; else nothing is touched."""
+
+from __future__ import annotations
+
+import codecs
+import io
+from collections.abc import Mapping
+from typing import IO, Any, Final
+
+import pandas as pd
+import pyarrow as pa
+
+from odibi_async.engines import excel, json
+from odibi_async.errors import OptionError, PathError, in_a_line, shortened
+
+BOMS: Final = (
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+    (codecs.BOM_UTF8, "utf-8"),
+)
+"""What files begin with that say their encoding; longer ones first, since one begins like another."""
+
+
+def ordered_like(columns: pd.Index[Any], frame: pd.DataFrame, path: str) -> pd.DataFrame:
+    """
+    The frame with its columns in the order of those of the file.
+
+    Raises:
+        PathError: They are not the same.
+    """
+    there, given = [str(name) for name in columns], [str(name) for name in frame.columns]
+    if sorted(there) != sorted(given) or len(set(given)) < len(given):
+        other = f"the file has the columns {shortened(there)}; the frame {shortened(given)}."
+        raise PathError(path, f"what is appended does not fit: {other}")
+    return frame.set_axis(given, axis=1)[there]
+
+
+def encoding_after(beginning: bytes, asked: str | None) -> str | None:
+    """The encoding in which a text goes on that begins so: its own, without the mark that stands at the beginning."""
+    for mark, encoding in BOMS:
+        if beginning.startswith(mark):
+            return encoding
+    return asked
+
+
+def to_json(frame: pd.DataFrame, old: IO[bytes], new: IO[bytes], path: str) -> None:
+    """Adds rows to a list of objects, whose bytes stay."""
+    data = old.read()
+    before = json.read(data)
+    body = data.rstrip()
+    if before is None or not body.endswith(b"]"):
+        raise PathError(path, "rows can only be appended to a list of objects.")
+    if len(before.columns):
+        frame = ordered_like(before.columns, frame, path)
+    added = io.BytesIO()
+    json.write(frame, added, f"Appending to {path!r}")
+    start, rows = body[:-1].rstrip(), added.getvalue()[1:]
+    new.write(start + (b",\n" if not start.endswith(b"[") and len(frame) else b"") + rows)
+
+
+def to_excel(frame: pd.DataFrame, old: IO[bytes], new: IO[bytes], path: str) -> None:
+    """Adds rows below those of the only sheet, which stay as they are, formulas included."""
+    import openpyxl
+
+    book = openpyxl.load_workbook(old, keep_vba=path.lower().endswith(".xlsm"))
+    if len(book.sheetnames) > 1:
+        raise OptionError(f"Appending to {path!r}: it has several sheets, and none of them is told.")
+    old.seek(0)
+    before = excel.read(old)
+    frame = ordered_like(before.columns, frame, path)
+    for place, row in enumerate(frame.itertuples(index=False, name=None), start=2 + len(before)):
+        for column, value in enumerate(row, start=1):
+            book.worksheets[0].cell(place, column, excel.cell_of(value))
+    made = io.BytesIO()
+    book.save(made)
+    excel.check(frame, excel.read(made).iloc[len(before) :], f"Appending to {path!r}")
+    new.write(made.getvalue())
+
+
+def to_table(table: pa.Table, frame: pd.DataFrame, path: str) -> pa.Table:
+    """
+    The table of a Parquet or Feather file with more rows, of the same types.
+
+    Raises:
+        PathError: The rows do not fit these types.
+    """
+    described = table.schema.pandas_metadata or {}
+    if any(isinstance(name, str) for name in described.get("index_columns", ())):
+        raise PathError(path, "it was written with an index, to which rows cannot be appended.")
+    frame = ordered_like(pd.Index(table.column_names), frame, path)
+    try:
+        added = pa.Table.from_pandas(frame, schema=table.schema.remove_metadata(), preserve_index=False)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise PathError(path, f"what is appended does not fit: {in_a_line(error)}") from error
+    nullable = {each["name"] for each in described.get("columns", ()) if str(each["numpy_type"])[:1].isupper()}
+    for name, before, after in zip(table.column_names, table.columns, added.columns, strict=True):
+        whole = pa.types.is_integer(before.type) or pa.types.is_boolean(before.type)
+        if whole and after.null_count and not before.null_count and name not in nullable:
+            message = f"column {name!r} holds {before.type} and nothing is missing there, but is in what is appended."
+            raise PathError(path, f"what is appended does not fit: {message}")
+    return pa.concat_tables([table, added.cast(table.schema.remove_metadata())]).replace_schema_metadata(
+        table.schema.metadata
+    )
+
+
+def options_refused(options: Mapping[str, Any], path: str) -> None:
+    """
+    Raises:
+        OptionError: There are options, which say another form than that of the file.
+    """
+    if options:
+        raise OptionError(f"Appending to {path!r}: options ({', '.join(options)}) would give the rows another form.")

@@ -1,0 +1,172 @@
+"""What this engine writes it reads back as it was, and what it appends to stays as it was; or it refuses in words."""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as some
+
+from odibi_async.engines.pandas import PandasEngine
+from odibi_async.errors import OdibiError, OptionError, PathError
+
+FORMATS = ["x.json", "x.jsonl", "x.jsonl.gz", "x.xlsx", "x.parquet", "x.feather"]
+TEXTS = some.sampled_from(
+    ["", "01234", "NA", "null", "1e5", "=1+1", "true", "2024-01-01", " x ", "ä\n,\"'", "nan", "x" * 40]
+)
+CELLS: list[some.SearchStrategy[Any]] = [
+    some.floats(allow_infinity=False, width=64),
+    some.sampled_from([1.5e-12, 1 / 3, 0.3, 0.1 + 0.2, 1e300, 5e-324, -0.0]),
+    some.integers(-(2**63), 2**63 - 1),
+    some.integers(-100, 100),
+    some.booleans(),
+    TEXTS,
+    some.one_of(some.none(), TEXTS),
+    some.datetimes(dt.datetime(1950, 1, 1), dt.datetime(2100, 1, 1)),
+    some.one_of(some.none(), some.integers(2**53, 2**60)).map(lambda cell: pd.NA if cell is None else cell),
+]
+
+
+@some.composite
+def frames(draw: Any) -> pd.DataFrame:
+    rows = draw(some.integers(1, 5))
+    columns = {}
+    for place in range(draw(some.integers(1, 4))):
+        cells = draw(some.sampled_from(CELLS))
+        values = [draw(cells) for _ in range(rows)]
+        whole = any(value is pd.NA for value in values)
+        columns[draw(some.sampled_from(["modified", "at", "id", "date", "b"])) + str(place)] = pd.Series(
+            values, dtype="Int64" if whole else None
+        )
+    return pd.DataFrame(columns)
+
+
+def told(value: Any) -> Any:
+    """A cell as it can be compared: missing is missing, a moment is its ISO text."""
+    if pd.api.types.is_scalar(value) and pd.isna(value):
+        return None
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, dt.datetime):
+        return pd.Timestamp(value).isoformat()
+    return value
+
+
+def cells(frame: pd.DataFrame) -> dict[str, list[Any]]:
+    return {str(name): [(type(each) is str, told(each)) for each in map(told, frame[name])] for name in frame}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(frame=frames(), more=frames())
+def test_random_frames_come_back_as_they_were_or_are_refused(tmp_path: Path, name: str, frame: Any, more: Any) -> None:
+    engine, file = PandasEngine(root=tmp_path), tmp_path / name
+    try:
+        engine.write(frame, name)
+    except OdibiError:
+        return
+    assert cells(engine.read(name)) == cells(frame)
+    for added in (frame, more.set_axis([*frame.columns, *more.columns][: more.shape[1]], axis=1)):
+        before, bytes_before = engine.read(name), file.read_bytes()
+        try:
+            engine.write(added, name, mode="append")
+        except OdibiError:
+            assert file.read_bytes() == bytes_before
+            continue
+        if name.startswith("x.jsonl") and set(added) != set(before):
+            return  # lines of another kind are nothing unusual there
+        after = engine.read(name)
+        assert cells(after.iloc[: len(before)]) == cells(before)
+        assert cells(after.iloc[len(before) :]) == cells(added[list(before)])
+        if name.endswith(("parquet", "feather")):
+            assert list(after.dtypes) == list(before.dtypes)
+
+
+@pytest.mark.parametrize("name", ["x.json", "x.jsonl"])
+def test_json_says_numbers_to_the_last_digit_and_guesses_nothing(tmp_path: Path, name: str) -> None:
+    engine = PandasEngine(root=tmp_path)
+    moment = pd.Timestamp("2024-01-01 12:00:00.123456789")
+    frame = pd.DataFrame(
+        {"small": [1.5e-12], "third": [1 / 3], "code": ["01234"], "modified": [1], "when": [moment], "tiny": [0.3]}
+    )
+    engine.write(frame, name)
+    [row] = [json.loads(line) for line in (tmp_path / name).read_text().strip("[]\n").split("\n")]
+    assert row == {
+        "small": 1.5e-12,
+        "third": 1 / 3,
+        "code": "01234",
+        "modified": 1,
+        "when": moment.isoformat(),
+        "tiny": 0.3,
+    }
+    assert list(engine.read(name).iloc[0]) == list(row.values())
+
+
+@pytest.mark.parametrize("value", [math.inf, 1j, b"x", decimal.Decimal("0.1000000000000000000001"), object()])
+def test_what_json_cannot_carry_is_refused_by_column(tmp_path: Path, value: Any) -> None:
+    with pytest.raises(OptionError, match=r"Writing 'x.json' as json: column 'a' holds"):
+        PandasEngine(root=tmp_path).write(pd.DataFrame({"a": [value]}), "x.json")
+    assert not (tmp_path / "x.json").exists()
+
+
+@pytest.mark.parametrize("value", [2**53 + 1, "=1+1", dt.datetime(2024, 1, 1, 0, 0, 0, 1), decimal.Decimal("1.1")])
+def test_what_a_spreadsheet_cannot_carry_is_refused_by_column(tmp_path: Path, value: Any) -> None:
+    with pytest.raises(OptionError, match=r"Writing 'x.xlsx' as excel: column 'a' holds"):
+        PandasEngine(root=tmp_path).write(pd.DataFrame({"a": [value]}), "x.xlsx")
+    assert not (tmp_path / "x.xlsx").exists()
+
+
+@pytest.mark.parametrize("name", ["x.parquet", "x.feather"])
+@pytest.mark.parametrize("added", [[None], [1.5], ["x"], [2**64]])
+def test_rows_that_would_change_the_type_of_a_column_are_refused(tmp_path: Path, name: str, added: list[Any]) -> None:
+    engine = PandasEngine(root=tmp_path)
+    engine.write(pd.DataFrame({"a": [9007199254740993]}), name)
+    before = (tmp_path / name).read_bytes()
+    with pytest.raises(PathError, match="what is appended does not fit"):
+        engine.write(pd.DataFrame({"a": added}), name, mode="append")
+    assert (tmp_path / name).read_bytes() == before
+    engine.write(pd.DataFrame({"a": [9007199254740995]}), name, mode="append")
+    assert list(engine.read(name)["a"]) == [9007199254740993, 9007199254740995]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "utf-16-le", "latin-1"])
+def test_lines_are_appended_in_the_encoding_of_the_file(tmp_path: Path, encoding: str) -> None:
+    engine, frame = PandasEngine(root=tmp_path), pd.DataFrame({"a": ["ä"], "b": ["ö"]})
+    engine.write(frame, "x.csv", encoding=encoding)
+    before = (tmp_path / "x.csv").read_bytes()
+    for _ in range(2):
+        engine.write(frame, "x.csv", mode="append", encoding=encoding)
+    assert (tmp_path / "x.csv").read_bytes().startswith(before)
+    assert engine.read("x.csv", encoding=encoding)["a"].tolist() == ["ä"] * 3
+    if encoding in ("utf-16", "utf-32", "utf-8-sig"):  # the file says itself what it is
+        engine.write(frame, "x.csv", mode="append")
+        assert engine.read("x.csv", encoding=encoding)["b"].tolist() == ["ö"] * 4
+
+
+def test_a_csv_file_whose_rows_are_longer_than_its_header_does_not_shift(tmp_path: Path) -> None:
+    engine = PandasEngine(root=tmp_path)
+    (tmp_path / "x.csv").write_text("customer,amount\n1,30,\n2,20,\n")
+    assert engine.read("x.csv").to_dict("list") == {"customer": [1, 2], "amount": [30, 20]}
+    for text, line in (("customer,amount\n1,30,7\n", 2), ("customer,amount\n1,30,\n2,20,7\n", 3)):
+        (tmp_path / "x.csv").write_text(text)
+        with pytest.raises(PathError, match=f"line {line} has 3 fields, but the header only 2.*index_col=0"):
+            engine.read("x.csv")
+    assert engine.read("x.csv", index_col=0).index.tolist() == [1, 2]
+
+
+def test_rows_are_added_to_a_list_whose_bytes_stay(tmp_path: Path) -> None:
+    engine = PandasEngine(root=tmp_path)
+    (tmp_path / "x.json").write_text('[ {"id": "007", "n": 1.50} ]\n')
+    engine.write(pd.DataFrame({"n": [0.1], "id": ["01"]}), "x.json", mode="append")
+    assert (tmp_path / "x.json").read_text() == '[ {"id": "007", "n": 1.50},\n{"id": "01", "n": 0.1}]'
+    (tmp_path / "x.json").write_text('{"a": 1}')
+    with pytest.raises(PathError, match="list of objects"):
+        engine.write(pd.DataFrame({"a": [1]}), "x.json", mode="append")
