@@ -128,7 +128,9 @@ class PandasEngine:
         if _is_sqlite(place, format):
             return read_sqlite(self.file(place), self._root, **options)
         if "://" in place:
-            return self._read_url(place, format, options)
+            if self._root is not None:
+                raise PathError(shown(place), "it is no file in the folder that datasets are confined to.")
+            return read_frame(place, dialect(urlsplit(place).path, format), options)
         how, path = dialect(place, format), self.file(place)
         with opened(path, self._root) as file:
             return read_frame(file, how, options)
@@ -152,11 +154,6 @@ class PandasEngine:
         if path == self._root or path.is_dir():
             raise PathError(place, "it is a folder, not a file.")
         return path
-
-    def _read_url(self, url: str, format: str | None, options: Mapping[str, Any]) -> pd.DataFrame:
-        if self._root is not None:
-            raise PathError(shown(url), "it is no file in the folder that datasets are confined to.")
-        return read_frame(url, dialect(urlsplit(url).path, format), options)
 
     def write(
         self,
@@ -237,7 +234,7 @@ class PandasEngine:
             SqlError: It is no SELECT, or does not fit the frames or the params.
             asyncio.CancelledError: It was interrupted.
         """
-        return self._sql.run(sql, {**self._asked(temps), **(frames or {})}, params, on_interruptible)
+        return self._sql.run(sql, {**_chosen(self._temps, temps), **(frames or {})}, params, on_interruptible)
 
     @property
     def time_zone(self) -> str:
@@ -247,13 +244,6 @@ class PandasEngine:
     def changes_by_itself(self, sql: str) -> str:
         """What makes a query give something else another time, in words; empty when nothing does."""
         return changes_by_itself(sql)
-
-    def _asked(self, names: Collection[str]) -> dict[str, pd.DataFrame]:
-        temps = self._temps
-        for name in names:
-            if name not in temps:
-                raise SqlError(f"There is no temporary frame {name!r}.{did_you_mean(name, temps)}")
-        return {name: temps[name] for name in names}
 
     def register_temp(self, name: str, frame: pd.DataFrame) -> None:
         """Keeps a frame under a name, for queries that ask for it; see `NodeContext` for names that never clash."""
@@ -283,6 +273,14 @@ class PandasEngine:
     def collect_sample(self, frame: pd.DataFrame, n: int = 5) -> list[dict[Any, Any]]:
         """The first `n` rows, each as column -> value."""
         return frame.head(n).to_dict(orient="records")
+
+
+def _chosen(temps: Mapping[str, pd.DataFrame], names: Collection[str]) -> dict[str, pd.DataFrame]:
+    """The temporary frames of these names."""
+    for name in names:
+        if name not in temps:
+            raise SqlError(f"There is no temporary frame {name!r}.{did_you_mean(name, temps)}")
+    return {name: temps[name] for name in names}
 
 
 @functools.cache
