@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import os
 import pickle
@@ -548,3 +549,26 @@ def test_asking_for_an_engine_is_what_loads_it():
     heavy = "{'pandas', 'duckdb', 'pyarrow', 'sqlalchemy'}"
     code = f"import sys, odibi_async.engines, odibi_async.engines.views; print({heavy} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_overwriting_a_sqlite_table_keeps_its_keys_and_indexes(engine: PandasEngine, root: Path):
+    import sqlite3
+
+    with contextlib.closing(sqlite3.connect(root / "x.db")) as connection:
+        connection.execute("CREATE TABLE t (a INTEGER PRIMARY KEY, s TEXT)")
+        connection.execute("CREATE INDEX i ON t (s)")
+        connection.execute("INSERT INTO t VALUES (9, 'old')")
+        connection.commit()
+    engine.write(pd.DataFrame({"a": [1, 2], "s": ["01", "x"]}), "x.db", table="t")
+    assert engine.read("x.db", table="t").to_dict("list") == {"a": [1, 2], "s": ["01", "x"]}
+    kept = engine.read("x.db", query="SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name")
+    assert kept["name"].tolist() == ["i", "t"]
+    assert "PRIMARY KEY" in kept["sql"][1]
+    engine.write(pd.DataFrame({"a": ["01"], "s": [1]}), "x.db", table="t")  # other kinds: a table of its own
+    assert engine.read("x.db", table="t").to_dict("list") == {"a": ["01"], "s": [1]}
+
+
+def test_appending_other_columns_to_a_table_says_which(engine: PandasEngine):
+    engine.write(pd.DataFrame({"a": [1], "b": [2]}), "x.db", table="t")
+    with pytest.raises(PathError, match="the table 't' has the columns a, b; the frame has c besides"):
+        engine.write(pd.DataFrame({"a": [1], "c": [2]}), "x.db", table="t", mode="append")

@@ -72,7 +72,8 @@ def _near(error: FileNotFoundError | PathError) -> str:
     """A question that offers the file beside the missing one whose name is nearest."""
     folder, name = os.path.split(str(getattr(error, "filename", None) or ""))
     try:
-        return did_you_mean(name, os.listdir(folder or ".")) if name else ""
+        there = [entry for entry in os.listdir(folder or ".") if os.path.exists(os.path.join(folder, entry))]
+        return did_you_mean(name, there) if name else ""
     except OSError:  # there is no such folder either
         return ""
 

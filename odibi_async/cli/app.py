@@ -158,7 +158,7 @@ def validate(config: str | None = None, /, *, given: Given = Given(), talk: Talk
     Args:
         config: The configuration.
     """
-    plan = _planned(config, given)
+    plan = _planned(config, given, closely=True)
     name, count = plan.document.source.name, len(plan.pipeline.steps)
     text = f"{name}: {count:,} step{'' if count == 1 else 's'}, no fault"
     return Answer(text=text, data={"configuration": name, "steps": count})
@@ -391,7 +391,7 @@ def misunderstood(error: CycloptsError, arguments: Sequence[str]) -> Problem:
     return Problem(code="OA501", message=message)
 
 
-def _planned(config: str | None, given: Given, choice: Choice = Choice()) -> Plan:
+def _planned(config: str | None, given: Given, choice: Choice = Choice(), *, closely: bool = False) -> Plan:
     from odibi_async.cli.lookup import configuration
     from odibi_async.cli.plan import planned
 
@@ -402,6 +402,7 @@ def _planned(config: str | None, given: Given, choice: Choice = Choice()) -> Pla
         given=given.param,
         select=choice.select,
         exclude=choice.exclude,
+        closely=closely,
     )
 
 

@@ -20,7 +20,9 @@ from odibi_async.errors import in_a_line, located
 from odibi_async.secret import masked
 
 MOST_LINES = 12
-"""What problems may take of a screen before the rest of them is only counted."""
+"""What failures may take of a screen before the rest of them is only counted."""
+MOST_LINES_OF_FAULTS = 60
+"""The same for what is wrong in a configuration, which people mend in one go."""
 
 
 MOST_LETTERS = 1_000
@@ -197,7 +199,7 @@ def _record(problem: Problem) -> dict[str, Any]:
 
 def _told(problems: Sequence[Problem], verbose: bool, traceback: bool) -> Iterator[str]:
     """The lines that tell of problems, as few as a screen holds."""
-    room = MOST_LINES
+    room = MOST_LINES_OF_FAULTS if all(each.code < "OA3" for each in problems) else MOST_LINES
     lines_of: dict[str, list[str]] = {}
     told: list[Problem] = []
     for problem in problems:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from odibi_async.cli.answer import Problem, Refused, problems_of
-from odibi_async.config import Document, load_document
+from odibi_async.config import Document, examine, looked_at_closely
 from odibi_async.errors import ConfigError, GraphError, did_you_mean, in_a_line
 from odibi_async.pipeline import Pipeline
 from odibi_async.steps import Step
@@ -45,21 +45,36 @@ def planned(
     given: Sequence[str],
     select: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    closely: bool = False,
 ) -> Plan:
     """
-    Reads and checks everything, and chooses.
+    Reads and checks everything, and chooses; `closely` says whether queries are parsed, too.
 
     Raises:
-        Refused: With all that is wrong.
+        Refused: With all that is wrong, whatever its kind.
     """
     values = {name: _value(text) for name, text in assigned("-p", given).items()}
     functions = _functions_of(modules)
     try:
-        document = load_document(path, project=project)
+        document, faults = examine(path, project=project)
     except ConfigError as error:
         raise Refused(*problems_of(error)) from error
+    problems = problems_of(ConfigError(faults)) if faults else []
     try:
-        whole = Pipeline(document.steps, values, functions=functions)
+        if document.steps or not faults:
+            whole = Pipeline(document.steps, [*values, *(document.faulty - values.keys())], functions=functions)
+    except GraphError as error:
+        problems += [
+            problem
+            for problem in problems_of(error, document)
+            if not any(repr(name) in problem.message for name in document.faulty)
+        ]
+    if closely:
+        found = list(looked_at_closely(document.steps))
+        problems += problems_of(GraphError(found), document) if found else []
+    if problems:
+        raise Refused(*problems)
+    try:
         pipeline = whole.select(*select, exclude=exclude) if select or exclude else whole
     except GraphError as error:
         raise Refused(*problems_of(error, document)) from error

@@ -205,6 +205,9 @@ class _Compiler:
             raise _Faulty(
                 "OA115", f"the params of a query are a mapping from each $name, not {params!r}.", "params", "params"
             )
+        odd = [name for name in params if not isinstance(name, str)]
+        if odd:
+            raise _Faulty("OA115", f"the names of a query's params are texts, not {odd[0]!r}.", "params", "params")
         twice = params.keys() & step.inputs.keys()
         if twice:
             raise _Faulty(

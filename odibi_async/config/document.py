@@ -24,6 +24,7 @@ class Document:
         source: What it was read from.
         keys: The name of each step -> what leads to it in the source.
         secrets: The texts that stand for `${env:...}` and `${file:...}`.
+        faulty: The names of the steps that are left out since they are faulty, and of what they would make.
     """
 
     name: str | None = None
@@ -34,6 +35,7 @@ class Document:
     source: Source = field(default_factory=lambda: Source("<rows>", []), repr=False, compare=False)
     keys: Mapping[str, Keys] = field(default_factory=dict, repr=False, compare=False)
     secrets: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
+    faulty: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
 
     def place(self, step: str, keys: Keys = (), of_key: bool = False) -> str:
         """

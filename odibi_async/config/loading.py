@@ -69,11 +69,28 @@ def load_document(
     layer: str | None = None,
 ) -> Document:
     """All that a configuration says; the arguments are those of `load_steps`."""
+    document, faults = examine(source, project=project, enabled_only=enabled_only, layer=layer)
+    if faults:
+        raise ConfigError(faults)
+    return document
+
+
+def examine(
+    source: str | os.PathLike[str] | Mapping[str, Any] | Rows,
+    *,
+    project: str | None = None,
+    enabled_only: bool = True,
+    layer: str | None = None,
+) -> tuple[Document, list[Fault]]:
+    """
+    What is sound of a configuration, and all that is wrong with the rest; the arguments are those of `load_steps`.
+
+    Raises:
+        ConfigError: It cannot be read at all.
+    """
     reader = Reader(*_source_of(source))
     document = reader.document(project, enabled_only, layer)
-    if reader.faults:
-        raise ConfigError(list(dict.fromkeys(reader.faults)))
-    return document
+    return document, list(dict.fromkeys(reader.faults))
 
 
 def json_schema() -> dict[str, Any]:

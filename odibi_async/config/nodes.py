@@ -132,7 +132,7 @@ class Query:
         frames = {name: value for name, value in given.items() if is_frame(value)}
         values = {name: value for name, value in given.items() if name not in frames}
         with _masked({*secrets_in(self.value), *secrets_in(self.params), *secrets_in(values)}):
-            params = _revealed({**self.params, **values})
+            params = {name: _python(value) for name, value in _revealed({**self.params, **values}).items()}
             return engine.execute_sql(_revealed(self.value), frames, params or None, on_interruptible=on_cancel)
 
     def has_content(self, engine: Any) -> bool:
@@ -182,6 +182,12 @@ def _placed(node: Read | Write, given: Mapping[str, Any]) -> tuple[str, dict[str
     if node.is_query:
         return value, {**params, "connection": place}, secrets
     return place, {**params, "table": value}, secrets
+
+
+def _python(value: Any) -> Any:
+    """The value itself, of a NumPy scalar the number that it is: DuckDB takes it for a text."""
+    is_scalar = type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0
+    return value.item() if is_scalar else value
 
 
 def _file_name(place: Any) -> str:

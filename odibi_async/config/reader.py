@@ -60,18 +60,21 @@ class Reader:
         given = [_merged(defaults, entries) for entries in value]
         if project is not None:
             self._check_project(project, given)
-        steps = [
-            self._step((*above.keys, index), index, entries)
-            for index, entries in enumerate(given)
-            if _is_chosen(entries, project, enabled_only, layer)
-        ]
-        made = tuple(step for step in steps if step is not None)
+        made, faulty = [], set[str]()
+        for index, entries in enumerate(given):
+            if _is_chosen(entries, project, enabled_only, layer):
+                step = self._step((*above.keys, index), index, entries)
+                if step is not None:
+                    made.append(step)
+                else:
+                    faulty |= _names_in(entries)
         return Document(
             name=head.name,
             version=head.version,
             schedule=head.schedule,
             cache=head.cache,
-            steps=made,
+            steps=tuple(made),
+            faulty=frozenset(faulty),
             source=self._source,
             keys=self._named,
             secrets=frozenset(self._secrets),
@@ -181,6 +184,15 @@ def _merged(defaults: Entries, entries: Any) -> Any:
                 both[key] = {**defaults[key], **entries[key]}
         return {key: each for key, each in both.items() if each is not None}
     return entries
+
+
+def _names_in(entries: Any) -> set[str]:
+    """What a faulty step calls itself and what it makes, as far as that can be told."""
+    if not isinstance(entries, dict):
+        return set()
+    outputs = entries.get("outputs")
+    made = outputs.values() if isinstance(outputs, dict) else outputs if isinstance(outputs, list) else [outputs]
+    return {name for name in (entries.get("name"), *made) if isinstance(name, str) and name}
 
 
 def _is_chosen(given: Any, project: str | None, enabled_only: bool, layer: str | None) -> bool:

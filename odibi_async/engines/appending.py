@@ -22,6 +22,14 @@ BOMS: Final = (
 )
 """What files begin with that say their encoding; longer ones first, since one begins like another."""
 
+KINDS: Final = {
+    "truth": ("is_boolean",),
+    "moment": ("is_timestamp", "is_date"),
+    "text": ("is_string", "is_large_string", "is_string_view"),
+    "number": ("is_integer", "is_floating"),
+}
+"""Kinds of columns -> what Arrow calls the types that are of one."""
+
 
 def ordered_like(columns: pd.Index[Any], frame: pd.DataFrame, path: str) -> pd.DataFrame:
     """
@@ -91,6 +99,7 @@ def to_table(table: pa.Table, frame: pd.DataFrame, path: str) -> pa.Table:
         raise PathError(path, "it was written with an index, to which rows cannot be appended.")
     frame = ordered_like(pd.Index(table.column_names), frame, path)
     try:
+        _check_kinds(table.schema, pa.Schema.from_pandas(frame, preserve_index=False))
         added = pa.Table.from_pandas(frame, schema=table.schema.remove_metadata(), preserve_index=False)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise PathError(path, f"what is appended does not fit: {in_a_line(error)}") from error
@@ -103,6 +112,22 @@ def to_table(table: pa.Table, frame: pd.DataFrame, path: str) -> pa.Table:
     return pa.concat_tables([table, added.cast(table.schema.remove_metadata())]).replace_schema_metadata(
         table.schema.metadata
     )
+
+
+def _check_kinds(there: pa.Schema, given: pa.Schema) -> None:
+    """
+    Raises:
+        TypeError: A column is of another kind: Arrow makes integers of moments, say, without a word.
+    """
+    for before, after in zip(there, given, strict=True):
+        if not pa.types.is_null(after.type) and _kind(before.type) != _kind(after.type):
+            raise TypeError(f"column {before.name!r} holds {before.type}, and what is appended {after.type}")
+
+
+def _kind(dtype: pa.DataType) -> str:
+    if pa.types.is_dictionary(dtype):
+        return _kind(dtype.value_type)
+    return next((kind for kind, names in KINDS.items() for name in names if getattr(pa.types, name)(dtype)), str(dtype))
 
 
 def options_refused(options: Mapping[str, Any], path: str) -> None:

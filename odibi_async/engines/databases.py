@@ -8,14 +8,14 @@ import os
 import re
 import sqlite3
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import pandas as pd
 
 from odibi_async.engines.formats import without_index
-from odibi_async.errors import ExtraMissing, OptionError, PathError, did_you_mean
+from odibi_async.errors import ExtraMissing, OptionError, PathError, did_you_mean, shortened
 from odibi_async.files import location
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def read_sqlite(
     """
     _one_of(str(path), table, query)
     if table is not None:
-        query = f'SELECT * FROM "{table.replace(chr(34), chr(34) * 2)}"'
+        query = f"SELECT * FROM {_quoted(table)}"
     if not path.exists():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", timeout=BUSY, uri=True)) as connection:
@@ -82,7 +82,11 @@ def write_sqlite(
         try:
             exists = "SELECT 1 FROM sqlite_master WHERE type IN ('table', 'view') AND lower(name) = lower(?)"
             there = connection.execute(exists, (table,)).fetchone() is not None
-            _write(frame, connection, str(path), table, mode, there, options)
+            columns = dict(connection.execute("SELECT name, type FROM pragma_table_info(?)", (table,)).fetchall())
+            if there and mode == "overwrite" and not options and _fits(without_index(frame), columns):
+                connection.execute(f"DELETE FROM {_quoted(table)}")  # the table keeps its keys and its indexes
+                mode = "append"
+            _write(frame, connection, str(path), table, mode, columns if there else None, options)
         except BaseException:
             if connection.in_transaction:  # a full disk has ended it already
                 connection.execute("ROLLBACK")
@@ -136,8 +140,11 @@ class Databases:
         """Writes a table in one transaction, as far as the database has them for changes of tables."""
         table = _table(shown(url), table)
         with self._engine(url).begin() as connection:
-            there = _sqlalchemy().inspect(connection).has_table(table, schema=options.get("schema"))
-            _write(frame, connection, shown(url), table, mode, there, options)
+            inspected, schema = _sqlalchemy().inspect(connection), options.get("schema")
+            columns = None
+            if inspected.has_table(table, schema=schema):
+                columns = [column["name"] for column in inspected.get_columns(table, schema=schema)]
+            _write(frame, connection, shown(url), table, mode, columns, options)
 
     def close(self) -> None:
         with self._lock:
@@ -210,15 +217,49 @@ def _rows(query: Any, connection: Any, place: str, options: Mapping[str, Any]) -
     return frame
 
 
+def _quoted(table: str) -> str:
+    return '"' + table.replace('"', '""') + '"'
+
+
+def _fits(frame: pd.DataFrame, columns: Mapping[str, str]) -> bool:
+    """Whether a frame has the columns of a table, each of the kind that is declared there."""
+    if [str(name) for name in frame.columns] != list(columns):
+        return False
+    kinds = {"i": "INT", "u": "INT", "b": "INT", "f": "REAL FLOA DOUB", "M": "TIMESTAMP", "O": "TEXT CHAR CLOB"}
+    for place, declared in enumerate(columns.values()):
+        dtype = frame.dtypes.iloc[place]
+        kind = "O" if isinstance(dtype, pd.StringDtype) else getattr(dtype, "kind", "")
+        if not any(word in declared.upper() for word in kinds.get(kind, "").split()):
+            return False
+    return True
+
+
 def _write(
-    frame: pd.DataFrame, connection: Any, place: str, table: str, mode: str, there: bool, options: Mapping[str, Any]
+    frame: pd.DataFrame,
+    connection: Any,
+    place: str,
+    table: str,
+    mode: str,
+    columns: Collection[str] | None,
+    options: Mapping[str, Any],
 ) -> None:
+    there = columns is not None
     _check_options(f"Writing to {place!r}", options, ("schema", "dtype", "chunksize", "method"))
     if there and mode == "error":
         raise PathError(place, f"the table {table!r} exists already, and mode='error' was asked for.")
     if there and mode == "ignore":
         return
-    without_index(frame).to_sql(table, connection, if_exists=IF_EXISTS.get(mode, "append"), index=False, **options)
+    frame = without_index(frame)
+    if columns is not None and mode == "append":
+        known = {name.casefold() for name in columns}
+        others = [str(name) for name in frame.columns if str(name).casefold() not in known]
+        if others:
+            raise PathError(
+                place,
+                f"what is appended does not fit: the table {table!r} has the columns {shortened(list(columns))}; the"
+                f" frame has {shortened(others)} besides.",
+            )
+    frame.to_sql(table, connection, if_exists=IF_EXISTS.get(mode, "append"), index=False, **options)
 
 
 def _check_options(doing: str, options: Mapping[str, Any], known: tuple[str, ...]) -> None:

@@ -76,6 +76,21 @@ def parsed(sql: str) -> dict[str, Any]:
     return tree
 
 
+def syntax_fault(sql: str) -> str:
+    """What keeps a text from being one SELECT, with its line and column where that is known; empty for nothing."""
+    tree = parsed(sql)
+    if tree["error"]:
+        message = str(tree["error_message"])
+        if "SELECT statements can be serialized" in message:
+            return "one SELECT statement is needed."
+        at = tree.get("position")
+        lines = [] if at is None else sql.encode()[: int(at)].decode(errors="ignore").split("\n")
+        where = f" (line {len(lines)}, column {len(lines[-1]) + 1})" if lines else ""
+        return f"{message}{where}."
+    count = len(tree["statements"])
+    return "" if count == 1 else f"one SELECT statement is needed, not {count or 'none'}."
+
+
 @functools.lru_cache(1024)
 def changes_by_itself(sql: str) -> str:
     """

@@ -163,4 +163,23 @@ config = "pipeline.yaml"
 """,
         form="toml",
     ),
+    "OA120": Code(
+        title="a query does not parse",
+        text="A transform step of type sql is one SELECT in the dialect of DuckDB, whose own parser says what is wrong "
+        "and where. What the query reads is looked at when it runs.",
+        wrong="- {name: one, type: sql, value: SELEC 1 AS a}",
+        right="- {name: one, type: sql, value: SELECT 1 AS a}",
+    ),
+    "OA121": Code(
+        title="two steps write the same file",
+        text="Each of them replaces all of it, so what one of them writes is lost. Steps with mode append may share.",
+        wrong="""
+- {name: one, type: sql, value: SELECT 1 AS a}
+- {name: save, layer: store, value: a.csv, inputs: {data: one}}
+- {name: again, layer: store, value: ./a.csv, inputs: {data: one}}""",
+        right="""
+- {name: one, type: sql, value: SELECT 1 AS a}
+- {name: save, layer: store, value: a.csv, inputs: {data: one}}
+- {name: again, layer: store, value: b.csv, inputs: {data: one}}""",
+    ),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -143,6 +144,8 @@ def check_file(path: Path) -> None:
         if path.is_file():
             return
         message = f"there is no such file.{_near(path)}"
+        if path.is_symlink():
+            message = f"it is a link to {os.readlink(path)!r}, where nothing is."
         if path.exists():
             message = f"it is {'a folder' if path.is_dir() else 'a device or a pipe'}, not a file."
     except OSError as error:  # a name too long, a folder that is not ours

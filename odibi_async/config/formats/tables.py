@@ -13,7 +13,7 @@ import io
 import math
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,7 +200,8 @@ class TableSource(Source):
                 faults.append(Fault(self.name, place, message, "OA106"))
         for entry in kind.required:
             if entry not in entries and not faults:
-                faults.append(Fault(self.name, place, f"there is no column {kind.column(entry)!r}.", "OA104"))
+                message = f"there is no column {kind.column(entry)!r}.{_other_separator(header, known)}"
+                faults.append(Fault(self.name, place, message, "OA104"))
         self.faults += faults
         return None if faults else entries
 
@@ -228,6 +229,15 @@ class TableSource(Source):
             return ""
         row = self._rows[keys[0]]
         return f"{row.place}, column {row.column(keys[1])}" if len(keys) > 1 else row.place
+
+
+def _other_separator(header: Sequence[str], known: Collection[str]) -> str:
+    """What to say where all names stand in one cell, since something else than a comma parts them."""
+    for separator in (";", "\t", "|"):
+        names = header[0].split(separator) if len(header) == 1 else []
+        if len(names) > 1 and any(name.strip().lower() in known for name in names):
+            return f" The header is parted by {separator!r}: commas are needed."
+    return ""
 
 
 def _is_empty(cell: Any) -> bool:
