@@ -43,6 +43,7 @@ __all__ = [
     "StepError",
     "StepResult",
     "Tracker",
+    "__version__",
     "check_cancelled",
     "create_engine_context",
     "load_steps",
@@ -64,7 +65,15 @@ _LATER = {
 """Names -> modules that load what not everybody needs."""
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("odibi_async")
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from odibi_async.errors import OptionError
+from odibi_async.durations import seconds_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +28,7 @@ class CachePolicy:
     env: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.ttl is not None and not self.ttl > 0:
-            raise OptionError(f"CachePolicy: ttl={self.ttl!r}: seconds above 0 are needed.")
+        object.__setattr__(self, "ttl", seconds_of("CachePolicy: ttl", self.ttl, above_zero=True))
         for name in ("ignore", "files", "env"):
             names = getattr(self, name)
             object.__setattr__(self, name, (names,) if isinstance(names, str) else tuple(map(str, names)))

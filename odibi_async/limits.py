@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from odibi_async.durations import seconds_of
 from odibi_async.errors import OptionError
 
 
@@ -44,8 +45,7 @@ class Limits:
                 continue
             if not isinstance(count, int) or isinstance(count, bool) or count < 1:
                 raise OptionError(f"Limits: {name} is a whole number from 1 on, not {count!r}.")
-        if not self.grace >= 0:
-            raise OptionError(f"Limits: grace={self.grace!r}: seconds from 0 on are needed.")
+        object.__setattr__(self, "grace", seconds_of("Limits: grace", self.grace))
 
 
 def default_threads() -> int:

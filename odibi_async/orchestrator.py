@@ -134,6 +134,11 @@ class Orchestrator:
     def _pipeline(self) -> Pipeline:
         return Pipeline(self.steps, functions=self._functions, nodes=self._nodes)
 
+    @property
+    def _dag_builder(self) -> Pipeline:
+        """The name by which code of ODIBI CORE asks for it."""
+        return self._pipeline
+
     def build_dag(self) -> Pipeline:
         """
         The pipeline, checked; `run` makes it likewise.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from odibi_async.durations import seconds_of
 from odibi_async.errors import OdibiError, OptionError, in_a_line, leaves
 
 Errors = tuple[type[Exception], ...]
@@ -55,10 +56,8 @@ class Retry:
     def __post_init__(self) -> None:
         if not isinstance(self.attempts, int) or self.attempts < 1:
             raise OptionError(f"Retry(attempts={self.attempts!r}): a whole number from 1 on is needed.")
-        if not self.wait >= 0:
-            raise OptionError(f"Retry(wait={self.wait!r}): seconds from 0 on are needed.")
-        if not self.max_wait >= 0:
-            raise OptionError(f"Retry(max_wait={self.max_wait!r}): seconds from 0 on are needed.")
+        for name in ("wait", "max_wait"):
+            object.__setattr__(self, name, seconds_of(f"Retry(...): {name}", getattr(self, name)))
         _classes("never", self.never)
         if isinstance(self.on, type) or not callable(self.on):
             _classes("on", self.on)

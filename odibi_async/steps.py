@@ -13,6 +13,7 @@ from types import FunctionType
 from typing import Any, Generic, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from odibi_async.cache_policy import CachePolicy
+from odibi_async.durations import seconds_of
 from odibi_async.errors import GraphError, GraphFault, OptionError, did_you_mean
 from odibi_async.quick import quick
 from odibi_async.retry import Retry
@@ -120,8 +121,11 @@ class Step(Generic[P, R, T]):
             object.__setattr__(self, "after", tuple(map(name_of, after)))
         if self.tags:
             object.__setattr__(self, "tags", (self.tags,) if isinstance(self.tags, str) else tuple(self.tags))
-        if self.timeout is not None and not self.timeout > 0:
-            raise OptionError(f"Step {self.name!r}: timeout={self.timeout!r}: seconds above 0 are needed.")
+        if self.inputs:
+            self._check_inputs()
+        if self.timeout is not None:
+            timeout = seconds_of(f"Step {self.name!r}: timeout", self.timeout, above_zero=True)
+            object.__setattr__(self, "timeout", timeout)
         if self.retry is not None and not isinstance(self.retry, Retry):
             raise OptionError(
                 f"Step {self.name!r}: retry={self.retry!r}: a policy is needed, such as Retry(attempts=3)."
@@ -131,6 +135,16 @@ class Step(Generic[P, R, T]):
             raise OptionError(f"Step {self.name!r}: run_on={self.run_on!r} is none of {', '.join(PLACES)}.{hint}")
         if self.cache is not None and not isinstance(self.cache, bool | CachePolicy):
             raise OptionError(f"Step {self.name!r}: cache={self.cache!r}: True, False or CachePolicy(...) is needed.")
+
+    def _check_inputs(self) -> None:
+        if not isinstance(self.inputs, Mapping):
+            raise OptionError(
+                f"Step {self.name!r}: inputs={self.inputs!r}: a mapping from parameters to datasets is needed, such as"
+                " inputs={'frame': 'orders'}."
+            )
+        if any([type(dataset) is not str for dataset in self.inputs.values()]):  # noqa: C419 (twice as fast)
+            named = {parameter: name_of(dataset) for parameter, dataset in self.inputs.items()}
+            object.__setattr__(self, "inputs", named)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Calls the function itself: for unit tests, and from other functions."""
@@ -252,7 +266,12 @@ def step(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     if isinstance(fn, Step):
         return dataclasses.replace(fn, **options)
     if not callable(fn) and not isinstance(fn, classmethod):
-        raise GraphError([GraphFault("OA212", f"A step is made from something callable, not from {fn!r}.")])
+        message = f"A step is made from something callable, not from {fn!r}."
+        if inspect.iscoroutine(fn):
+            fn.close()
+        if not isinstance(fn, str | Mapping | None):
+            message += " Did you call it? The function itself is needed: [load], not [load()]."
+        raise GraphError([GraphFault("OA212", message)])
     try:
         return _made(fn, **options)
     except TypeError:

@@ -486,3 +486,34 @@ async def test_it_runs_where_a_loop_runs_already(context: Any):
     assert names == ["one", "rows"]
     with pytest.raises(RunError):
         Orchestrator([step(lambda: 1 / 0, name="bad")], context, Tracker(), events).run()
+
+
+def test_the_predecessors_own_example_runs_with_another_import_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from odibi_async.core import (
+        CacheManager,
+        ConfigLoader,
+        DAGBuilder,
+        EventEmitter,
+        NodeContext,
+        Orchestrator,
+        Tracker,
+        create_engine_context,
+    )
+
+    monkeypatch.chdir(tmp_path)
+    Path("pipeline.json").write_text(
+        '[{"name": "orders", "type": "sql", "value": "SELECT 1 AS a"},'
+        ' {"name": "totals", "type": "sql", "inputs": {"data": "orders"}, "value": "SELECT sum(a) AS a FROM data"}]'
+    )
+    steps = ConfigLoader().load("pipeline.json")
+    context = create_engine_context("pandas")
+    tracker, events = Tracker(), EventEmitter()
+    orchestrator = Orchestrator(steps, context, tracker, events, parallel=True, max_workers=4, use_cache=False)
+    result = orchestrator.run()
+    page = tracker.export_to_story(dag_builder=orchestrator._dag_builder)
+    assert "graph TD" in Path(page).read_text()
+    assert result.data_map["totals"]["a"].tolist() == [1]
+    assert result.get_execution_stats()["success_rate"] == 100
+    assert DAGBuilder(steps).order() == ["orders", "totals"]
+    assert CacheManager(tmp_path / "cache")
+    assert NodeContext

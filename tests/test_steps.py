@@ -145,3 +145,55 @@ def test_outputs_take_a_name_several_names_or_a_mapping():
 def test_an_output_declared_twice_is_refused():
     with pytest.raises(GraphError, match="declares an output twice"):
         step(double, outputs=("a", "a"))
+
+
+def test_durations_are_seconds_or_timedeltas():
+    from datetime import timedelta
+
+    from odibi_async import CachePolicy, Limits, Retry, Runner
+
+    long = timedelta(minutes=2)
+    assert step(lambda: 1, name="a", timeout=long).timeout == 120
+    assert (Retry(wait=long).wait, Retry(max_wait=long).max_wait) == (120, 120)
+    assert (Limits(grace=long).grace, CachePolicy(ttl=long).ttl, Runner(drain=long).drain) == (120, 120, 120)
+    for make in (
+        lambda: step(lambda: 1, name="a", timeout="30s"),
+        lambda: step(lambda: 1, name="a", timeout=timedelta(0)),
+        lambda: Retry(wait="1"),
+        lambda: Limits(grace=True),
+        lambda: CachePolicy(ttl="day"),
+        lambda: Runner(drain=-1),
+    ):
+        with pytest.raises(OptionError, match=r"seconds (above 0|from 0 on) are needed"):
+            make()
+
+
+def test_inputs_are_a_mapping_to_names_steps_or_functions():
+    def orders() -> int:
+        return 1
+
+    assert dict(step(lambda a, b: a, name="x", inputs={"a": orders, "b": step(orders, name="o")}).inputs) == {
+        "a": "orders",
+        "b": "o",
+    }
+    with pytest.raises(OptionError, match=r"inputs=\['a'\]: a mapping from parameters to datasets is needed"):
+        step(lambda a: a, name="x", inputs=["a"])
+
+
+async def test_what_was_called_by_mistake_is_told_so():
+    from odibi_async import run_pipeline
+
+    async def load() -> int:
+        return 1
+
+    for thing in (load(), 1):
+        with pytest.raises(GraphError, match=r"Did you call it\? The function itself is needed: \[load\], not"):
+            await run_pipeline([thing])
+    with pytest.raises(GraphError, match=r"From outside it is given so: run_pipeline\(steps, \{'path': ...\}\)"):
+        await run_pipeline([lambda_reader])
+    with pytest.raises(OptionError, match="Say cache=True without quotes"):
+        await run_pipeline([load], cache="True")
+
+
+def lambda_reader(path: str) -> str:
+    return path

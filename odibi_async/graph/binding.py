@@ -212,11 +212,13 @@ class Binder:
             self.unbound.append(dataset)
             known = sorted(self._ids.keys() - set(step.datasets))
             as_parameter = "" if parameter == dataset else f" (as {parameter!r})"
+            hint = did_you_mean(dataset, known)
             message = (
-                f"Step {step.name!r} reads {dataset!r}{as_parameter}, which no step produces."
-                f"{did_you_mean(dataset, known)}\n"
+                f"Step {step.name!r} reads {dataset!r}{as_parameter}, which no step produces.{hint}\n"
                 f"Known datasets: {shortened(known, 12) or 'none'}."
             )
+            if not (hint or step.type in CONFIGURED):
+                message += f" From outside it is given so: run_pipeline(steps, {{{dataset!r}: ...}})."
             keys = ("inputs", parameter) if parameter in step.inputs else ("value",)
             self._faults.add("OA201", message, step, *keys)
         return place

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from odibi_async.durations import seconds_of
 from odibi_async.errors import OptionError, did_you_mean
 from odibi_async.graph.node import Node
 from odibi_async.retry import Retry
@@ -37,8 +38,7 @@ class Policies:
         """
         if on_error not in (known := get_args(OnError)):
             raise OptionError(f"on_error={on_error!r} is none of {', '.join(known)}.{did_you_mean(on_error, known)}")
-        if timeout is not None and not timeout > 0:
-            raise OptionError(f"timeout={timeout!r}: seconds above 0 are needed.")
+        timeout = seconds_of("timeout", timeout, above_zero=True)
         if retry is not None and not isinstance(retry, Retry):
             raise OptionError(f"retry={retry!r}: a policy is needed, such as Retry(attempts=3).")
         return cls(retry=retry, timeout=timeout, on_error=on_error)

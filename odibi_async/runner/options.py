@@ -46,6 +46,8 @@ def check_given(given: Mapping[str, Any]) -> None:
 
 
 def check_cache(cache: Caching) -> Caching:
+    if isinstance(cache, str) and cache.lower() in ("true", "false", "none"):
+        raise OptionError(f"cache={cache!r}: a text is a directory. Say cache={cache.capitalize()} without quotes.")
     if cache is None or isinstance(cache, bool | str | os.PathLike) or hasattr(cache, "lookup"):
         return cache
     raise OptionError(f"cache={cache!r}: True, False, a directory or a Cache(...) is needed.")

@@ -19,6 +19,7 @@ import anyio
 from odibi_async.abc import Observer
 from odibi_async.building import Functions, Nodes
 from odibi_async.cancellation import CURRENT, waiting
+from odibi_async.durations import seconds_of
 from odibi_async.errors import OptionError, RunnerClosed
 from odibi_async.graph.graph import Graph
 from odibi_async.limits import Limits
@@ -75,10 +76,8 @@ class Runner:
     ) -> None:
         if limits is not None and not isinstance(limits, Limits):
             raise OptionError(f"limits={limits!r}: Limits(...) are needed.")
-        if not drain >= 0:
-            raise OptionError(f"drain={drain!r}: seconds from 0 on are needed.")
         self.limits = limits or Limits()
-        self.drain = drain
+        self.drain: float = seconds_of("drain", drain)
         self.freeze = freeze
         self._observers = checked(observers)
         self._caching = check_cache(cache)
