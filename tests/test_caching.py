@@ -176,17 +176,18 @@ async def test_swapped_inputs_miss(tmp_path: Path) -> None:
     assert (await run_pipeline([difference], {"left": 3, "right": 5}, cache=tmp_path))["difference"] == -2
 
 
-async def test_the_order_of_a_mapping_counts_in_datasets_and_not_in_params(tmp_path: Path) -> None:
+async def test_the_order_of_a_mapping_counts_in_datasets_and_in_params(tmp_path: Path) -> None:
     @step(params={"names": {"a": 1, "b": 2}})
-    def first_of(orders: dict[str, int], names: dict[str, int]) -> str:
-        return next(iter(orders))
+    def firsts(orders: dict[str, int], names: dict[str, int]) -> tuple[str, str]:
+        return next(iter(orders)), next(iter(names))
 
-    given = {"orders": {"x": 1, "y": 2}}
-    assert (await run_pipeline([first_of], given, cache=tmp_path))["first_of"] == "x"
-    reordered = step(first_of, params={"names": {"b": 2, "a": 1}})
-    assert (await run_pipeline([reordered], given, cache=tmp_path)).steps["first_of"].status is Status.CACHED
-    other = await run_pipeline([reordered], {"orders": {"y": 2, "x": 1}}, cache=tmp_path)
-    assert other["first_of"] == "y"
+    reordered = step(firsts, params={"names": {"b": 2, "a": 1}})
+    for each, orders, expected in (
+        (firsts, {"x": 1, "y": 2}, ("x", "a")),
+        (reordered, {"x": 1, "y": 2}, ("x", "b")),
+        (reordered, {"y": 2, "x": 1}, ("y", "b")),
+    ):
+        assert (await run_pipeline([each], {"orders": orders}, cache=tmp_path))["firsts"] == expected
 
 
 @pytest.mark.parametrize("as_mapping", [False, True])

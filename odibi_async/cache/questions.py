@@ -100,7 +100,7 @@ class Questions:
             elif dataset is not None and values[dataset] is not ABSENT:
                 parts[f"the input {parameter!r}"] = self._digest_of_dataset(parameter, dataset, values[dataset])
             else:
-                parts[f"the param {parameter!r}"] = digest_of(constant, name=f"the param {parameter!r}")
+                parts[f"the param {parameter!r}"] = digest_of(constant, name=f"the param {parameter!r}", ordered=True)
         for name, value in files.items():
             parts |= _digests_of_files(name if value is None else value)
         parts["the order of the arguments"] = digest_of(tuple(names))
@@ -155,7 +155,7 @@ class Questions:
         return combined({str(index): self._digest_of_data(name, each) for index, each in enumerate(elements)})
 
     def _digest_of_data(self, name: str, value: Any) -> str:
-        """The digest of what flows between steps: there the order of a mapping counts, in params it does not."""
+        """The digest of what flows between steps; the order of a mapping counts: who goes through it can tell."""
         return value.kept.digest if isinstance(value, Stored) else digest_of(value, name=name, ordered=True)
 
     def note(self, dataset: int, value: Any, digest: str) -> None:

@@ -29,8 +29,6 @@ NULLABLE: Final[dict[pa.DataType, Any]] = {
     pa.uint32(): pd.UInt32Dtype(),
     pa.uint64(): pd.UInt64Dtype(),
 }
-EXACT: Final = 2.0**53
-"""Below it, a float64 that counts something is exact."""
 
 
 def readable(frame: pd.DataFrame) -> pd.DataFrame:
@@ -89,8 +87,8 @@ def result_frame(relation: duckdb.DuckDBPyRelation) -> pd.DataFrame:
 
     They come through Arrow, in less time than `df()` and without holding up other threads. Columns of
     Python objects (lists, structs, blobs, times, UUIDs, intervals) cannot, so a result with one of them
-    comes through `df()`. Unlike there, HUGEINT, which sums of integers are, becomes int64 where that
-    says the same: where there is no NULL and nothing too large.
+    comes through `df()`. Unlike there, HUGEINT, which sums of integers are, becomes int64, or Int64 beside NULL, where
+    nothing is too large for that; and texts are `str` also where there are no rows.
     """
     kinds = [kind.id for kind in relation.types]
     huge = [i for i, kind in enumerate(kinds) if kind == "hugeint"]
@@ -99,10 +97,34 @@ def result_frame(relation: duckdb.DuckDBPyRelation) -> pd.DataFrame:
         frame = _from_arrow(table, huge)
         frame.columns = pd.Index(_unique_names(relation))
         return frame
-    frame = relation.df() if table is None else _empty(relation)
+    names = list(_empty(relation).columns) if huge else []
+    frame = _empty(relation) if table is not None else _with_texts(relation, huge).df() if huge else relation.df()
+    if huge:
+        frame.columns = pd.Index(names)
     for i in huge:
-        frame.isetitem(i, _whole(frame.iloc[:, i]).array)
+        frame.isetitem(i, _whole(frame.iloc[:, i]))
+    if not len(frame):
+        for i, kind in enumerate(kinds):
+            if kind == "varchar":
+                frame.isetitem(i, frame.iloc[:, i].astype("str").array)
     return frame
+
+
+def _with_texts(relation: duckdb.DuckDBPyRelation, places: Sequence[int]) -> duckdb.DuckDBPyRelation:
+    """The same rows with the integers of some columns as texts, which say all of their digits."""
+    columns = [f"CAST(#{i + 1} AS VARCHAR)" if i in places else f"#{i + 1}" for i in range(len(relation.columns))]
+    return relation.project(", ".join(f"{column} AS c{i}" for i, column in enumerate(columns)))
+
+
+def _whole(texts: pd.Series[Any]) -> Any:
+    """Integers that stand there as texts: int64, Int64 where some are missing, floats where some are too large."""
+    values = [None if pd.isna(text) else int(text) for text in texts]
+    if values and all(value is None for value in values):
+        return np.full(len(values), np.nan)
+    try:
+        return pd.array(values, dtype="Int64" if None in values else "int64")
+    except (OverflowError, TypeError, ValueError):
+        return np.array([np.nan if value is None else float(value) for value in values])
 
 
 def _empty(relation: duckdb.DuckDBPyRelation) -> pd.DataFrame:
@@ -115,10 +137,6 @@ def _unique_names(relation: duckdb.DuckDBPyRelation) -> Sequence[str]:
     """The names of the columns; where two are the same to SQL, as `df()` tells them apart."""
     names = relation.columns
     return names if len({name.casefold() for name in names}) == len(names) else list(_empty(relation).columns)
-
-
-def _whole(column: pd.Series[Any]) -> pd.Series[Any]:
-    return column.astype("int64") if (column.abs() < EXACT).all() else column
 
 
 def _from_arrow(table: pa.Table, huge: Sequence[int]) -> pd.DataFrame:
@@ -139,7 +157,7 @@ def _plain(column: pa.ChunkedArray[Any], huge: bool) -> pa.ChunkedArray[Any]:
         return column.cast(pa.timestamp("us"))
     if not pa.types.is_decimal(kind):
         return column
-    if huge and not column.null_count:
+    if huge and column.null_count < len(column):
         try:
             return column.cast(pa.int64())
         except pa.ArrowInvalid:  # too large

@@ -140,8 +140,8 @@ class PandasEngine:
         return not ("connection" in options or "://" in place or _is_sqlite(place, format))
 
     def libraries(self) -> Mapping[str, str]:
-        """The versions of what reads and queries: results may depend on them."""
-        return _libraries()
+        """The versions of what reads and queries, and how it is set: results may depend on them."""
+        return {**_libraries(), "what pandas makes of texts": str(pd.Series(["a"]).dtype)}
 
     def file(self, place: str) -> Path:
         """
@@ -285,7 +285,9 @@ def _chosen(temps: Mapping[str, pd.DataFrame], names: Collection[str]) -> dict[s
 
 @functools.cache
 def _libraries() -> Mapping[str, str]:
-    return {f"the library {name}": _version(name) for name in ("duckdb", "odibi_async", "pandas", "pyarrow")}
+    return {
+        f"the library {name}": _version(name) for name in ("duckdb", "odibi_async", "openpyxl", "pandas", "pyarrow")
+    }
 
 
 def _version(library: str) -> str:
