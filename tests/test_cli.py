@@ -897,3 +897,26 @@ def test_a_terminal_gets_colours_and_a_line_that_tells_how_far_the_run_is():
     assert "\x1b" not in written
     assert "OA301" in written
     assert "\x1b" not in process("run", *GIVEN).err
+
+
+def test_a_pipeline_in_python_runs_validates_and_draws_like_a_file(run: Run):
+    Path("flows.py").write_text(
+        "from odibi_async import Pipeline, step\n"
+        "def orders(): return [1, 2]\n"
+        "def total(orders, rate=2): return sum(orders) * rate\n"
+        "def more(total, extra): return total + extra\n"
+        "STEPS = [orders, total]\n"
+        "PIPELINE = Pipeline(STEPS)\n"
+        "NESTED = [PIPELINE, more]\n"
+        "NUMBER = 1\n"
+    )
+    for named in ("flows.py:STEPS", "flows:STEPS", "flows.py:PIPELINE"):
+        assert "no fault" in run("validate", named).out
+        assert "total" in run("graph", named).out
+        assert run("run", named, "-p", "rate=3").code == 0
+    assert "12" in run("run", "flows.py:NESTED", "-p", "extra=6").out
+    assert run("validate", "flows.py:NESTED", "--json").codes == ["OA201"]
+    for named, code in (("flows.py:STEP", "OA411"), ("flows.py:NUMBER", "OA411"), ("none.py:STEPS", "OA408")):
+        assert run("validate", named, "--json").codes == [code]
+    Path("broken.py").write_text("raise SystemExit(3)")
+    assert run("validate", "broken.py:STEPS", "--json").codes == ["OA118"]

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import json
-import os
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from odibi_async.cli.answer import Problem, Refused, problems_of
+from odibi_async.cli.python import document_of, imported, is_python
 from odibi_async.config import Document, examine, looked_at_closely
-from odibi_async.errors import ConfigError, GraphError, did_you_mean, in_a_line
+from odibi_async.errors import ConfigError, Fault, GraphError
 from odibi_async.pipeline import Pipeline
 from odibi_async.steps import Step
 
@@ -55,10 +53,7 @@ def planned(
     """
     values = {name: _value(text) for name, text in assigned("-p", given).items()}
     functions = _functions_of(modules)
-    try:
-        document, faults = examine(path, project=project)
-    except ConfigError as error:
-        raise Refused(*problems_of(error)) from error
+    document, faults = _document_of(path, project)
     problems = problems_of(ConfigError(faults)) if faults else []
     try:
         if document.steps or not faults:
@@ -85,6 +80,16 @@ def planned(
         pipeline=pipeline,
         given={name: value for name, value in values.items() if name in taken},
     )
+
+
+def _document_of(path: Path, project: str | None) -> tuple[Document, list[Fault]]:
+    """What is sound of a configuration, and the faults of the rest; or a pipeline in Python."""
+    if is_python(str(path)):
+        return document_of(str(path)), []
+    try:
+        return examine(path, project=project)
+    except ConfigError as error:
+        raise Refused(*problems_of(error)) from error
 
 
 def check_given(plan: Plan) -> None:
@@ -140,41 +145,12 @@ def _functions_of(modules: Iterable[str]) -> dict[str, Callable[..., Any]]:
     functions: dict[str, Callable[..., Any]] = {}
     homes: dict[str, str] = {}
     for module in modules:
-        for name, function in _public(_imported(module)).items():
+        for name, function in _public(imported(module)).items():
             if name in functions and functions[name] is not function:
                 message = f"there is a function {name!r} in {homes[name]!r} and in {module!r}: rename one of them."
                 raise Refused(Problem(code="OA506", message=message))
             functions[name], homes[name] = function, module
     return functions
-
-
-def _imported(name: str) -> Any:
-    """The module of that name, also when it stands in the current directory."""
-    if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
-        dotted = ".".join(Path(name.removesuffix(".py")).parts)
-        hint = f" It goes by its name, not by its path: {dotted}" if name.endswith(".py") else ""
-        raise Refused(Problem(code="OA408", message=f"{name!r} names no module.{hint}"))
-    sys.path.insert(0, os.getcwd())
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise _broken(name, error) from error
-        raise Refused(Problem(code="OA408", message=f"there is no module {name!r}.{_near(name)}")) from error
-    except (Exception, SystemExit, KeyboardInterrupt) as error:  # whatever the module does when it is imported
-        raise _broken(name, error) from error
-    finally:
-        sys.path.pop(0)
-
-
-def _near(name: str) -> str:
-    return did_you_mean(name, [path.stem for path in Path().glob("*.py")])
-
-
-def _broken(name: str, error: BaseException) -> Refused:
-    return Refused(
-        Problem(code="OA118", message=f"module {name!r} cannot be imported: {in_a_line(error)}", error=error)
-    )
 
 
 def _public(module: Any) -> dict[str, Callable[..., Any]]:

@@ -97,4 +97,15 @@ $ odibi-async run --cache cache
 $ odibi-async cache explain totals --cache cache""",
         form="console",
     ),
+    "OA411": Code(
+        title="a module has no such pipeline",
+        text="MODULE:NAME and FILE.py:NAME name a Pipeline, or a list of steps, that is written in Python.",
+        wrong="""
+$ echo 'STEPS = [lambda: 1]' > flows.py
+$ odibi-async validate flows.py:STEP""",
+        right="""
+$ echo 'from odibi_async import step; STEPS = [step(lambda: 1, name="one")]' > flows.py
+$ odibi-async validate flows.py:STEPS""",
+        form="console",
+    ),
 }
