@@ -201,16 +201,31 @@ class Wrong(NamedTuple):
 
 def validated(model: type[M], entries: Mapping[str, Any]) -> tuple[M | None, list[Wrong]]:
     """The entries as their model, or all that is wrong with them."""
+    wrong = [
+        Wrong("OA103", [key], f"{key!r} is unknown: it holds half of a character (a lone surrogate).", True)
+        for key in entries
+        if isinstance(key, str) and not _is_encodable(key)
+    ]
+    if wrong:
+        entries = {key: value for key, value in entries.items() if _is_encodable(str(key))}
     try:
-        return model.model_validate(entries), []
+        made = model.model_validate(entries)
+        return (None, wrong) if wrong else (made, [])
     except ValidationError as error:
         details = error.errors(include_url=False)
-    wrong = []
     for detail in details:
         of_key = detail["loc"][-1] == _KEY or detail["type"] in ("extra_forbidden", "invalid_key")
         keys = _keys(detail)
         wrong.append(Wrong(_CODES.get(detail["type"], "OA105"), keys, _told(detail, keys, model), of_key))
     return None, wrong
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _keys(detail: ErrorDetails) -> Keys:
