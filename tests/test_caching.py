@@ -1133,7 +1133,7 @@ def _by_an_import(path: str) -> str:
 READERS: list[tuple[Any, str]] = [
     (_reads_by_pandas, "files (pandas.read_csv)"),
     (_by_a_helper, "files (pandas.read_csv)"),
-    (_by_an_import, "the network (urllib.request)"),
+    (_by_an_import, "the network (urllib.request.urlopen)"),
     (lambda path: open(path).read(), "files (open)"),  # noqa: SIM115
     (lambda path: Path(path).read_text(), "files (.read_text)"),
     (lambda path: os.path.getsize(path), "files (posixpath.getsize)"),
@@ -1333,3 +1333,17 @@ async def test_a_node_type_that_cannot_tell_its_contents_makes_its_step_uncached
     result = await run_pipeline([step(Broken(), name="broken")], cache=tmp_path, observers=[heard])
     assert result["broken"] == 1
     assert [event.reason for event in heard.of(CacheBypassed)] == ["ZeroDivisionError: of its own"]
+
+
+async def test_an_ingest_of_many_files_is_known_by_all_of_them(tmp_path: Path) -> None:
+    def write(name: str, value: int) -> None:
+        (tmp_path / name).write_text(f"a\n{value}\n")
+
+    rows = [{"name": "all", "layer": "ingest", "value": str(tmp_path / "*.csv")}]
+    steps = await asyncio.to_thread(load_steps, rows)
+    for name, value in (("a.csv", 1), ("b.csv", 2), ("b.csv", 3)):
+        await asyncio.to_thread(write, name, value)
+        for status in ("succeeded", "cached"):
+            result = await run_pipeline(steps, cache=tmp_path / "cache")
+            assert str(result.steps["all"].status) == status
+            assert result["all"]["a"].iloc[-1] == value

@@ -572,3 +572,30 @@ def test_appending_other_columns_to_a_table_says_which(engine: PandasEngine):
     engine.write(pd.DataFrame({"a": [1], "b": [2]}), "x.db", table="t")
     with pytest.raises(PathError, match="the table 't' has the columns a, b; the frame has c besides"):
         engine.write(pd.DataFrame({"a": [1], "c": [2]}), "x.db", table="t", mode="append")
+
+
+def test_a_pattern_reads_all_files_that_it_matches(engine: PandasEngine, root: Path):
+    for name in ("in/b.csv", "in/a.csv", "in/deep/c.csv", "other.csv"):
+        engine.write(pd.DataFrame({"a": [name]}), name)
+    assert engine.read("in/*.csv")["a"].tolist() == ["in/a.csv", "in/b.csv"]
+    assert engine.read("in/**/*.csv")["a"].tolist() == ["in/a.csv", "in/b.csv", "in/deep/c.csv"]
+    assert [path.name for path in engine.files("in/*.csv")] == ["a.csv", "b.csv"]
+    engine.write(pd.DataFrame({"a": ["itself"]}), "x[1].csv")
+    assert engine.read("x[1].csv")["a"].tolist() == ["itself"]
+    with pytest.raises(FileNotFoundError, match="no file matches"):
+        engine.read("none/*.csv")
+    (root / "in/z.csv").symlink_to("/etc/hosts")
+    for pattern in ("in/*.csv", "../*/*.csv"):
+        with pytest.raises((PathError, FileNotFoundError)):
+            engine.read(pattern)
+
+
+def test_a_partitioned_parquet_folder_is_one_frame(engine: PandasEngine, root: Path):
+    for year in (2023, 2024):
+        engine.write(pd.DataFrame({"a": [year]}), f"sales/year={year}/part.parquet")
+    (root / "sales/_SUCCESS").write_text("")
+    frame = engine.read("sales")
+    assert frame["a"].tolist() == [2023, 2024]
+    assert frame["year"].astype(int).tolist() == [2023, 2024]
+    assert len(engine.files("sales")) == 2
+    assert engine.read("sales", format="parquet", columns=["a"])["a"].tolist() == [2023, 2024]

@@ -112,7 +112,11 @@ class Read:
         if self.has_content(engine):
             from odibi_async.fingerprint.functions import digest_of_file  # 25 ms to import, for runs with a cache
 
-            about[f"the file {_file_name(self.value)}"] = digest_of_file(engine.file(_revealed(self.value)))
+            files = engine.files(_revealed(self.value), _revealed(self.params).get("format"))
+            if len(files) == 1:
+                about[f"the file {_file_name(self.value)}"] = digest_of_file(files[0])
+            else:
+                about["the files"] = [(str(file), digest_of_file(file)) for file in files]
         return about
 
 

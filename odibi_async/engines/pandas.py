@@ -16,7 +16,8 @@ import pandas as pd
 from odibi_async.dataset import reader_copy
 from odibi_async.engines.databases import SUFFIXES, Databases, read_sqlite, shown, write_sqlite
 from odibi_async.engines.duckdb import Database, OnInterruptible
-from odibi_async.engines.formats import append_frame, dialect, read_frame, write_frame
+from odibi_async.engines.formats import Dialect, append_frame, dialect, read_frame, write_frame
+from odibi_async.engines.many import is_parquet_folder, several
 from odibi_async.engines.queries import changes_by_itself
 from odibi_async.errors import OptionError, PathError, SqlError, did_you_mean
 from odibi_async.files import location, opened, replaced
@@ -105,6 +106,9 @@ class PandasEngine:
         """
         The frame of a file, of a table in a database, or of a query to one.
 
+        A path with `*`, `?` or `[` is a pattern: the rows of all files that it matches, in the order of their names. A
+        folder of Parquet files is one frame, with a column for each `key=value` in its folders' names.
+
             engine.read("flights.csv.gz", usecols=["dest"])
             engine.read("sales.db", table="orders")
             engine.read("postgresql+psycopg://host/sales", query="SELECT * FROM orders WHERE day = :day", params={...})
@@ -131,9 +135,14 @@ class PandasEngine:
             if self._root is not None:
                 raise PathError(shown(place), "it is no file in the folder that datasets are confined to.")
             return read_frame(place, dialect(urlsplit(place).path, format), options)
-        how, path = dialect(place, format), self.file(place)
-        with opened(path, self._root) as file:
-            return read_frame(file, how, options)
+        if is_parquet_folder(place, format, self._root):
+            folder: pd.DataFrame = pd.read_parquet(location(place, self._root), **options)
+            return folder
+        how, frames = dialect(place, format), []
+        for path in self.files(place):
+            with opened(path, self._root) as file:
+                frames.append(read_frame(file, how, options))
+        return frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)
 
     def reads_file(self, place: str, format: str | None = None, **options: Any) -> bool:
         """Whether `read` would read a file, whose content can be told, and neither a database nor a URL."""
@@ -142,6 +151,15 @@ class PandasEngine:
     def libraries(self) -> Mapping[str, str]:
         """The versions of what reads and queries, and how it is set: results may depend on them."""
         return {**_libraries(), "what pandas makes of texts": str(pd.Series(["a"]).dtype)}
+
+    def files(self, place: str, format: str | None = None) -> list[Path]:
+        """
+        The files that `read` would read: several of a pattern or of a Parquet folder.
+
+        Raises:
+            PathError: It is another folder, or leads out of the root.
+        """
+        return several(place, format, self._root) or [self.file(place)]
 
     def file(self, place: str) -> Path:
         """
@@ -192,24 +210,9 @@ class PandasEngine:
         elif "://" in place:
             raise PathError(shown(place), "URLs of files can only be read.")
         else:
-            self._write_file(frame, place, format, mode, options)
-
-    def _write_file(
-        self, frame: pd.DataFrame, place: str, format: str | None, mode: Mode, options: Mapping[str, Any]
-    ) -> None:
-        how, path = dialect(place, format), self.file(place)
-        with self._writing.setdefault(path, threading.Lock()):
-            there = path.exists()
-            if there and mode == "error":
-                raise PathError(place, "it exists already, and mode='error' was asked for.")
-            if there and mode == "ignore":
-                return
-            if there and mode == "append":
-                with opened(path, self._root) as old, replaced(path, self._root) as new:
-                    append_frame(frame, old, new, how, options)
-                return
-            with replaced(path, self._root) as file:
-                write_frame(frame, file, how, options)
+            how, file = dialect(place, format), self.file(place)
+            with self._writing.setdefault(file, threading.Lock()):
+                _write_file(frame, how, file, self._root, mode, options)
 
     def execute_sql(
         self,
@@ -273,6 +276,22 @@ class PandasEngine:
     def collect_sample(self, frame: pd.DataFrame, n: int = 5) -> list[dict[Any, Any]]:
         """The first `n` rows, each as column -> value."""
         return frame.head(n).to_dict(orient="records")
+
+
+def _write_file(
+    frame: pd.DataFrame, how: Dialect, path: Path, root: Path | None, mode: Mode, options: Mapping[str, Any]
+) -> None:
+    there = path.exists()
+    if there and mode == "error":
+        raise PathError(how.path, "it exists already, and mode='error' was asked for.")
+    if there and mode == "ignore":
+        return
+    if there and mode == "append":
+        with opened(path, root) as old, replaced(path, root) as new:
+            append_frame(frame, old, new, how, options)
+        return
+    with replaced(path, root) as file:
+        write_frame(frame, file, how, options)
 
 
 def _chosen(temps: Mapping[str, pd.DataFrame], names: Collection[str]) -> dict[str, pd.DataFrame]:

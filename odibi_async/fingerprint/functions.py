@@ -311,7 +311,7 @@ class _FunctionReader:
             module = self._imported(name, read.level)
             if module is not None:
                 self._follow(module, attributes, read.is_import)
-            else:
+            elif not read.is_import:
                 self.used.append((".".join(read.names),))
         elif read.scope == "free":
             value = self._enclosing().get(name)

@@ -176,9 +176,7 @@ class Walker:
         if issubclass(cls, _TYPING):
             parts = getattr(value, "__origin__", None), value.__args__, getattr(value, "__metadata__", ())
             return _in_parts(header(cls), parts)
-        if (
-            module == "odibi_async.steps" and cls.__name__ == "Step"
-        ):  # who has it may call it, and read all that it says
+        if module == "odibi_async.steps" and cls.__name__ == "Step":  # who has it may read all that it says
             return _in_parts(header(cls), tuple(getattr(value, field.name) for field in dataclasses.fields(value)))
         if self._is_local(module) or dataclasses.is_dataclass(cls):
             return self._object(value)
