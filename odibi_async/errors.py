@@ -27,6 +27,7 @@ that stays as it is; `odibi-async explain OA102` tells what is behind it (`odibi
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -196,7 +197,8 @@ class StepError(OdibiError):
     def summary(self) -> str:
         """What went wrong, in a line and without the step's name."""
         where = "" if self.element is None else f"element {self.element}: "
-        return where + in_a_line(self.error)
+        says_little = isinstance(self.error, LookupError | AssertionError)
+        return where + in_a_line(self.error) + (raised_at(self.error) if says_little else "")
 
 
 class MapOverError(OdibiError, TypeError):
@@ -466,6 +468,16 @@ def shortened(names: Sequence[str], most: int = 8) -> str:
     """Names with commas between them; those beyond `most` are only counted."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def raised_at(error: BaseException) -> str:
+    """The line of the step's own file that raised an error, in parentheses with a space before; empty if unknown."""
+    at, line = error.__traceback__, 0
+    file = "" if at is None else at.tb_frame.f_code.co_filename
+    while at is not None:
+        line = at.tb_lineno if at.tb_frame.f_code.co_filename == file else line
+        at = at.tb_next
+    return f" ({os.path.basename(file)}, line {line})" if file else ""
 
 
 def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:

@@ -823,3 +823,11 @@ async def test_something_that_can_be_awaited_but_is_no_coroutine_can_be_a_datase
     result = await run_pipeline([Pool, step(lambda Pool: type(Pool).__name__, name="s")])
     assert result["s"] == "Pool"
     assert Pool in result
+
+
+async def test_an_error_that_says_little_is_told_with_its_line() -> None:
+    def missing() -> int:
+        return {}["column"]  # type: ignore[no-any-return]
+
+    with pytest.raises(RunError, match=r"missing: KeyError: 'column' \(test_run\.py, line \d+\)"):
+        await run_pipeline([missing])

@@ -296,7 +296,7 @@ def explain(*codes: str, talk: Talk = Talk()) -> Answer:
     return Answer(text=text, data={"codes": {code: entry.as_data() for code, entry in entries.items()}})
 
 
-caches = App(name="cache", help="Tells what is in a cache, and is rid of it.")
+caches = App(name="cache", help="Show what is in a cache, and remove it.")
 app.command(caches)
 
 
