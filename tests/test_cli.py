@@ -920,3 +920,6 @@ def test_a_pipeline_in_python_runs_validates_and_draws_like_a_file(run: Run):
         assert run("validate", named, "--json").codes == [code]
     Path("broken.py").write_text("raise SystemExit(3)")
     assert run("validate", "broken.py:STEPS", "--json").codes == ["OA118"]
+    Path("json.py").write_text("STEPS = []")
+    assert run("validate", "json.py:STEPS", "--json").codes == ["OA205"]
+    assert hasattr(sys.modules["json"], "dumps")

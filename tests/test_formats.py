@@ -170,3 +170,11 @@ def test_rows_are_added_to_a_list_whose_bytes_stay(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('{"a": 1}')
     with pytest.raises(PathError, match="list of objects"):
         engine.write(pd.DataFrame({"a": [1]}), "x.json", mode="append")
+
+
+@pytest.mark.parametrize("sheet", ["two", 1, -2])
+def test_a_sheet_that_is_not_there_is_told_of(tmp_path: Path, sheet: str | int) -> None:
+    engine = PandasEngine(root=tmp_path)
+    engine.write(pd.DataFrame({"a": [1]}), "x.xlsx")
+    with pytest.raises(OptionError, match=r"There is no sheet .* Sheets: Sheet1"):
+        engine.read("x.xlsx", sheet_name=sheet)

@@ -59,11 +59,12 @@ def _listed(found: Pipeline | list[Any] | tuple[Any, ...]) -> Iterable[Any]:
 
 def from_file(path: Path) -> Any:
     """The module that a file is."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = path.stem if path.stem not in sys.modules else f"{path.stem} of the command line"  # hides no other module
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None or not path.is_file():
         raise Refused(Problem(code="OA408", message=f"there is no file {str(path)!r}."))
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
+    sys.modules[name] = module
     with _importing(str(path), str(path.parent.resolve())):
         spec.loader.exec_module(module)
     return module

@@ -24,7 +24,8 @@ def read(file: IO[bytes], sheet: str | int = 0) -> pd.DataFrame:
 
     book = openpyxl.load_workbook(file, read_only=True, data_only=True)
     try:
-        if isinstance(sheet, str) and sheet not in book.sheetnames:
+        count = len(book.sheetnames)
+        if sheet not in book.sheetnames if isinstance(sheet, str) else not -count <= sheet < count:
             raise OptionError(f"There is no sheet {sheet!r}. Sheets: {', '.join(book.sheetnames)}.")
         chosen = book[sheet] if isinstance(sheet, str) else book.worksheets[sheet]
         rows = [list(row) for row in chosen.iter_rows(values_only=True)]

@@ -266,14 +266,14 @@ def _all_whole(
     nodes: Sequence[Node], records: Sequence[StepResult | Brief | None], epoch: float
 ) -> dict[str, StepResult]:
     """The records of steps, by name."""
-    whole = {}
+    whole: dict[str, Any] = {}
     for node in nodes:
         record = records[node.index]
         if type(record) is tuple:
             record = _whole(node.name, record, epoch)
         if record is not None:
             whole[node.name] = record
-    return whole  # type: ignore[return-value]
+    return whole
 
 
 def _there(names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
