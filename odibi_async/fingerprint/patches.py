@@ -33,11 +33,18 @@ def patches(attributes: frozenset[str], is_local: Callable[[str], bool]) -> Iter
         attributes: The names that the code takes of whatever.
         is_local: Whether a module belongs to no library.
     """
+    wanted = attributes | OPERATORS
     for cls in _patched() if "pandas" in sys.modules else ():
-        for name in sorted((attributes | OPERATORS) & vars(cls).keys()):
-            member: Any = getattr(vars(cls)[name], "_accessor", vars(cls)[name])
-            if isinstance(member, types.FunctionType | type) and is_local(home_of(member)):
+        members = vars(cls)
+        for name in sorted(wanted & members.keys()):
+            member: Any = getattr(members[name], "_accessor", members[name])
+            if isinstance(member, types.FunctionType | type) and _is_added(home_of(member)) and is_local(home_of(member)):
                 yield member
+
+
+def _is_added(home: str) -> bool:
+    """Whether a module is not one of pandas', which nearly all are: asking this first takes a tenth of the time."""
+    return not home.startswith("pandas.")
 
 
 @functools.cache
