@@ -7,6 +7,7 @@ import concurrent.futures
 import copy
 import sys
 from abc import ABC, abstractmethod
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -62,8 +63,10 @@ ONLY_ONCE: Final = "which only one reader could go through, and once: make a lis
 
 
 def _kind_of(cls: type) -> Kind | None:
-    if cls in (dict, list, set, bytearray):
+    if cls in _COPIED:
         return Kind(copied=copy.copy)
+    if (cls.__module__, cls.__name__) == ("numpy", "ndarray"):
+        return Kind(copied=lambda array: array.copy(order="K") if array.flags.writeable else array)
     if issubclass(cls, (Coroutine, asyncio.Future, concurrent.futures.Future)):
         return Kind(refused=NOBODY_AWAITS)
     if issubclass(cls, (Generator, AsyncGenerator)) or _is_used_up(cls):
@@ -76,6 +79,7 @@ def _kind_of(cls: type) -> Kind | None:
 
 
 KINDS: Final = _Kinds()
+_COPIED: Final = (dict, list, set, bytearray, OrderedDict, defaultdict, Counter, deque)
 
 
 def _is_used_up(cls: type) -> bool:
@@ -126,8 +130,8 @@ def reader_copy(value: Any) -> Any:
     The value as one reader gets it: what the reader does to it, no other reader sees.
 
     A frame or series is copied shallowly, which pandas 3 isolates by copy-on-write (13 us whatever the
-    size); older versions copy the data. A dict, list, set or bytearray is copied; what is nested in it is
-    shared. All else is handed on as it is.
+    size); older versions copy the data. An array is copied, unless it is read-only. A dict, list, set, bytearray or
+    one of `collections` is copied; what is nested in it is shared. All else is handed on as it is.
     """
     kind = KINDS[type(value)]
     return value if kind is None else kind.copied(value)

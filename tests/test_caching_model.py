@@ -9,8 +9,9 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -32,7 +33,9 @@ class Spec:
     One step.
 
     Attributes:
-        kind: What it makes: "number", "list", "frame", or "two" (a number and a frame).
+        kind: What it makes: "number", "list", "frame", "array", "nested" (a named tuple of such), "two" (a
+            number and a frame), "alias" (what it reads first, as it is) or "change" (a number, and what it reads first
+            is changed in place where it can be).
         constant: A constant in its code.
         reads: What it reads, of all that stands before it.
         maps: Whether it maps over the first of these.
@@ -50,8 +53,33 @@ class Spec:
     when: bool
 
 
+class Nested(NamedTuple):
+    """Has parts that can be changed in place, and a frame."""
+
+    array: Any
+    rows: list[dict[str, int]]
+    frame: pd.DataFrame
+
+
+def shown(thing: Any) -> Any:
+    if isinstance(thing, pd.DataFrame):
+        return thing.to_csv()
+    if isinstance(thing, tuple):
+        return [shown(part) for part in thing]
+    return thing.tolist() if isinstance(thing, np.ndarray) else thing
+
+
 def number(*things: Any) -> int:
-    return zlib.crc32(repr([each.to_csv() if isinstance(each, pd.DataFrame) else each for each in things]).encode())
+    return zlib.crc32(repr(shown(things)).encode())
+
+
+def change(thing: Any) -> None:
+    if isinstance(thing, np.ndarray):
+        thing += 1
+    elif isinstance(thing, list):
+        thing.append(1)
+    elif isinstance(thing, pd.DataFrame):
+        thing["more"] = 1
 
 
 def value_of(kind: str, seed: int) -> Any:
@@ -62,12 +90,22 @@ def value_of(kind: str, seed: int) -> Any:
             return [seed % 5, seed % 7]
         case "frame":
             return pd.DataFrame({"a": range(seed % 100, seed % 100 + ROWS), "b": [str(seed)] * ROWS})
+        case "array":
+            return np.arange(seed % 10, seed % 10 + ROWS)
+        case "nested":
+            array = np.arange(seed % 7)
+            return Nested(array, [{"n": seed}], pd.DataFrame({"a": [seed, None], "b": [array, None]}))
     return seed, pd.DataFrame({"a": [float(seed)] * ROWS})
 
 
 def function_of(kind: str, constant: int, is_async: bool) -> Callable[..., Any]:
     def call(**reads: Any) -> Any:
-        return value_of(kind, number(constant, sorted(reads), *[reads[name] for name in sorted(reads)]))
+        if kind == "alias":
+            return reads["p0"]
+        seed = number(constant, sorted(reads), *[reads[name] for name in sorted(reads)])
+        if kind == "change":
+            change(reads["p0"])
+        return value_of("number" if kind == "change" else kind, seed)
 
     async def call_async(**reads: Any) -> Any:
         await asyncio.sleep(0)
@@ -78,7 +116,8 @@ def function_of(kind: str, constant: int, is_async: bool) -> Callable[..., Any]:
 
 def mapped_function_of(kind: str, constant: int) -> Callable[..., Any]:
     def call(element: Any, **reads: Any) -> Any:
-        return value_of(kind, number(constant, element, sorted(reads), *[reads[name] for name in sorted(reads)]))
+        seed = number(constant, element, sorted(reads), *[reads[name] for name in sorted(reads)])
+        return value_of("array" if kind in ("alias", "change") else kind, seed)
 
     return call
 
@@ -118,7 +157,7 @@ def steps_of(specs: list[Spec]) -> list[Step[..., Any, Any]]:
 def drawn_specs(draw: st.DrawFn) -> list[Spec]:
     one = st.builds(
         Spec,
-        kind=st.sampled_from(["number", "list", "frame", "frame", "two"]),
+        kind=st.sampled_from(["number", "list", "frame", "frame", "two", "array", "nested", "alias", "change"]),
         constant=st.integers(0, 50),
         reads=st.lists(st.integers(0, 50), min_size=1, max_size=3).map(tuple),
         maps=st.sampled_from([False, False, True]),

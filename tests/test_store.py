@@ -16,9 +16,8 @@ import sys
 import time
 import zoneinfo
 from decimal import Decimal
-from enum import IntEnum
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import uuid1
 
 import anyio.to_thread
@@ -233,12 +232,8 @@ def test_long_containers_come_back_exactly(file_store: Store):
     assert there_and_back(file_store, value) == value
 
 
-class Colour(IntEnum):
-    RED = 1
-
-
-class Point(NamedTuple):
-    x: int
+class Exact(int):
+    pass
 
 
 def circle() -> list[Any]:
@@ -261,9 +256,8 @@ SHARED: list[Any] = []
     ("value", "because"),
     [
         (object(), "builtins.object"),
-        (Colour.RED, "Colour"),
-        (Point(1), "Point"),
-        ({"a": [Colour.RED]}, "Colour"),
+        (Exact(1), "Exact"),
+        ({"a": [Exact(1)]}, "Exact"),
         (lambda: 1, "function"),
         (circle(), "twice"),
         ([SHARED, SHARED], "twice"),
@@ -483,7 +477,7 @@ OWN_TYPE = OwnType()
         (pd.DataFrame({"a": [SHARED, SHARED]}), "column 'a': the same list"),
         (pd.DataFrame({"a": [Secret("s")]}), "secret"),
         (pd.DataFrame({"a": np.array([1], ">i4")}), "column 'a': its type >i4"),
-        (pd.DataFrame({Colour.RED: [1]}, index=["a"]).set_axis(pd.Index([Colour.RED], dtype=object), axis=1), "Colour"),
+        (pd.DataFrame({"a": [1]}).set_axis(pd.Index([Exact(1)], dtype=object), axis=1), "Exact"),
         (
             pd.DataFrame(index=pd.date_range("2020", periods=2, freq=pd.offsets.CDay(holidays=["2020-01-02"]))),
             "frequency",

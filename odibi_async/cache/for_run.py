@@ -13,7 +13,7 @@ import functools
 import os
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextvars import Context
 from typing import Any, Final, Literal, TypeVar
 
@@ -24,6 +24,7 @@ from odibi_async.cache.cache import Cache
 from odibi_async.cache.entries import Entry
 from odibi_async.cache.flights import Flight, Flights
 from odibi_async.cache.questions import Questions
+from odibi_async.cache.sharing import shares
 from odibi_async.cache.stored import Question, Stored, Uncached
 from odibi_async.cancellation import CURRENT
 from odibi_async.errors import OdibiError, in_a_line, shortened
@@ -181,12 +182,13 @@ class RunCache:
         node: Node,
         question: Question,
         ask: Callable[[], Question],
+        read: Iterable[Any],
         made: Sequence[Any],
         seconds: float,
         reason: str,
         *,
         is_whole: bool,
-    ) -> Entry:
+    ) -> tuple[Entry, Sequence[Any]]:
         """
         Keeps what a step made.
 
@@ -194,10 +196,15 @@ class RunCache:
             node: The step.
             question: What was asked before the step ran.
             ask: Asks it again: what the key stands for may have changed meanwhile.
+            read: What it read.
             made: One value a dataset.
             seconds: What it took.
             reason: Why it had to be made.
             is_whole: Whether these are the step's datasets, not those of an element.
+
+        Returns:
+            What is kept, and what readers get: what was made or, where that shares parts with what was read, what a
+            hit would give, which does not.
 
         Raises:
             Uncached: It cannot be kept, or not exactly.
@@ -213,9 +220,11 @@ class RunCache:
                 raise Uncached(f"{changed} changed while the step ran.")
             entry = Entry(key=question.key, step=node.name, kept=tuple(kept), tags=node.step.tags, cost=seconds)
             self._cache.record(entry, question.parts, reason)
+            if shares(made, read):
+                made = [self._cache.load(entry, place) for place in range(len(made))]
         except (Undigestible, OdibiError, OSError) as error:
             raise Uncached(str(error)) from error
-        return entry
+        return entry, made
 
     def _kept(self, name: str, value: Any) -> Kept:
         """

@@ -18,7 +18,7 @@ from odibi_async.cache.entries import Entry
 from odibi_async.cache.for_run import RunCache
 from odibi_async.cache.stored import Again, Question, Stored, Uncached
 from odibi_async.cache_policy import CachePolicy
-from odibi_async.dataset import ABSENT, reader_copy
+from odibi_async.dataset import ABSENT, Handle, reader_copy
 from odibi_async.errors import Damaged, StepError
 from odibi_async.events import CacheBypassed, CacheDamaged, CacheMissed
 from odibi_async.graph.node import NOTHING, Node
@@ -81,10 +81,8 @@ class CacheLayer:
             invocation.course.use = CacheUse(hit=False, reason=reason, key=question.key)
             self._tell(CacheMissed, node.name, reason, invocation.element)
             began = perf_counter()
-            made = [reader_copy(value) for value in await inner(invocation)]
-            seconds = perf_counter() - began
-            ask = self._asking(node, invocation.instead)  # as things are now
-            flight.succeeded = await self._keep(invocation, question, ask, made, seconds)
+            made: Sequence[Any] = [reader_copy(value) for value in await inner(invocation)]
+            made, flight.succeeded = await self._keep(invocation, question, made, perf_counter() - began)
             return made
 
     def _policy(self, node: Node) -> CachePolicy:
@@ -117,27 +115,25 @@ class CacheLayer:
         return made
 
     async def _keep(
-        self,
-        invocation: Invocation,
-        question: Question,
-        ask: Callable[[], Question],
-        made: Sequence[Any],
-        seconds: float,
-    ) -> bool:
-        """Keeps what a step made, or an element of one; whether that could be done."""
+        self, invocation: Invocation, question: Question, made: Sequence[Any], seconds: float
+    ) -> tuple[Sequence[Any], bool]:
+        """Keeps what a step made, or an element of one; what its readers get, and whether it could be kept."""
         node, course, is_whole = invocation.node, invocation.course, invocation.element is None
         reason = "damaged" if course.use is None else course.use.reason
-        keep = functools.partial(self._cache.keep, node, question, ask, made, seconds, reason, is_whole=is_whole)
+        ask = self._asking(node, invocation.instead)  # as things are now
+        values = [self._inside.state.values[dataset] for dataset in node.call.datasets]
+        read = [each for each in (*values, *invocation.instead.values()) if not isinstance(each, Handle)]
+        keep = functools.partial(self._cache.keep, node, question, ask, read, made, seconds, reason, is_whole=is_whole)
         try:
-            entry = await self._cache.do(self._inside.owner, keep)
+            entry, made = await self._cache.do(self._inside.owner, keep)
         except Uncached as error:
             self._bypass(invocation, f"not kept: {error}")
-            return False
+            return made, False
         if is_whole:
             self._questions.origins.update(
                 zip(node.outputs, self._stored(node, question, entry, NOTHING, None), strict=True)
             )
-        return True
+        return made, True
 
     def _bypass(self, invocation: Invocation, reason: str) -> None:
         self._tell(CacheBypassed, invocation.node.name, reason, invocation.element)
@@ -178,5 +174,5 @@ class CacheLayer:
             made = await self._inside.recovery.call(invocation)
         except Exception as error:
             raise StepError(node.name, error) from error
-        await self._keep(invocation, question, self._asking(node, instead), made, perf_counter() - began)
+        made, _ = await self._keep(invocation, question, made, perf_counter() - began)
         return made

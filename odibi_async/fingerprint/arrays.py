@@ -1,4 +1,4 @@
-"""The content of NumPy arrays and scalars: type, shape and elements, whatever their layout in memory."""
+"""The content of NumPy arrays and scalars: type, shape, elements, whether it is read-only; not the layout in memory."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _joined(chunk: list[Any]) -> bytes | None:
 
 def _array(array: np.ndarray[Any, Any]) -> Digesting:
     dtype = yield array.dtype, "'s dtype", None
-    hasher = blake3(dtype + text(str(array.shape)))
+    hasher = blake3(dtype + text(str(array.shape)) + (b"" if array.flags.writeable else b"read-only"))
     if array.dtype.names is not None:
         for name in array.dtype.names:  # the bytes between the fields are noise
             hasher.update((yield array[name], "'s field {}", name))

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import enum
 import sys
 import types
 import zoneinfo
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 from typing import Any, Final
 
-from odibi_async.fingerprint.encoding import CONTENTS, ROWS, module_of
+from odibi_async.fingerprint.encoding import CONTENTS, ROWS, Undigestible, module_of
+from odibi_async.fingerprint.values import state_of
 from odibi_async.secret import Secret
 
 IMMUTABLE: Final = (set(CONTENTS) - {bytearray}) | {
@@ -35,6 +38,11 @@ def is_mutable(value: Any) -> bool:
     Frames count as immutable from pandas 3 on, as long as no cell of theirs is mutable: whoever is handed a
     shallow copy writes to a copy of the data.
     """
+    return next(mutables_in(value), None) is not None
+
+
+def mutables_in(value: Any) -> Iterator[Any]:
+    """All that could be changed in place of a value, itself included, outermost first."""
     seen: set[int] = set()
     waiting = [value]
     while waiting:
@@ -44,9 +52,9 @@ def is_mutable(value: Any) -> bool:
         seen.add(id(value))
         inner = _inside(value)
         if inner is None:
-            return True
+            yield value
+            inner = _held_by(value)
         waiting += inner
-    return False
 
 
 def _inside(value: Any) -> Iterable[Any] | None:
@@ -71,6 +79,20 @@ def _inside(value: Any) -> Iterable[Any] | None:
     if issubclass(cls, tuple) and hasattr(cls, "_fields"):
         return tuple(value)
     return None
+
+
+def _held_by(value: Any) -> Iterable[Any]:
+    """What a mutable value holds that may be mutable, too."""
+    held: list[Any] = []
+    if isinstance(value, dict):
+        held = [*value.keys(), *value.values()]
+    elif isinstance(value, list | tuple | set | deque):
+        held = list(value)
+    elif module_of(type(value)) == "numpy":
+        held = value.reshape(-1).tolist() if value.dtype.kind == "O" else []
+    with contextlib.suppress(Undigestible):  # what hides its attributes has no digest, and is not asked about further
+        held += [each for _, each in state_of(value)]
+    return [each for each in held if type(each) not in IMMUTABLE]
 
 
 def _inside_pandas(value: Any) -> Iterable[Any] | None:

@@ -38,7 +38,7 @@ def patches(attributes: frozenset[str], is_local: Callable[[str], bool]) -> Iter
         members = vars(cls)
         for name in sorted(wanted & members.keys()):
             member: Any = getattr(members[name], "_accessor", members[name])
-            if isinstance(member, types.FunctionType | type) and _is_added(home_of(member)) and is_local(home_of(member)):
+            if isinstance(member, types.FunctionType | type) and _is_added(home := home_of(member)) and is_local(home):
                 yield member
 
 

@@ -29,6 +29,7 @@ from typing import Any, Final
 
 from blake3 import blake3
 
+from odibi_async.fingerprint import models
 from odibi_async.fingerprint.encoding import (
     LEAVES,
     Digesting,
@@ -48,15 +49,25 @@ from odibi_async.fingerprint.libraries import library_of
 from odibi_async.fingerprint.names import label_of, library_name
 from odibi_async.secret import Secret
 
-HOLDERS: Final = {"numpy": "arrays", "pyarrow": "arrow", "pandas": "frames"}
+HOLDERS: Final = {
+    "numpy": "arrays",
+    "pyarrow": "arrow",
+    "pandas": "frames",
+    "pydantic": "models",
+    "pydantic_core": "models",
+}
 """Library -> the file here that knows its values, which is loaded with the first of them."""
 NOT_CONTENT: Final = frozenset(
     (
         *("__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__", "__static_attributes__"),
         *("__annotations_cache__", "__classdictcell__"),
+        *("_value2member_map_", "_hashable_values_", "_unhashable_values_", "_unhashable_values_map_"),
     )
 )
-"""Members of classes that do not change what they do. Annotations may: classes are often made to be read by them."""
+"""
+Members of classes that do not change what they do; those of enums grow with use. Annotations may change it: classes are
+often made to be read by them.
+"""
 
 
 class Walker:
@@ -285,12 +296,12 @@ class Walker:
         for base in cls.__mro__[:-1]:
             if base in _BUILTIN:
                 content.append(_BUILTIN[base](value))
-            elif not (base in _STATELESS or dataclasses.is_dataclass(base) or self._is_local(module_of(base))):
+            elif not (_is_open(base) or self._is_local(module_of(base))):
                 raise Undigestible(
                     "", f"is a {type_name(cls)}, and what its base {type_name(base)} holds has no digest"
                 )
         parts = [(yield cls, "'s class", None), (yield content, "", None)]
-        state = _state(value)
+        state = state_of(value)
         for name, held in state if self.ordered else sorted(state, key=lambda each: str(each[0])):
             parts += ((yield name, "'s attribute {}", name), (yield held, "'s attribute {}", name))
         return sealed(header(_Object), hashed(parts))
@@ -298,7 +309,7 @@ class Walker:
     def _members(self, cls: type) -> Digesting:
         parts = [(yield (cls.__module__, cls.__qualname__, type(cls), cls.__bases__), "", None)]
         for name, member in vars(cls).items():
-            if name in NOT_CONTENT:
+            if name in NOT_CONTENT or (name.startswith(models.MADE_BY_IT) and name not in models.SAID_IN_IT):
                 continue
             if name == "_abc_impl":
                 member = frozenset(known() for known in abc._get_dump(cls)[0])  # type: ignore[attr-defined]  # registered
@@ -308,6 +319,13 @@ class Walker:
                 raise Undigestible("", "is compiled, and what it does cannot be seen")
             parts += ((yield name, "'s member {}", name), (yield member, "'s member {}", name))
         return sealed(header(type), hashed(parts))
+
+
+def _is_open(base: type) -> bool:
+    """Whether what a class of a library holds lies open in its values."""
+    if base in _STATELESS or vars(base).get("__slots__") == ():
+        return True
+    return dataclasses.is_dataclass(base) or models.is_base(base)
 
 
 class _Named:
@@ -337,7 +355,7 @@ def _given(member: enum.Enum) -> dict[str, Any]:
     return {name: value for name, value in sorted(vars(member).items()) if name not in common}
 
 
-def _state(value: Any) -> Iterator[tuple[Any, Any]]:
+def state_of(value: Any) -> Iterator[tuple[Any, Any]]:
     """The attributes of an object, whether they lie in a dict or in slots."""
     for base in type(value).__mro__:
         for name, slot in vars(base).items():

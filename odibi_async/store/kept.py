@@ -17,7 +17,8 @@ class Kept:
 
     Attributes:
         digest: Digest of the value's content, as the caller gave it.
-        kind: How its bytes are read: `frame`, `series`, `index`, `table`, `npy`, `text`, `bytes`, `json`, `pickle`.
+        kind: How its bytes are read: `frame`, `series`, `index`, `table`, `npy`, `read-only npy`, `text`, `bytes`,
+            `json`, `bundle`, `pickle`.
         blob: BLAKE3 of its bytes, in hex; the name of its file when it has one.
         size: Its bytes.
         inline: The bytes themselves when they are few; `None` when they are a file.

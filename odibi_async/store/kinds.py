@@ -5,16 +5,65 @@ from __future__ import annotations
 import contextlib
 import hmac
 import io
-from typing import Any
+from typing import Any, Final
 
 from odibi_async.errors import Damaged, Unstorable
 from odibi_async.secret import Secret
-from odibi_async.store import plain
+from odibi_async.store import bundle, plain
 from odibi_async.store.blobs import digest_of_bytes
 
 
 def dumped(value: Any) -> tuple[str, list[Any]]:
     """The kind of a value and its bytes, in pieces."""
+    if (alone := _with_bytes_of_its_own(value)) is not None:
+        return alone
+    cls = type(value)
+    if cls is bytes:
+        return "bytes", [value]
+    if cls is str:
+        with contextlib.suppress(UnicodeEncodeError):  # lone surrogates: a plain value
+            return "text", [value.encode()]
+    parts: list[tuple[str, list[Any]]] = []
+
+    def attach(part: Any) -> int | None:
+        with_bytes = _with_bytes_of_its_own(part)
+        if with_bytes is None:
+            return None
+        parts.append(with_bytes)
+        return len(parts) - 1
+
+    content = b"\n".join(plain.dump(value, attach))
+    return ("bundle", bundle.dump(content, parts)) if parts else ("json", [content])
+
+
+def parsed(kind: str, data: Any) -> Any:
+    if kind in ("frame", "series", "index", "table"):
+        from odibi_async.store import columns
+
+        return columns.parse_table(data) if kind == "table" else columns.parse(data, kind)
+    if kind in _ARRAY.values():
+        from odibi_async.store import arrays
+
+        array = arrays.parse(data)
+        array.flags.writeable = kind == _ARRAY[True]
+        return array
+    if kind == "bytes":
+        return bytes(data)
+    if kind == "text":
+        return data.decode()
+    if kind == "json":
+        return plain.parse(bytes(data).split(b"\n"))
+    if kind == "bundle":
+        content, parts = bundle.parse(data)
+        return plain.parse(content.split(b"\n"), [parsed(*part) for part in parts])
+    raise Damaged(f"its kind {kind!r} is unknown here.")
+
+
+_ARRAY: Final = {True: "npy", False: "read-only npy"}
+
+
+def _with_bytes_of_its_own(value: Any) -> tuple[str, list[Any]] | None:
+    """The kind and the bytes of a frame, a table or an array; `None` for all else."""
     cls = type(value)
     library = cls.__module__.partition(".")[0]
     if library == "pandas":
@@ -27,56 +76,10 @@ def dumped(value: Any) -> tuple[str, list[Any]]:
 
         return "table", columns.dump_table(value)
     if library == "numpy" and cls.__name__ == "ndarray":
-        return "npy", _dumped_array(value)
-    if cls is bytes:
-        return "bytes", [value]
-    if cls is str:
-        with contextlib.suppress(UnicodeEncodeError):  # lone surrogates: a plain value
-            return "text", [value.encode()]
-    return "json", [b"\n".join(plain.dump(value))]
+        from odibi_async.store import arrays
 
-
-def parsed(kind: str, data: Any) -> Any:
-    if kind in ("frame", "series", "index", "table"):
-        from odibi_async.store import columns
-
-        return columns.parse_table(data) if kind == "table" else columns.parse(data, kind)
-    if kind == "npy":
-        return _parsed_array(data)
-    if kind == "bytes":
-        return bytes(data)
-    if kind == "text":
-        return data.decode()
-    if kind == "json":
-        return plain.parse(bytes(data).split(b"\n"))
-    raise Damaged(f"its kind {kind!r} is unknown here.")
-
-
-def _dumped_array(array: Any) -> list[Any]:
-    """A NumPy array in its own format; what has to be pickled for it, or changes by it, is refused."""
-    import numpy as np
-
-    dtype = array.dtype
-    if dtype.kind not in "biufcmMSUV" or dtype.hasobject or dtype.char in "gG" or dtype.metadata or not dtype.itemsize:
-        raise Unstorable(f"arrays of type {dtype} would not come back as they are.")
-    again = np.lib.format.descr_to_dtype(np.lib.format.dtype_to_descr(dtype))
-    if again != dtype or again.isalignedstruct != dtype.isalignedstruct:
-        raise Unstorable(f"arrays of type {dtype} would not come back as they are.")
-    header = io.BytesIO()
-    members = np.lib.format.header_data_from_array_1_0(array)
-    np.lib.format.write_array_header_2_0(header, members)
-    flat = np.ascontiguousarray(array.T if members["fortran_order"] else array).reshape(-1)
-    return [header.getvalue(), flat.view("u1")]
-
-
-def _parsed_array(data: Any) -> Any:
-    import numpy as np
-
-    length = int.from_bytes(data[8:12].tobytes(), "little")
-    header = io.BytesIO(data[: 12 + length].tobytes())
-    np.lib.format.read_magic(header)
-    shape, fortran, dtype = np.lib.format.read_array_header_2_0(header, max_header_size=length)
-    return data[12 + length :].view(dtype).reshape(shape, order="F" if fortran else "C")
+        return _ARRAY[value.flags.writeable], arrays.dump(value)
+    return None
 
 
 def pickled(value: Any, digest: str, key: bytes) -> bytes:

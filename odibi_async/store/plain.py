@@ -10,6 +10,7 @@ Dictionaries keep their order; the order in which a set is iterated is no part o
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import json
 import math
 import pathlib
@@ -17,13 +18,15 @@ import struct
 import sys
 import zoneinfo
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID, SafeUUID
 
 from odibi_async.errors import Unstorable
 from odibi_async.secret import Secret
+from odibi_async.store import objects
 
 LINE: Final = 2**16
 """Characters of a container's content after which a line of its own is begun."""
@@ -31,34 +34,42 @@ LINE: Final = 2**16
 DEEPEST: Final = 100
 """Containers within containers that are kept; parsing deeper ones could exhaust the stack."""
 
-_MUTABLE: Final = (list, dict, set, bytearray)
+_MUTABLE: Final = (list, dict, set, bytearray, OrderedDict, Counter, defaultdict, deque)
 _PATHS: Final = ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
 
 
-def dump(value: Any) -> list[bytes]:
+def dump(value: Any, attach: Callable[[Any], int | None] = lambda _: None) -> list[bytes]:
     """
     The lines that stand for a value.
 
+    Args:
+        value: Any plain value, or a container of such.
+        attach: Takes what has bytes of its own, such as a frame, and gives the number that stands for it here.
+
     Raises:
         Unstorable: The value, or something in it, would not come back as it is: a class that is not among
-            those above (a subclass of one is not the class), a container that stands in it twice, a `Secret`.
+            those above (a subclass of one is not the class), something mutable that stands in it twice, a `Secret`.
     """
-    writer = _Writer()
-    writer.lines.append(writer.text(value, 0))
-    return [line.encode() for line in writer.lines]
+    writer = _Writer(attach)
+    text = writer.text(value, 0)
+    writer.check_memory()
+    return [line.encode() for line in (*writer.lines, text)]
 
 
-def parse(lines: list[bytes]) -> Any:
+def parse(lines: list[bytes], attached: Sequence[Any] = ()) -> Any:
     """The value that the lines stand for. What `dump` did not write raises whatever parsing it raises."""
-    return _Reader(lines).value(json.loads(lines[-1]))
+    return _Reader(lines, attached).value(json.loads(lines[-1]))
 
 
 class _Writer:
     """Writes one value; `lines` are the parts of it that had to have lines of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, attach: Callable[[Any], int | None]) -> None:
         self.lines: list[str] = []
-        self._mutable: set[int] = set()
+        self._attach = attach
+        self._mutable: dict[int, Any] = {}
+        self._spans: list[tuple[int, int]] = []
+        self._classes: dict[type, int] = {}
 
     def text(self, value: Any, depth: int) -> str:
         """The JSON of a value `depth` containers down."""
@@ -77,13 +88,54 @@ class _Writer:
                 return _tagged(tag, self._listed(parts, depth))
         if cls is Secret:
             raise Unstorable("it holds a secret, and secrets are never written to disk.")
+        if cls.__module__.partition(".")[0] in ("numpy", "pandas", "pyarrow") and (part := self._part(value, depth)):
+            return part
+        if (kind := objects.kind_of(value)) is not None:
+            return self._object(cls, kind, value, depth)
         raise Unstorable(
             f"it holds a value of type {cls.__module__}.{cls.__qualname__}, which would not come back as it is."
         )
 
+    def check_memory(self) -> None:
+        """
+        Looks whether two arrays lie in the same memory: what is written to one of them shows in the other.
+
+        Raises:
+            Unstorable: Two do.
+        """
+        for (_, end), (start, _) in itertools.pairwise(sorted(self._spans)):
+            if start < end:
+                raise Unstorable("two arrays in it share their memory.")
+
+    def _part(self, value: Any, depth: int) -> str | None:
+        """What stands for a frame or an array; `None` for what is neither."""
+        is_array = type(value).__name__ == "ndarray"
+        if is_array:
+            from odibi_async.store import arrays
+
+            self._spans.append(arrays.span(value))
+        number = self._attach(value)
+        if number is None and not is_array:
+            return None
+        self._once(value)
+        if number is not None:
+            return _tagged("part", f"[{number}]")
+        return _tagged("array", self._container(list, arrays.cell(value), depth))
+
+    def _object(self, cls: type, kind: str, value: Any, depth: int) -> str:
+        if not objects.is_shared_safely(value, kind):
+            self._once(value)
+        if cls not in self._classes:
+            self.lines.append(json.dumps(objects.described(cls)))
+            self._classes[cls] = len(self.lines) - 1
+        parts = self._container(list, objects.taken_apart(value, kind), depth)
+        return _tagged("object", f'["{kind}",{self._classes[cls]},{parts}]')
+
     def _container(self, cls: type, value: Any, depth: int) -> str:
         if depth == DEEPEST:
             raise Unstorable(f"more than {DEEPEST} containers stand one within another.")
+        if getattr(value, "__dict__", None):
+            raise Unstorable(f"a {cls.__name__} in it has attributes.")
         items = self._items(_ITEMS[cls](value), depth + 1)
         if isinstance(items, list):
             return _tagged("far", json.dumps([cls.__name__, items]))
@@ -117,14 +169,16 @@ class _Writer:
         """Two places that share a mutable value would come back as two values."""
         if id(value) in self._mutable:
             raise Unstorable(f"the same {type(value).__name__} stands in it twice.")
-        self._mutable.add(id(value))
+        self._mutable[id(value)] = value
 
 
 class _Reader:
     """Makes values from parsed JSON."""
 
-    def __init__(self, lines: list[bytes]) -> None:
+    def __init__(self, lines: list[bytes], attached: Sequence[Any]) -> None:
         self._lines = lines
+        self._attached = attached
+        self._classes: dict[int, type] = {}
 
     def value(self, node: Any) -> Any:
         if type(node) is list:
@@ -132,12 +186,25 @@ class _Reader:
         if type(node) is not dict:
             return node
         ((tag, payload),) = node.items()
+        if tag == "part":
+            return self._attached[payload[0]]
+        if tag == "object":
+            return self._object(*payload)
+        if tag == "array":
+            from odibi_async.store import arrays
+
+            return arrays.of_cell(self.value(payload))
         if tag == "far":
             tag, numbers = payload
             items: Iterable[Any] = self._far(numbers)
         else:
             items = map(self.value, payload)
         return _MADE[tag](items)
+
+    def _object(self, kind: str, line: int, parts: Any) -> Any:
+        if line not in self._classes:
+            self._classes[line] = objects.class_of(json.loads(self._lines[line]))
+        return objects.put_together(self._classes[line], kind, self.value(parts))
 
     def _far(self, numbers: list[int]) -> Iterator[Any]:
         for number in numbers:
@@ -182,6 +249,29 @@ def _paired(items: Iterable[Any]) -> dict[Any, Any]:
     return dict(zip(remaining, remaining, strict=True))
 
 
+def _factory(value: defaultdict[Any, Any]) -> str | None:
+    factory = value.default_factory
+    name = getattr(factory, "__name__", "")
+    if factory is not None and _FACTORIES.get(name) is not factory:
+        raise Unstorable("a defaultdict in it has a factory that is none of Python's own types.")
+    return name or None
+
+
+def _made_default(items: Iterable[Any]) -> defaultdict[Any, Any]:
+    name, *pairs = items
+    return defaultdict(None if name is None else _FACTORIES[name], _paired(pairs))
+
+
+def _made_deque(items: Iterable[Any]) -> deque[Any]:
+    longest, *held = items
+    return deque(held, longest)
+
+
+_FACTORIES: Final[dict[str, Any]] = {
+    cls.__name__: cls for cls in (list, dict, set, tuple, frozenset, int, float, complex, str, bytes, bool)
+}
+
+
 def _moment(value: dt.datetime) -> tuple[Any, ...]:
     return value.replace(tzinfo=None, fold=0).isoformat(), value.fold, value.tzinfo
 
@@ -217,6 +307,10 @@ _ITEMS: Final[dict[type, Callable[[Any], Iterable[Any]]]] = {
     set: iter,
     frozenset: iter,
     dict: _pairs,
+    OrderedDict: _pairs,
+    Counter: _pairs,
+    defaultdict: lambda value: (_factory(value), *_pairs(value)),
+    deque: lambda value: (value.maxlen, *value),
 }
 
 _PARTS: Final[dict[type, Callable[[Any], Iterable[Any]]]] = {
@@ -327,6 +421,10 @@ _MADE: Final[dict[str, Callable[[Iterable[Any]], Any]]] = {
     "set": set,
     "frozenset": frozenset,
     "dict": _paired,
+    "OrderedDict": lambda items: OrderedDict(_paired(items)),
+    "Counter": lambda items: Counter(_paired(items)),
+    "defaultdict": _made_default,
+    "deque": _made_deque,
     "int": _of_one(lambda text: int(text, 16)),
     "float": _of_one(lambda text: struct.unpack(">d", bytes.fromhex(text))[0]),
     "surrogates": _of_one(lambda text: bytes.fromhex(text).decode("utf-8", "surrogatepass")),

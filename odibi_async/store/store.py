@@ -257,7 +257,7 @@ class Store:
         return parsed(kept.kind, data)
 
 
-_ARRAYS: Final = ("frame", "series", "index", "table", "npy")
+_ARRAYS: Final = ("frame", "series", "index", "table", "npy", "read-only npy", "bundle")
 
 
 def _memory(kept: Kept) -> Any:
