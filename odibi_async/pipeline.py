@@ -7,7 +7,7 @@ import contextvars
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, Final, Unpack
+from typing import Any, Final, Never, Unpack
 
 from odibi_async.abc import Observer
 from odibi_async.building import Functions, Nodes, Planned, graph_of
@@ -20,6 +20,7 @@ from odibi_async.result import RunResult
 from odibi_async.retry import Retry
 from odibi_async.run.policies import OnError
 from odibi_async.runner import Caching, Runner, RunOptions, Steps, runner_of_loop
+from odibi_async.runner.options import refuse
 from odibi_async.steps import Step
 
 HEARS_SECONDS: Final = 0.1
@@ -119,6 +120,9 @@ class Pipeline(Planned):
         return await running
 
 
+_AS_INPUT: Final = " What comes from outside is given as the second argument: run_pipeline(steps, {'path': ...})."
+
+
 async def run_pipeline(
     steps: Steps,
     inputs: Mapping[str, Any] | None = None,
@@ -133,6 +137,7 @@ async def run_pipeline(
     functions: Functions | None = None,
     nodes: Nodes | None = None,
     observers: Sequence[Observer] = (),
+    **unknown: Never,
 ) -> RunResult:
     """
     Runs steps in the running loop: each of them the moment its own inputs are there.
@@ -154,14 +159,17 @@ async def run_pipeline(
         functions: Name -> function, for configured steps of type function and for their `when`.
         nodes: Layer -> what makes the callables of its configured steps (`odibi_async.abc.NodeType`).
         observers: Callables that take an event (`odibi_async.events`).
+        **unknown: There is no other option; what comes closest is named.
 
     Raises:
+        TypeError: There is an option that is none.
         ConfigError: The configuration file cannot be read, or says what cannot be; nothing has run.
         GraphError: The steps do not make a pipeline; nothing has run.
         RunError: A step failed, and `on_error` is `"raise"`.
         DeadlineError: The run did not end within `timeout`, whatever `on_error` says.
         asyncio.CancelledError: The caller was cancelled; every step has ended before it is raised.
     """
+    refuse("run_pipeline", unknown, (*RunOptions.__annotations__, "limits"), _AS_INPUT)
     runner = runner_of_loop() if limits is None else Runner(limits=limits)
     async with runner.borrowed():
         running = runner.run(

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from types import FunctionType
-from typing import Any, Generic, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Final, Generic, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from odibi_async.cache_policy import CachePolicy
 from odibi_async.durations import seconds_of
@@ -262,6 +262,7 @@ def step(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         OptionError: An option has a value that it cannot have.
     """
     if fn is None:
+        _check_options(options)
         return functools.partial(step, **options)
     if isinstance(fn, Step):
         return dataclasses.replace(fn, **options)
@@ -324,6 +325,9 @@ def _made(
     return made
 
 
+_AFTER: Final = ("depends_on", "upstream", "requires", "dependencies")
+
+
 def _check_options(options: Mapping[str, Any]) -> None:
     """
     Raises:
@@ -332,7 +336,8 @@ def _check_options(options: Mapping[str, Any]) -> None:
     known = StepOptions.__annotations__
     for option in options:
         if option not in known:
-            raise TypeError(f"A step has no option {option!r}.{did_you_mean(option, known)}") from None
+            hint = " Use after=[...] instead." if option in _AFTER else did_you_mean(option, known)
+            raise TypeError(f"A step has no option {option!r}.{hint}") from None
 
 
 def resource(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:

@@ -580,6 +580,23 @@ def test_all_faults_of_a_file_come_in_one_pass_whatever_their_kind(run: Run):
     assert "(line 1, column 1)" in err
 
 
+def test_the_other_faults_of_a_faulty_step_come_in_the_same_pass(run: Run):
+    pipeline(
+        "name: orders, layer: ingst, value: orders.csv",
+        "name: totals, type: sqll, inputs: {data: ordrs}, value: SELECT 1",
+        "name: more, type: sql, inputs: {data: ordrs, other: totals}, value: SELEC 1, cache: 3",
+        "name: save, layer: store, value: t.parquet, inputs: {data: checkd}, retry: x",
+        "name: save, layer: store, value: t.parquet, inputs: {data: totals}",
+        "name: made, type: sql, outputs: {out: 3}, value: SELECT 1, timeout: soon",
+        "name: reads, type: sql, inputs: {data: made}, value: SELECT 1, after: [lost]",
+    )
+    codes = run("validate", "--json").codes
+    assert sorted(codes) == [*["OA102"] * 2, *["OA105"] * 4, "OA120", *["OA201"] * 3, "OA203", "OA206"]
+    err = run("validate").err
+    assert err.count("Did you mean 'orders'?") == 2
+    assert "'checkd'" in err
+
+
 def test_a_link_that_leads_nowhere_is_not_suggested_to_itself(run: Run):
     pipeline("name: orders, layer: ingest, value: orders.csv")
     Path("orders.csv").symlink_to("nowhere.csv")

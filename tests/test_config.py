@@ -222,8 +222,8 @@ def test_all_faults_are_told_together_and_the_error_pickles(file: Callable[..., 
     with pytest.raises(ConfigError) as caught:
         load_steps(path)
     error = caught.value
-    assert [fault.place for fault in error.faults] == ["1:16", "1:38", "1:73"]
-    assert str(error).startswith(f"3 faults in the configuration:\n  - {path}:1:16: 'name' stands twice")
+    assert [fault.place for fault in error.faults] == ["1:16", "1:38", "1:73", "1:52"]
+    assert str(error).startswith(f"4 faults in the configuration:\n  - {path}:1:16: 'name' stands twice")
     twin = pickle.loads(pickle.dumps(error))
     assert twin.faults == error.faults
     assert str(twin) == str(error)

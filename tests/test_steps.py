@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import re
 from typing import Any
 
 import pytest
 
-from odibi_async import Retry, Step, run_pipeline, step
+from odibi_async import Retry, Runner, Step, run_pipeline, run_pipeline_sync, step
 from odibi_async.errors import GraphError, OptionError
 from odibi_async.steps import is_async
 
@@ -197,3 +198,19 @@ async def test_what_was_called_by_mistake_is_told_so():
 
 def lambda_reader(path: str) -> str:
     return path
+
+
+@pytest.mark.parametrize(
+    ("call", "option", "said"),
+    [
+        (run_pipeline_sync, "max_workers", "run_pipeline has no option 'max_workers'. Use limits=Limits(threads="),
+        (run_pipeline_sync, "path", "has no option 'path'. What comes from outside is given as the second argument"),
+        (run_pipeline_sync, "target", "has no option 'target'. Did you mean 'targets'?"),
+        (lambda _, **options: Runner(**options), "max_workers", "A Runner has no option 'max_workers'. Use limits="),
+        (lambda _, **options: step(**options), "retries", "A step has no option 'retries'. Did you mean 'retry'?"),
+        (lambda _, **options: step(**options), "depends_on", "A step has no option 'depends_on'. Use after="),
+    ],
+)
+def test_an_option_of_others_is_answered_with_ours(call: Any, option: str, said: str):
+    with pytest.raises(TypeError, match=re.escape(said)):
+        call([], **{option: 1})

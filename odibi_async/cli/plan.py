@@ -59,11 +59,7 @@ def planned(
         if document.steps or not faults:
             whole = Pipeline(document.steps, [*values, *(document.faulty - values.keys())], functions=functions)
     except GraphError as error:
-        problems += [
-            problem
-            for problem in problems_of(error, document)
-            if not any(repr(name) in problem.message for name in document.faulty)
-        ]
+        problems += [each for each in problems_of(error, document) if not _is_known(each, document, problems)]
     if closely:
         found = list(looked_at_closely(document.steps))
         problems += problems_of(GraphError(found), document) if found else []
@@ -80,6 +76,13 @@ def planned(
         pipeline=pipeline,
         given={name: value for name, value in values.items() if name in taken},
     )
+
+
+def _is_known(problem: Problem, document: Document, problems: Sequence[Problem]) -> bool:
+    """Whether a fault of the graph is told of already, or comes of an entry that is left out."""
+    if problem.code == "OA203":
+        return any(each.code == problem.code for each in problems)
+    return any(problem.message.startswith(f"Input {name!r} is given") for name in document.faulty)
 
 
 def _document_of(path: Path, project: str | None) -> tuple[Document, list[Fault]]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
 from odibi_async.abc import NodeType
+from odibi_async.config.document import ANYTHING
 from odibi_async.config.nodes import CONNECTION, ENGINE, Connect, Query, Read, Write
 from odibi_async.dataset import EngineOf
 from odibi_async.engines import ENGINES
@@ -25,12 +26,6 @@ T = TypeVar("T")
 AnyStep = Step[..., Any, Any]
 TYPES: Final = ("config_op", "sql", "function")
 MODES: Final = ("overwrite", "append", "error", "ignore")
-
-
-class _Anything:
-    """Stands for what a faulty step would call, so that the other faults of its graph are found too."""
-
-    def __call__(self, /, **_: Any) -> Any: ...
 
 
 def compiled(
@@ -98,7 +93,7 @@ class _Compiler:
         if callable(step.value):
             return step
         made = self._noting(step, lambda: self._made(step))
-        return made or dataclasses.replace(step, value=_Anything(), params={}, map_over=None)
+        return made or dataclasses.replace(step, value=ANYTHING, params={}, map_over=None)
 
     def _noting(self, step: AnyStep, make: Callable[[], T]) -> T | None:
         try:

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from odibi_async.config.formats.source import Keys, Source
 from odibi_async.steps import Step
+
+
+class _Anything:
+    """Stands for what a faulty step would call, so that the other faults of its graph are found too."""
+
+    def __call__(self, /, **_: Any) -> Any: ...
+
+
+ANYTHING: Final = _Anything()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,11 +29,11 @@ class Document:
         version: The version of its form; there is only 1.
         schedule: When it wants to run, as it stands there.
         cache: `True` for the user's cache, or a directory; `None` where it leaves that to the run.
-        steps: Its steps, in order.
+        steps: Its steps, in order; of a configuration with faults, without the entries that are faulty.
         source: What it was read from.
         keys: The name of each step -> what leads to it in the source.
         secrets: The texts that stand for `${env:...}` and `${file:...}`.
-        faulty: The names of the steps that are left out since they are faulty, and of what they would make.
+        faulty: The names of what steps would make that are left out, since too much of them is faulty.
     """
 
     name: str | None = None

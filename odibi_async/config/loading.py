@@ -83,7 +83,7 @@ def examine(
     layer: str | None = None,
 ) -> tuple[Document, list[Fault]]:
     """
-    What is sound of a configuration, and all that is wrong with the rest; the arguments are those of `load_steps`.
+    A configuration without its faulty entries, and what is wrong with them; the arguments are those of `load_steps`.
 
     Raises:
         ConfigError: It cannot be read at all.

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from odibi_async.cache_policy import CachePolicy
 from odibi_async.config import model as models
-from odibi_async.config.document import Document
+from odibi_async.config.document import ANYTHING, Document
 from odibi_async.config.formats.source import MAX_DEPTH, Keys, Source, spelled, text_of
 from odibi_async.config.model import ERRORS, CacheModel, HeadModel, RetryModel, StepModel, shown
 from odibi_async.errors import ConfigError, Fault, did_you_mean, shortened
@@ -121,6 +121,8 @@ class Reader:
             if inner[0] not in told:
                 self._fault(code, part, inner, message, of_key)
         if model is None:
+            model, value = _without({fault.keys[0] for fault in wrong} | told, entries, value)
+        if model is None:
             return None
         first = self._named.setdefault(model.name, keys)
         if first is not keys:
@@ -184,6 +186,18 @@ def _merged(defaults: Entries, entries: Any) -> Any:
                 both[key] = {**defaults[key], **entries[key]}
         return {key: each for key, each in both.items() if each is not None}
     return entries
+
+
+def _without(unsound: set[Any], entries: Entries, value: Any) -> tuple[StepModel | None, Any]:
+    """
+    What a faulty step is without its faulty entries, so that its other faults are found in the same pass.
+
+    What depends on one of them is nothing to look at any more: anything can be called in its place.
+    """
+    model, _ = models.validated(StepModel, {key: each for key, each in entries.items() if key not in unsound})
+    if model is not None and "outputs" in unsound:
+        model = model.model_copy(update={"outputs": sorted(_names_in(entries) - {model.name})})
+    return model, ANYTHING if unsound & {"layer", "type", "engine", "value", "params", "inputs", "outputs"} else value
 
 
 def _names_in(entries: Any) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypedDict
 
 from odibi_async.abc import Observer
 from odibi_async.building import Functions, Nodes, Planned
@@ -36,6 +36,28 @@ class RunOptions(TypedDict, total=False):
     functions: Functions | None
     nodes: Nodes | None
     observers: Sequence[Observer]
+
+
+_INSTEAD: Final = {
+    **dict.fromkeys(("max_workers", "workers", "n_jobs", "threads"), "limits=Limits(threads=...)"),
+    **dict.fromkeys(("concurrency", "max_concurrency", "parallelism"), "limits=Limits(concurrency=...)"),
+    **dict.fromkeys(("retries", "max_retries", "attempts"), "retry=Retry(attempts=...)"),
+    **dict.fromkeys(("outputs", "final_vars"), "targets=[...]"),
+    **dict.fromkeys(("params", "variables", "context", "data"), "the second argument, a mapping of inputs,"),
+    **dict.fromkeys(("fail_fast", "continue_on_error", "raise_on_error"), 'on_error="raise" or "continue"'),
+    **dict.fromkeys(("cache_dir", "use_cache"), "cache=True or cache=DIRECTORY"),
+}
+"""What others call an option -> what it is called here."""
+
+
+def refuse(who: str, unknown: Iterable[str], known: Iterable[str], otherwise: str = "") -> None:
+    """
+    Raises:
+        TypeError: There are options that are none.
+    """
+    for name in unknown:
+        hint = f" Use {_INSTEAD[name]} instead." if name in _INSTEAD else did_you_mean(name, known)
+        raise TypeError(f"{who} has no option {name!r}.{hint or otherwise}")
 
 
 def check_given(given: Mapping[str, Any]) -> None:

@@ -7,12 +7,13 @@ import contextlib
 import functools
 import gc
 import importlib
+import inspect
 import os
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Never, Self, Unpack
 
 import anyio
 
@@ -42,6 +43,7 @@ from odibi_async.runner.options import (
     check_given,
     check_pools,
     checked,
+    refuse,
 )
 from odibi_async.runner.plans import plan
 
@@ -73,7 +75,9 @@ class Runner:
         observers: Sequence[Observer] = (),
         drain: float = 0.0,
         freeze: bool = False,
+        **unknown: Never,
     ) -> None:
+        refuse("A Runner", unknown, inspect.signature(Runner).parameters if unknown else ())
         if limits is not None and not isinstance(limits, Limits):
             raise OptionError(f"limits={limits!r}: Limits(...) are needed.")
         self.limits = limits or Limits()
