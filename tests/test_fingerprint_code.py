@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 import types
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -947,3 +948,21 @@ def test_a_context_manager_function_of_ours_is_followed():
 
 
 LIMIT = 5
+
+
+def test_the_time_zone_belongs_to_code_that_looks_at_it(monkeypatch: pytest.MonkeyPatch):
+    def looks(x: Any) -> Any:
+        return x.astimezone()
+
+    def does_not(x: Any) -> Any:
+        return x.isoformat()
+
+    seen = []
+    for zone in ("Europe/Berlin", "America/Costa_Rica", "America/Mexico_City"):
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+        seen.append((code_of(looks), code_of(does_not)))
+    monkeypatch.undo()
+    time.tzset()
+    assert len({combined(looking) for looking, _ in seen}) == 3
+    assert len({combined(blind) for _, blind in seen}) == 1

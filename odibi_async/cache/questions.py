@@ -132,7 +132,7 @@ class Questions:
             return {"the function": digest_of((node.name, *_name_of(fn))), "the version": digest_of(policy.version)}
         code = examined(fn)  # each time: what it reads of modules and objects may change during the run
         if code.outside and not is_told:
-            raise Uncached(f"its code reads {code.outside[0]}; cache=True says that it may be cached all the same")
+            raise Uncached(f"its code {code.outside[0]}; cache=True says that it may be cached all the same")
         return code.parts
 
     def _digest_of_dataset(self, parameter: str, dataset: int, value: Any) -> str:

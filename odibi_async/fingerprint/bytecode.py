@@ -52,12 +52,14 @@ class Reading:
         digest: Of what it does.
         reads: The names it reads, code nested in it included; each once, in the order of the code.
         attributes: The names of all attributes that it takes, of whatever.
+        methods: Those of them that it calls.
         texts: The texts that stand in it, names of arguments included.
     """
 
     digest: bytes
     reads: tuple[Read, ...]
     attributes: frozenset[str]
+    methods: frozenset[str]
     texts: frozenset[str]
 
 
@@ -76,9 +78,16 @@ def _reading(code: CodeType, _flags: int, _name: str) -> Reading:
     reads = [read for _, read in bound]
     for each, listing in listings:
         reads += _loads(each, listing, imported, code.co_freevars)
-    attributes = {each.argval for _, listing in listings for each in listing if each.opname in ATTRIBUTES}
+    taken = [each for _, listing in listings for each in listing if each.opname in ATTRIBUTES]
+    attributes = frozenset(each.argval for each in taken)
+    methods = frozenset(each.argval for each in taken if _is_called(each))
     texts = frozenset(each for code, _ in listings for const in _consts(code) for each in _texts_in(const))
-    return Reading(_digest(code), tuple(dict.fromkeys(reads)), frozenset(attributes), texts)
+    return Reading(_digest(code), tuple(dict.fromkeys(reads)), attributes, methods, texts)
+
+
+def _is_called(instruction: dis.Instruction) -> bool:
+    """Whether an attribute is taken to be called; from Python 3.12 on, one instruction does both."""
+    return instruction.opname == "LOAD_METHOD" or "NULL|self" in instruction.argrepr
 
 
 def _texts_in(const: Any) -> Iterator[str]:

@@ -36,7 +36,7 @@ from odibi_async.fingerprint.encoding import SLICE, Undigestible, hashed, text
 from odibi_async.fingerprint.libraries import DATA, PYTHON, library_of, versions
 from odibi_async.fingerprint.mutable import is_mutable
 from odibi_async.fingerprint.names import label_of, library_name
-from odibi_async.fingerprint.outside import read_outside
+from odibi_async.fingerprint.outside import ZONED, local_zone, read_outside
 from odibi_async.fingerprint.patches import home_of, patches
 from odibi_async.fingerprint.values import Walker
 
@@ -112,7 +112,7 @@ class Code(NamedTuple):
 
     Attributes:
         parts: What its result depends on beside its arguments: readable component -> digest or version.
-        outside: What it, or a helper of it, is seen to read of the world outside, in words; see `outside`.
+        outside: What it, or a helper of it, is seen to do with the world outside, in words; see `outside`.
     """
 
     parts: dict[str, str]
@@ -133,7 +133,7 @@ def code_of(fn: Callable[..., Any]) -> dict[str, str]:
 
 def examined(fn: Callable[..., Any]) -> Code:
     """
-    What the result of a function depends on beside its arguments, and what it reads of the world outside.
+    What the result of a function depends on beside its arguments, and what it does with the world outside.
 
     The code objects tell which names are read: globals, constants of other modules, enclosing variables, local
     functions and classes, and these are followed in turn. Local is what neither belongs to Python nor was
@@ -185,7 +185,7 @@ class _Part:
         digest: Of its own content, without that of the places it leads to.
         leads_to: What it refers to, in an order that its content fixes.
         libraries: The libraries that it uses.
-        outside: What it reads of the world outside.
+        outside: What it does with the world outside.
     """
 
     digest: bytes
@@ -271,8 +271,10 @@ class _FunctionReader:
             raise self._undigestible(f"uses {name}, which keys leave out")
         for place in (*self._own(), *map(_itself, patches(attributes, self._is_local))):
             self._lead_to(place)
-        own = text(self.fn.__name__), text(self.fn.__qualname__), code.digest
-        outside = read_outside(self.used, attributes, code.texts)
+        own: tuple[bytes, ...] = (text(self.fn.__name__), text(self.fn.__qualname__), code.digest)
+        if ZONED & attributes:
+            own = (*own, text(local_zone()))
+        outside = read_outside(self.used, attributes, code.methods, code.texts)
         return _Part(hashed([*own, *self.says]), self.leads_to, frozenset(self.libraries), outside)
 
     def _own(self) -> Iterator[_Place]:
