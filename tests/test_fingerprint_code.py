@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fractions
 import functools
 import importlib
 import json
@@ -920,6 +921,26 @@ def test_what_local_code_adds_to_pandas_is_followed(monkeypatch: pytest.MonkeyPa
     ours = code_of(clean)
     add("b")
     assert changed(ours, code_of(clean)) == {"the closure value 'text' of shout"}
+
+
+def test_what_local_code_adds_to_a_class_that_is_named_is_followed(monkeypatch: pytest.MonkeyPatch):
+    def shouting(mark: str) -> Callable[..., str]:
+        def shout(self: Path) -> str:
+            return str(self) + mark
+
+        return shout
+
+    def use(path: str) -> str:
+        return Path(path).shout() + str(fractions.Fraction(1) + 1)  # type: ignore[attr-defined]
+
+    seen = {combined(code_of(use))}
+    for mark in ("!", "?"):
+        monkeypatch.setattr(Path, "shout", shouting(mark), raising=False)
+        seen.add(combined(code_of(use)))
+    monkeypatch.undo()
+    monkeypatch.setattr(fractions.Fraction, "__add__", shouting("+"))
+    seen.add(combined(code_of(use)))
+    assert len(seen) == 4
 
 
 def test_what_local_code_puts_in_the_place_of_a_library_function_is_followed(monkeypatch: pytest.MonkeyPatch):

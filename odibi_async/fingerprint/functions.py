@@ -256,6 +256,7 @@ class _FunctionReader:
         self.leads_to: list[_Place] = []
         self.libraries: set[str] = set()
         self.used: list[tuple[str, ...]] = []
+        self.classes: list[type] = []
 
     def part(self) -> _Part:
         code = reading(self.fn.__code__)
@@ -269,7 +270,7 @@ class _FunctionReader:
             raise self._undigestible(f"uses {name}, which can reach anything")
         for name in sorted(LEFT_OUT & attributes if self._is_local(home_of(self.fn)) else ()):
             raise self._undigestible(f"uses {name}, which keys leave out")
-        for place in (*self._own(), *map(_itself, patches(attributes, self._is_local))):
+        for place in (*self._own(), *map(_itself, patches(attributes, self._is_local, self.classes))):
             self._lead_to(place)
         own: tuple[bytes, ...] = (text(self.fn.__name__), text(self.fn.__qualname__), code.digest)
         if ZONED & attributes:
@@ -387,6 +388,8 @@ class _FunctionReader:
             self._say(".".join(given))
             here = () if self._is_local(module) else (".".join((module, name, *attributes)),)
             self.used.append((*here, ".".join((*given, *attributes))))
+            if isinstance(value, type):
+                self.classes.append(value)
         elif isinstance(value, types.FunctionType | type):
             self._lead_to(_itself(value))
         elif not self._is_local(module) or self._is_reexported(value, name):

@@ -14,7 +14,8 @@ ANY_NAME, WRITES = "reads names in a text", "writes files"
 _MODULES = {
     FILES: """
         bz2 configparser dbm filecmp fileinput fsspec gcsfs glob gzip h5py linecache lzma mmap openpyxl pyarrow.csv
-        pyarrow.dataset pyarrow.feather pyarrow.fs pyarrow.json pyarrow.orc pyarrow.parquet s3fs shelve shutil tarfile tempfile zipfile
+        pyarrow.dataset pyarrow.feather pyarrow.fs pyarrow.json pyarrow.orc pyarrow.parquet s3fs shelve shutil tarfile
+        tempfile zipfile
     """,
     CHANCE: "numpy.random random secrets",
     NETWORK: """

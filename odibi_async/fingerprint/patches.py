@@ -1,4 +1,4 @@
-"""What local code has added to the classes of pandas, or put in the place of what they had."""
+"""What local code has added to the classes of libraries, or put in the place of what they had."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ import importlib
 import operator
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
-PATCHED: Final = """
-    pandas.DataFrame pandas.Series pandas.Index pandas.MultiIndex pandas.DatetimeIndex pandas.Categorical
-    pandas.Timestamp pandas.Timedelta pandas.Interval pandas.api.typing.DataFrameGroupBy pandas.api.typing.SeriesGroupBy
-    pandas.api.typing.Resampler pandas.api.typing.Rolling pandas.api.typing.Expanding
-"""
-"""The classes that local code likes to add methods to."""
+PATCHED: Final = {
+    "pandas": """
+        pandas.DataFrame pandas.Series pandas.Index pandas.MultiIndex pandas.DatetimeIndex pandas.Categorical
+        pandas.Timestamp pandas.Timedelta pandas.Interval pandas.api.typing.DataFrameGroupBy
+        pandas.api.typing.SeriesGroupBy pandas.api.typing.Resampler pandas.api.typing.Rolling
+        pandas.api.typing.Expanding
+    """,
+    "polars": "polars.DataFrame polars.LazyFrame polars.Series polars.Expr",
+}
+"""Library -> the classes of what flows between steps, which local code likes to add methods to."""
 _REFLECTED = "add sub mul truediv floordiv mod pow and or xor matmul"
 _HOOKS = "getitem setitem len iter contains bool getattr call"
 OPERATORS: Final = frozenset(
@@ -25,16 +29,21 @@ OPERATORS: Final = frozenset(
 """Methods that code calls without their names."""
 
 
-def patches(attributes: frozenset[str], is_local: Callable[[str], bool]) -> Iterator[types.FunctionType | type]:
+def patches(
+    attributes: frozenset[str], is_local: Callable[[str], bool], named: Iterable[type] = ()
+) -> Iterator[types.FunctionType | type]:
     """
-    The functions and accessors of local code that frames have, under a name that code uses or as operators.
+    The functions and accessors of local code that libraries' classes have, by a name that code uses or as operators.
 
     Args:
         attributes: The names that the code takes of whatever.
         is_local: Whether a module belongs to no library.
+        named: The libraries' classes that the code names itself.
     """
+    known = [cls for library in PATCHED if library in sys.modules for cls in _patched(library)]
+    of_named = [base for cls in named for base in cls.__mro__[:-1]]
     wanted = attributes | OPERATORS
-    for cls in _patched() if "pandas" in sys.modules else ():
+    for cls in dict.fromkeys([*known, *of_named]):
         members = vars(cls)
         for name in sorted(wanted & members.keys()):
             member: Any = getattr(members[name], "_accessor", members[name])
@@ -48,10 +57,10 @@ def _is_added(home: str) -> bool:
 
 
 @functools.cache
-def _patched() -> list[type]:
-    """The classes of `PATCHED` that there are."""
+def _patched(library: str) -> list[type]:
+    """The classes of a library in `PATCHED` that there are."""
     found = []
-    for path in PATCHED.split():
+    for path in PATCHED[library].split():
         module, _, name = path.rpartition(".")
         cls = getattr(importlib.import_module(module), name, None)
         if isinstance(cls, type):
