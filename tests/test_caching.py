@@ -1188,7 +1188,7 @@ async def test_a_function_that_is_seen_to_read_the_world_outside_is_cached_only_
         lambda path: pd.Timestamp(path) + pd.Timedelta(1, "D"),
         lambda path: path.sample(1, random_state=1),
         lambda path: path.query("a > 1"),
-        lambda path: path.groupby("a").agg(b=("b", "sum")).to_string(),
+        lambda path: path.groupby("a").agg(b=("b", "sum")).to_csv(),
         lambda path: (path.open.max(), path.stat),
         lambda path: {"now": 1, "path": path},
     ],
@@ -1364,3 +1364,43 @@ async def test_an_ingest_of_many_files_is_known_by_all_of_them(tmp_path: Path) -
             result = await run_pipeline(steps, cache=tmp_path / "cache")
             assert str(result.steps["all"].status) == status
             assert result["all"]["a"].iloc[-1] == value
+
+
+async def test_a_function_that_returns_none_is_run_for_what_it_does(tmp_path: Path) -> None:
+    target = tmp_path / "saved.csv"
+
+    def save(frame: pd.DataFrame, to: str) -> None:
+        frame.to_csv(to)
+
+    def told(frame: pd.DataFrame) -> None: ...
+
+    given = {"frame": pd.DataFrame({"a": [1]}), "to": str(target)}
+    steps = [save, step(told, cache=True)]
+    for _ in range(2):
+        result = await run_pipeline(steps, given, cache=tmp_path / "c")
+        assert await asyncio.to_thread(target.exists)
+        await asyncio.to_thread(target.unlink)
+    use = result.steps["save"].cache
+    assert use is not None
+    assert use.reason.startswith("not kept: it returned None, so it is run for what it does")
+    assert result.steps["told"].status is Status.CACHED
+
+
+async def test_what_was_damaged_is_kept_again_also_when_its_inputs_were_dropped(tmp_path: Path) -> None:
+    async def source(x: int) -> int:
+        return x
+
+    def frame(source: int) -> pd.DataFrame:
+        return pd.DataFrame({"a": range(source, source + 1000)})
+
+    async def run() -> Any:
+        return await run_pipeline([source, frame], {"x": 1}, targets=["frame"], cache=tmp_path / "c")
+
+    def damage() -> None:
+        for path in (tmp_path / "c" / "blobs").glob("??/*"):
+            path.write_bytes(b"x" * path.stat().st_size)
+
+    await run()
+    await asyncio.to_thread(damage)
+    assert len((await run())["frame"]) == 1000
+    assert (await run()).steps["frame"].cache.hit

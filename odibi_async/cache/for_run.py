@@ -20,6 +20,7 @@ from typing import Any, Final, Literal, TypeVar
 import anyio
 import anyio.to_thread
 
+from odibi_async.abc import Described
 from odibi_async.cache.cache import Cache
 from odibi_async.cache.entries import Entry
 from odibi_async.cache.flights import Flight, Flights
@@ -209,6 +210,8 @@ class RunCache:
         Raises:
             Uncached: It cannot be kept, or not exactly.
         """
+        if all(value is None for value in made) and not (node.step.cache or isinstance(node.call.fn, Described)):
+            raise Uncached("it returned None, so it is run for what it does; cache=True says that a hit will do")
         try:
             kept = []
             for dataset, value in zip(node.outputs, made, strict=True):

@@ -82,7 +82,8 @@ class CacheLayer:
             self._tell(CacheMissed, node.name, reason, invocation.element)
             began = perf_counter()
             made: Sequence[Any] = [reader_copy(value) for value in await inner(invocation)]
-            made, flight.succeeded = await self._keep(invocation, question, made, perf_counter() - began)
+            ask = self._asking(node, invocation.instead)  # as things are now
+            made, flight.succeeded = await self._keep(invocation, question, ask, made, perf_counter() - began)
             return made
 
     def _policy(self, node: Node) -> CachePolicy:
@@ -115,12 +116,16 @@ class CacheLayer:
         return made
 
     async def _keep(
-        self, invocation: Invocation, question: Question, made: Sequence[Any], seconds: float
+        self,
+        invocation: Invocation,
+        question: Question,
+        ask: Callable[[], Question],
+        made: Sequence[Any],
+        seconds: float,
     ) -> tuple[Sequence[Any], bool]:
         """Keeps what a step made, or an element of one; what its readers get, and whether it could be kept."""
         node, course, is_whole = invocation.node, invocation.course, invocation.element is None
         reason = "damaged" if course.use is None else course.use.reason
-        ask = self._asking(node, invocation.instead)  # as things are now
         values = [self._inside.state.values[dataset] for dataset in node.call.datasets]
         read = [each for each in (*values, *invocation.instead.values()) if not isinstance(each, Handle)]
         keep = functools.partial(self._cache.keep, node, question, ask, read, made, seconds, reason, is_whole=is_whole)
@@ -174,5 +179,8 @@ class CacheLayer:
             made = await self._inside.recovery.call(invocation)
         except Exception as error:
             raise StepError(node.name, error) from error
-        made, _ = await self._keep(invocation, question, made, perf_counter() - began)
+        asked, origins = self._inside.state.values, self._questions.origins
+        is_there = all(asked[dataset] is not ABSENT or dataset in origins for dataset in node.call.datasets)
+        ask = self._asking(node, instead) if is_there else lambda: question  # what was dropped cannot have changed
+        made, _ = await self._keep(invocation, question, ask, made, perf_counter() - began)
         return made

@@ -75,8 +75,8 @@ _ATTRIBUTES = {
         samefile
     """,
     WRITES: """
-        mkdir rmdir savefig symlink_to to_csv to_excel to_feather to_gbq to_hdf to_iceberg to_json to_orc to_parquet
-        to_pickle to_sql to_stata to_xml touch unlink write_bytes write_csv write_parquet write_text
+        mkdir rmdir savefig symlink_to to_excel to_feather to_gbq to_hdf to_iceberg to_orc to_parquet to_pickle to_sql
+        to_stata touch unlink write_bytes write_csv write_parquet write_text
     """,
     CLOCK: "now utcnow",
     ENVIRONMENT: "cwd home",
