@@ -155,7 +155,12 @@ def test_a_csv_file_whose_rows_are_longer_than_its_header_does_not_shift(tmp_pat
     engine = PandasEngine(root=tmp_path)
     (tmp_path / "x.csv").write_text("customer,amount\n1,30,\n2,20,\n")
     assert engine.read("x.csv").to_dict("list") == {"customer": [1, 2], "amount": [30, 20]}
-    for text, line in (("customer,amount\n1,30,7\n", 2), ("customer,amount\n1,30,\n2,20,7\n", 3)):
+    texts = (
+        ("customer,amount\n1,30,7\n", 2),
+        ("customer,amount\n1,30,\n2,20,7\n", 3),
+        ('customer,amount\n1,"a\nb",\n\n2,20,7\n', 5),
+    )
+    for text, line in texts:
         (tmp_path / "x.csv").write_text(text)
         with pytest.raises(PathError, match=f"line {line} has 3 fields, but the header only 2.*index_col=0"):
             engine.read("x.csv")

@@ -11,7 +11,7 @@ import io
 import itertools
 import lzma
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import IO, Any, Final
@@ -172,17 +172,27 @@ def _has_longer_rows(file: Any, how: Dialect, options: Mapping[str, Any]) -> boo
     told_otherwise = options.keys() & {"header", "names", "skiprows", "comment", "dialect", "escapechar"}
     if isinstance(file, str) or told_otherwise or len(str(sep)) != 1 or how.compression not in (None, *OPENERS):
         return False
-    encoding = options.get("encoding") or "utf-8"
+    with contextlib.closing(_rows(file, how, options)) as reading:
+        rows = [row for _, row in itertools.islice(reading, 2)]
+    return len(rows) == 2 and len(rows[1]) > len(rows[0])
+
+
+def _rows(file: IO[bytes], how: Dialect, options: Mapping[str, Any]) -> Generator[tuple[int, list[str]]]:
+    """The rows of a CSV file that are not empty, each with the number of its first line; an odd one is the last."""
+    sep, quote = options.get("sep", options.get("delimiter", ",")), options.get("quotechar", '"')
     with _plain(file, how, "rb") as plain:
-        text = io.TextIOWrapper(plain, encoding, errors="replace", newline="")
-        rows = csv.reader(text, delimiter=sep, quotechar=options.get("quotechar", '"'))
+        text = io.TextIOWrapper(plain, options.get("encoding") or "utf-8", errors="replace", newline="")
+        rows, line = csv.reader(text, delimiter=sep, quotechar=quote), 1
         try:
-            header, first = itertools.islice(filter(None, rows), 2)
-        except (ValueError, csv.Error):  # fewer rows
-            header = first = []
-        text.detach()
-    file.seek(0)
-    return len(first) > len(header)
+            for row in rows:
+                if row:
+                    yield line, row
+                line = rows.line_num + 1
+        except csv.Error:
+            return
+        finally:
+            text.detach()
+            file.seek(0)
 
 
 def _not_shifted(shifted: pd.DataFrame, file: Any, how: Dialect, options: Mapping[str, Any]) -> pd.DataFrame:
@@ -196,10 +206,12 @@ def _not_shifted(shifted: pd.DataFrame, file: Any, how: Dialect, options: Mappin
     extra = shifted.iloc[:, -more:].notna().any(axis=1).to_numpy()
     if extra.any():
         row = int(extra.argmax()) + 1
+        with contextlib.closing(_rows(file, how, options)) as reading:
+            line, _ = next(itertools.islice(reading, row, None), (row + 1, []))
         fields, named = shifted.shape[1] + more, shifted.shape[1]
         raise PathError(
             how.path,
-            f"line {row + 1} has {fields} fields, but the header only {named}. If the first of them are an index, say"
+            f"line {line} has {fields} fields, but the header only {named}. If the first of them are an index, say"
             f" index_col={0 if more == 1 else list(range(more))}.",
         )
     if not isinstance(file, str):
