@@ -180,6 +180,7 @@ def _has_longer_rows(file: Any, how: Dialect, options: Mapping[str, Any]) -> boo
 def _rows(file: IO[bytes], how: Dialect, options: Mapping[str, Any]) -> Generator[tuple[int, list[str]]]:
     """The rows of a CSV file that are not empty, each with the number of its first line; an odd one is the last."""
     sep, quote = options.get("sep", options.get("delimiter", ",")), options.get("quotechar", '"')
+    file.seek(0)
     with _plain(file, how, "rb") as plain:
         text = io.TextIOWrapper(plain, options.get("encoding") or "utf-8", errors="replace", newline="")
         rows, line = csv.reader(text, delimiter=sep, quotechar=quote), 1
