@@ -208,23 +208,33 @@ class RunResult:
         }
 
     def __repr__(self) -> str:
-        return f"<RunResult {self.run_id}: {self.status} in {_seconds(self.seconds)}>"
+        return f"<RunResult {self.run_id}: {self.status} in {seconds_text(self.seconds)}>"
 
     def __str__(self) -> str:
         """A line about the run, and one for each step."""
-        return "\n".join((self._headline(), *_table([_heading, *map(_row, self.steps.values())])))
+        return "\n".join((self.headline, *_table([_heading, *map(_row, self.steps.values())])))
 
-    def _headline(self) -> str:
+    @property
+    def headline(self) -> str:
+        """A line about the run: how it ended, how long it took, how many steps ended in which way."""
         counts = Counter(str(record.status) for record in self.steps.values())
         ended = ", ".join(f"{count} {status}" for status, count in counts.items())
         noun = "step" if len(self.steps) == 1 else "steps"
-        return f"Run {self.run_id} {self.status} in {_seconds(self.seconds)}: {len(self.steps)} {noun}, {ended}"
+        return f"Run {self.run_id} {self.status} in {seconds_text(self.seconds)}: {len(self.steps)} {noun}, {ended}"
 
 
 _heading = ("step", "status", "began", "took", "rows", "")
 
 
 def _row(record: StepResult) -> tuple[str, ...]:
+    began = f"{record.started_at:%H:%M:%S.%f}"[:-3] if record.started_at else ""
+    took = seconds_text(record.run_seconds) if record.started_at else ""
+    rows = "" if record.rows is None else f"{record.rows:,}"
+    return record.name, str(record.status), began, took, rows, notes_of(record)
+
+
+def notes_of(record: StepResult) -> str:
+    """What is worth telling of a step beside how it ended: its attempts, why it was skipped, its error."""
     notes = []
     if record.attempts > 1:
         notes.append(f"{record.attempts} attempts")
@@ -233,10 +243,7 @@ def _row(record: StepResult) -> tuple[str, ...]:
     if record.error is not None:
         where = "" if record.element is None else f"element {record.element}: "
         notes.append(where + in_a_line(record.error))
-    began = f"{record.started_at:%H:%M:%S.%f}"[:-3] if record.started_at else ""
-    took = _seconds(record.run_seconds) if record.started_at else ""
-    rows = "" if record.rows is None else f"{record.rows:,}"
-    return record.name, str(record.status), began, took, rows, "; ".join(notes)
+    return "; ".join(notes)
 
 
 def _table(rows: list[tuple[str, ...]]) -> Iterator[str]:
@@ -254,7 +261,7 @@ def _table(rows: list[tuple[str, ...]]) -> Iterator[str]:
         yield "  " + "  ".join(cells).rstrip()
 
 
-def _seconds(seconds: float) -> str:
+def seconds_text(seconds: float) -> str:
     """Seconds in a form for reading: `0.4 ms`, `12 ms`, `3.21 s`, `2 min 5 s`."""
     if seconds < 1:
         return f"{seconds * 1e3:.{1 if seconds < 0.01 else 0}f} ms"

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -56,6 +57,15 @@ from os.path import join
 """
 
 
+def told(out: str) -> dict[str, str]:
+    """What the table of a run says of each step, beside how it ended and what it took."""
+    rows = [
+        re.match(r"  (\S+) +(?:(?:succeeded|failed|skipped|cached) +)?(?:[\d.]+ m?s)? *(.*)", each)
+        for each in out.splitlines()[1:]
+    ]
+    return {row[1]: row[2] for row in rows if row}
+
+
 @pytest.fixture(autouse=True)
 def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -99,7 +109,7 @@ def test_init_writes_a_pipeline_that_run_runs(run: Run):
     said = run("run")
     assert (said.code, said.err) == (0, "")
     assert "succeeded" in said.out
-    assert "save  wrote out/totals.csv" in said.out
+    assert told(said.out) == {"orders": "4 rows", "totals": "3 rows", "save": "wrote out/totals.csv"}
     assert Path("out/totals.csv").read_text().splitlines()[1:] == ["Ada,2,42", "Edsger,1,25", "Grace,1,20"]
 
 
@@ -127,7 +137,7 @@ def test_validate_says_that_all_is_well_or_all_that_is_wrong(run: Run):
 
 def test_graph_shows_who_waits_for_whom_in_three_forms(run: Run):
     run("init")
-    assert run("graph").out == "orders\ntotals  <- orders\nsave    <- totals\n"
+    assert run("graph").out == "orders\n└─ totals\n   └─ save\n"
     assert run("graph", "--format", "mermaid").out.startswith("graph TD\n")
     found = json.loads(run("graph", "--format", "json").out)
     assert found["edges"] == [["orders", "totals"], ["totals", "save"]]
@@ -324,7 +334,7 @@ def test_a_connection_comes_along_with_the_steps_that_use_it(run: Run):
         "name: lake, layer: connect, value: data",
         "name: a, layer: ingest, value: orders.csv, params: {connection: lake}",
     )
-    assert "a  4 rows, 3 columns" in run("run", "-s", "a").out
+    assert told(run("run", "-s", "a").out) == {"lake": "", "a": "4 rows, 3 columns"}
 
 
 def test_dry_run_says_what_would_run_and_runs_nothing(run: Run):
@@ -370,7 +380,7 @@ def test_what_is_given_fills_a_query_and_stands_in_for_a_step(run: Run):
     assert run("run", "-p", "low=15").code == 0
     functions("one", "two")
     said = run("run", *GIVEN, "-p", "one=41", "-s", "two")
-    assert "two  42" in said.out
+    assert told(said.out) == {"two": "42"}
     assert "one was here" not in said.err
     assert run("run", *GIVEN, "-p", "one=41", "-s", "one").code == 0  # another part is given it
 
@@ -385,7 +395,7 @@ def test_a_name_that_nobody_takes_is_refused_with_the_nearest(run: Run):
 
 def test_functions_are_the_public_ones_of_the_named_modules(run: Run):
     functions("one", "two")
-    assert "two  2" in run("run", *GIVEN).out
+    assert told(run("run", *GIVEN).out) == {"one": "", "two": "2"}
     for name in ("join", "_hidden", "time", "os.getcwd"):
         pipeline(f"name: a, type: function, value: {name}")
         said = run("validate", *GIVEN)
@@ -449,7 +459,7 @@ def test_keep_going_does_what_does_not_need_what_failed(run: Run):
     functions("broken", "echo")
     said = run("run", *GIVEN, "-p", "value=7", "--keep-going")
     assert said.code == 1
-    assert "echo  7" in said.out
+    assert told(said.out) == {"broken": "ValueError: no such thing", "echo": "7"}
     assert "step 'broken' failed" in said.err
 
 
@@ -469,7 +479,7 @@ def test_events_that_cannot_be_written_fail_the_command_but_not_the_run(run: Run
     said = run("run", *GIVEN, "--events", "/dev/full")
     assert said.code == 1
     assert "OA310" in said.err
-    assert "one  1" in said.out
+    assert told(said.out) == {"one": "1"}
     assert run("run", *GIVEN, "--events", "no/such/folder", "--json").codes == ["OA310"]
 
 
@@ -507,13 +517,14 @@ def test_passwords_in_urls_are_not_shown(run: Run, monkeypatch: pytest.MonkeyPat
         "name: b, layer: store, value: 'db://me:hunter2@db/x', inputs: {n: a}",
     )
     monkeypatch.setattr("odibi_async.engines.pandas.PandasEngine.write", lambda *_, **__: None)
-    assert run("run").out.endswith("b  wrote db://**********@db/x\n")
+    assert run("run").out.endswith("wrote db://**********@db/x\n")
 
 
 def test_a_failing_run_says_which_step_why_and_where_in_few_lines(run: Run):
     functions("one", "broken")
     said = run("run", *GIVEN)
-    assert (said.code, said.out) == (1, "")
+    assert said.code == 1
+    assert told(said.out) == {"one": "", "broken": "ValueError: no such thing"}
     assert said.err.splitlines()[1:] == [
         "OA301 odibi.yaml:2:41  step 'broken' failed: ValueError: no such thing",
         "  2 | - {name: broken, type: function, value: broken}",
@@ -731,7 +742,7 @@ def test_the_first_signal_cancels_and_says_so(flags: tuple[str, ...], number: si
         assert Said(popen.returncode, out, err).codes == ["OA303"]
     else:
         assert "OA303  The run was cancelled: 0 of 1 steps were done." in err
-        assert out == ""
+        assert "hang  cancelled" in out
 
 
 @pytest.mark.parametrize("flags", [(), ("--json",)])

@@ -293,3 +293,20 @@ def test_faults_tell_their_code_their_step_and_the_entry_that_is_wrong():
     }
     again = pickle.loads(pickle.dumps(caught.value))
     assert (again.faults, str(again)) == (caught.value.faults, str(caught.value))
+
+
+def test_a_tree_shows_each_step_once_under_the_last_that_it_waits_for():
+    from odibi_async.graph.drawing import tree
+
+    upstream = {"a": (), "b": (), "c": ("a",), "d": ("c", "b"), "e": ("c",), "f": ()}
+    assert tree(["a", "b", "c", "d", "e", "f"], upstream).splitlines() == [
+        "a",
+        "└─ c",
+        "   ├─ d  (also waits for b)",
+        "   └─ e",
+        "b",
+        "f",
+    ]
+    many = [str(number) for number in range(5000)]
+    deep = tree(many, {each: many[number - 1 : number] if number else () for number, each in enumerate(many)})
+    assert deep.count("\n") == 4999

@@ -183,6 +183,8 @@ def graph(
     """
     import json
 
+    from odibi_async.graph.drawing import tree
+
     pipeline = _planned(config, given, choice).pipeline
     upstream = pipeline.upstream()
     data = {
@@ -195,8 +197,7 @@ def graph(
         case "json":
             text = json.dumps(data)
         case _:
-            rows = [(name, f"<- {', '.join(upstream[name])}" if upstream[name] else "") for name in pipeline.order()]
-            text = table(rows)
+            text = tree(pipeline.order(), upstream)
     return Answer(text=text, data=data)
 
 

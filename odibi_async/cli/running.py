@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import reprlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from odibi_async.cli import summary
 from odibi_async.cli.answer import Answer, Problem, Refused, problems_of
-from odibi_async.cli.listeners import EventFile, Lines, Scribe, StatusLine, Warnings, step_record
-from odibi_async.cli.output import is_rich, without_passwords
+from odibi_async.cli.listeners import EventFile, Lines, Scribe, StatusLine, Warnings
+from odibi_async.cli.output import is_rich
 from odibi_async.cli.plan import Plan
 from odibi_async.cli.signals import Signals
-from odibi_async.dataset import is_frame
 from odibi_async.errors import GraphError, OptionError, RunError, in_a_line
 from odibi_async.limits import Limits
-from odibi_async.pipeline import Pipeline
 from odibi_async.result import RunResult
 from odibi_async.runner import Runner, RunOptions
-from odibi_async.steps import Step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +52,8 @@ def executed(plan: Plan, how: HowToRun, signals: Signals) -> Answer:
     with events or contextlib.nullcontext(), noting, Scribe(listeners, *([status.tick] if status else [])) as scribe:
         result, problems = _ended(plan, how, scribe, signals)
     return Answer(
-        text="" if problems and not how.keep_going else _summary(plan, result),
-        data=_data(plan, result),
+        text=summary.text(plan, result),
+        data=summary.data(plan, result),
         problems=[*problems, *(events.problems if events else ())],
         secrets=secrets,
         must_end=scribe.has_abandoned,
@@ -81,7 +78,7 @@ def _ended(plan: Plan, how: HowToRun, scribe: Scribe, signals: Signals) -> tuple
 async def _run(plan: Plan, how: HowToRun, scribe: Scribe, signals: Signals) -> RunResult:
     limits = Limits(concurrency=how.concurrency, threads=how.threads, pools=how.pools)
     options: RunOptions = {
-        "targets": last_steps(plan.pipeline),
+        "targets": summary.last_steps(plan.pipeline),
         "timeout": how.timeout,
         "cache": how.cache,
         "on_error": "continue" if how.keep_going else "raise",
@@ -103,56 +100,3 @@ def _tell_of_errors(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) ->
     """What the loop tells of errors that nobody looks at; `_ended` looks at those that end it."""
     if not isinstance(context.get("exception"), SystemExit | KeyboardInterrupt):
         loop.default_exception_handler(context)
-
-
-def last_steps(pipeline: Pipeline) -> list[Step[..., Any, Any]]:
-    """The steps that no other step waits for; what the others make is dropped after its last reader."""
-    waited_for = {name for names in pipeline.upstream().values() for name in names}
-    return [step for step in pipeline.steps if step.name not in waited_for]
-
-
-def _data(plan: Plan, result: RunResult) -> dict[str, Any]:
-    return {
-        "configuration": plan.document.source.name,
-        "run_id": result.run_id,
-        "status": result.status,
-        "stats": result.stats(),
-        "steps": [step_record(record) for record in result.steps.values()],
-        "outputs": {name: _shape(value) for name, value in _made(plan, result)},
-    }
-
-
-def _made(plan: Plan, result: RunResult) -> Iterator[tuple[str, Any]]:
-    """The datasets that the run was for."""
-    for step in last_steps(plan.pipeline):
-        yield from ((name, result.outputs[name]) for name in step.datasets if name in result.outputs)
-
-
-def _shape(value: Any) -> dict[str, Any]:
-    """What is told of a dataset: of a frame its size, of a plain value the value."""
-    found: dict[str, Any] = {"type": type(value).__name__}
-    if is_frame(value):
-        columns = [str(name) for name in getattr(value, "columns", ())]
-        return {**found, "rows": len(value), "columns": columns}
-    return {**found, "value": reprlib.repr(value)}
-
-
-def _counted(count: int, thing: str) -> str:
-    return f"{count:,} {thing}{'' if count == 1 else 's'}"
-
-
-def _summary(plan: Plan, result: RunResult) -> str:
-    """The headline of the run, what it made and what it wrote."""
-    told: dict[str, str] = {}
-    for name, value in _made(plan, result):
-        shape = _shape(value)
-        told[name] = (
-            shape.get("value") or f"{_counted(shape['rows'], 'row')}, {_counted(len(shape['columns']), 'column')}"
-        )
-    for step in plan.document.steps:
-        record = result.steps.get(step.name)
-        if record is not None and record.is_done and not step.datasets and step.layer in ("store", "publish"):
-            told[step.name] = f"wrote {without_passwords(str(step.value))}"
-    width = max(map(len, told), default=0)
-    headline = str(result).partition("\n")[0]
-    return "\n".join((headline, *(f"  {name.ljust(width)}  {text}" for name, text in told.items())))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from odibi_async.graph.node import Node
 
@@ -25,3 +25,34 @@ def _mermaid_text(text: str) -> str:
         letter if letter.isalnum() or letter in " _-.,:+/()" else " " if letter.isspace() else f"#{ord(letter)};"
         for letter in text
     )
+
+
+def tree(order: Sequence[str], upstream: Mapping[str, Sequence[str]]) -> str:
+    """
+    A graph as an indented tree: each step under the one that it waits for longest, and beside it the others.
+
+    Args:
+        order: The steps, each after those that it waits for.
+        upstream: Step -> those that it waits for.
+    """
+    place = {name: number for number, name in enumerate(order)}
+    below: dict[str, list[str]] = {name: [] for name in order}
+    roots = []
+    for name in order:
+        waits = [other for other in upstream[name] if other in place]
+        if waits:
+            below[max(waits, key=place.__getitem__)].append(name)
+        else:
+            roots.append(name)
+    lines: list[str] = []
+    waiting = [(name, "", "") for name in reversed(roots)]
+    while waiting:
+        name, lead, indent = waiting.pop()
+        parent = max((place[other] for other in upstream[name] if other in place), default=None)
+        others = [other for other in upstream[name] if place.get(other) != parent]
+        lines.append(f"{lead}{name}{'  (also waits for ' + ', '.join(others) + ')' if others else ''}")
+        children = below[name]
+        for number, child in reversed(list(enumerate(children))):
+            is_last = number == len(children) - 1
+            waiting.append((child, indent + ("└─ " if is_last else "├─ "), indent + ("   " if is_last else "│  ")))
+    return "\n".join(lines)
