@@ -46,7 +46,7 @@ class Kind:
 
 class _Kinds(dict[type, Kind | None]):
     """
-    Class -> its kind; `None` for values that are handed on as they are.
+    Class -> its kind; `None` for values that are passed on unchanged.
 
     What was found out is kept for classes that live as long as their modules; others would be kept alive by that.
     """
@@ -131,7 +131,7 @@ def reader_copy(value: Any) -> Any:
 
     A frame or series is copied shallowly, which pandas 3 isolates by copy-on-write (13 us whatever the
     size); older versions copy the data. An array is copied, unless it is read-only. A dict, list, set, bytearray or
-    one of `collections` is copied; what is nested in it is shared. All else is handed on as it is.
+    one of `collections` is copied; what is nested in it is shared. All else is passed on unchanged.
     """
     kind = KINDS[type(value)]
     return value if kind is None else kind.copied(value)

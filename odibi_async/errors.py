@@ -34,7 +34,7 @@ from typing import Any, Protocol
 
 
 class StepOutcome(Protocol):
-    """What an error tells of a step; a `StepResult` is one."""
+    """What an error says about a step; a `StepResult` is one."""
 
     @property
     def name(self) -> str: ...
@@ -45,7 +45,7 @@ class StepOutcome(Protocol):
 
 
 class Outcome(Protocol):
-    """What an error tells of a run; a `RunResult` is one."""
+    """What an error says about a run; a `RunResult` is one."""
 
     @property
     def run_id(self) -> str: ...
@@ -235,7 +235,7 @@ class RunError(OdibiError):
 
     Attributes:
         failures: The name of each failed step, in the order they failed, with its error.
-        result: What the run did all the same (a `RunResult`).
+        result: What the run did nevertheless (a `RunResult`).
     """
 
     def __init__(self, failures: Mapping[str, StepError], result: Outcome) -> None:
@@ -406,7 +406,7 @@ class ErrorStandIn(Exception):
 
 
 def portable(error: BaseException) -> BaseException:
-    """The error itself, or what stands for it where it does not come back from pickling as it is."""
+    """The error itself, or a substitute where it does not survive pickling."""
     import pickle  # 5 ms to import, for those who pickle
 
     try:
@@ -428,7 +428,7 @@ def in_a_line(error: BaseException) -> str:
 
 
 MOST_LEAVES = 5
-"""How many errors of a group a line tells of."""
+"""How many errors of a group a line names."""
 
 
 def leaves(error: BaseException) -> list[BaseException]:
@@ -444,7 +444,7 @@ def leaves(error: BaseException) -> list[BaseException]:
 
 
 def text_of(error: BaseException) -> str:
-    """What an error says of itself. It is anybody's: whatever is wrong with it, it is told of."""
+    """The text of an error. It may be anybody's class: whatever is wrong with it, there is a text."""
     try:
         return str(error).strip()
     except BaseException:

@@ -1,4 +1,4 @@
-"""What happens in a run, as it is told to observers."""
+"""The events of a run, as observers receive them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class StepOutline:
 
 
 class Outline(LazyMapping[str, StepOutline]):
-    """The steps of a graph and who waits for whom, by name: made the first time that somebody looks, once a graph."""
+    """The steps of a graph and their edges, by name: made the first time that somebody looks, once a graph."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Outline, (functools.partial(dict, dict(self)),)
@@ -148,7 +148,7 @@ class CacheBypassed(CacheEvent):
     """
     It cannot be cached: it runs, or ran, uncached.
 
-    Something has no content to go by, or cannot be kept exactly, or the disk is full.
+    Something has no content to identify it by, or cannot be kept exactly, or the disk is full.
     """
 
     __slots__ = ()
@@ -199,7 +199,7 @@ class StepFinished(StepEvent):
 @dataclass(frozen=True, slots=True)
 class RunFinished(Event):
     """
-    A run is over; nothing of it is left running but threads that were told of as abandoned.
+    A run is over; nothing of it is still running except threads reported as abandoned.
 
     Attributes:
         status: How it ended.

@@ -37,7 +37,7 @@ def location(path: str | os.PathLike[str], root: Path | None) -> Path:
         return Path(shown).resolve()
     found = (root / shown).resolve()
     if not found.is_relative_to(root):
-        raise PathError(shown, f"it leads out of {str(root)!r}, the folder that datasets are confined to.")
+        raise PathError(shown, f"it leads outside {str(root)!r}, the folder that datasets are confined to.")
     return found
 
 

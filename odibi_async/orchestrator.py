@@ -1,7 +1,7 @@
 """
 The door that ODIBI CORE had: its orchestrator, over `run_pipeline_sync`.
 
-Code that was written for it runs here; what is different, and better, stands in docs/migration.md. New code calls
+Code that was written for it runs here; what is different, and better, is in docs/migration.md. New code calls
 `run_pipeline`.
 """
 
@@ -51,7 +51,7 @@ class OrchestrationResult:
 
     @property
     def _dag_builder(self) -> Pipeline:
-        """The name by which code of ODIBI CORE asks for it."""
+        """The name that ODIBI CORE used."""
         return self.dag_builder
 
     def get_execution_stats(self) -> dict[str, Any]:
@@ -136,7 +136,7 @@ class Orchestrator:
 
     @property
     def _dag_builder(self) -> Pipeline:
-        """The name by which code of ODIBI CORE asks for it."""
+        """The name that ODIBI CORE used."""
         return self._pipeline
 
     def build_dag(self) -> Pipeline:

@@ -152,7 +152,7 @@ async def run_pipeline(
         retry: For each step that brings no policy of its own, but those of layer publish.
         timeout: Seconds that the whole run may take.
         on_error: `"raise"`: the first failure cancels the rest. `"continue"`: whatever does not need what
-            failed is done, and the result tells of the failures.
+            failed is done, and the result holds the failures.
         limits: How much may run at a time in this run; `None` for limits that all bare runs of the loop share.
         engine: For configured steps that name no engine: `"pandas"`, or a context made by `create_engine_context`,
             which then also serves all steps of its kind.

@@ -34,7 +34,7 @@ class CacheUse:
     Attributes:
         hit: Whether all that it made came from the cache.
         reason: Why not: what changed, or what kept the step from being cached. Empty for a hit.
-        key: What stands for the step's code and inputs in the cache; `None` for a step that has none, and for
+        key: The cache key of the step's code and inputs; `None` for a step that has none, and for
             mapped steps, whose elements have one each.
     """
 

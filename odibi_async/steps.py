@@ -108,7 +108,7 @@ class Step(Generic[P, R, T]):
     def _check(self) -> None:
         """Brings the fields into their final form, and refuses what cannot be one."""
         if not isinstance(self.name, str) or not self.name:
-            fault = f"A step's name is a text that is not empty, not {self.name!r}."
+            fault = f"A step's name is a non-empty text, not {self.name!r}."
             raise GraphError([GraphFault("OA212", fault)])
         if self.params is None or self.inputs is None or self.outputs is None or self.metadata is None:
             for optional in ("params", "inputs", "outputs", "metadata"):
@@ -366,7 +366,7 @@ def as_step(thing: Any) -> Step[..., Any, Any]:
 
 
 def name_of(thing: Any) -> str:
-    """The name that a text, a step or a function stands for."""
+    """The name of what a text, a step or a function refers to."""
     if isinstance(thing, str):
         return thing
     return thing.name if isinstance(thing, Step) else function_name(thing)

@@ -1177,7 +1177,7 @@ async def test_a_function_that_is_seen_to_read_the_world_outside_is_cached_only_
     with warnings.catch_warnings(action="ignore", category=ResourceWarning):
         await run_pipeline(steps, {"path": str(file)}, cache=tmp_path / "c", observers=[heard], on_error="continue")
     [bypassed] = heard.of(CacheBypassed)
-    assert bypassed.reason == f"its code {found}; cache=True says that it may be cached all the same"
+    assert bypassed.reason == f"its code {found}; use cache=True to cache it anyway"
 
 
 @pytest.mark.parametrize(
@@ -1382,7 +1382,7 @@ async def test_a_function_that_returns_none_is_run_for_what_it_does(tmp_path: Pa
         await asyncio.to_thread(target.unlink)
     use = result.steps["save"].cache
     assert use is not None
-    assert use.reason.startswith("not kept: it returned None, so it is run for what it does")
+    assert use.reason.startswith("not kept: it returned None, so it is run for its effects")
     assert result.steps["told"].status is Status.CACHED
 
 

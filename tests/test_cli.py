@@ -432,7 +432,7 @@ def test_a_module_that_cannot_be_imported_is_told_of(run: Run, text: str, module
     said = run("run", "--functions", module, "--json")
     assert (said.code, said.codes) == (exit_code, [code])
     if module.endswith(".py"):
-        assert said.json["errors"][0]["message"].endswith("not by its path: broken_module")
+        assert said.json["errors"][0]["message"].endswith("not its path: broken_module")
     sys.modules.pop("broken_module", None)
 
 

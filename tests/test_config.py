@@ -156,7 +156,7 @@ def test_rows_that_hold_themselves_are_refused():
     params: dict[str, Any] = {}
     params["self"] = params
     assert faults_in([{"name": "a", "params": params}]) == [
-        "<rows>, [0].params: step 'a': lists and mappings stand in each other more than 100 deep."
+        "<rows>, [0].params: step 'a': lists and mappings are nested more than 100 deep."
     ]
 
 
@@ -326,7 +326,10 @@ def test_a_column_that_is_missing_takes_the_default(table: Callable[..., Path], 
 def test_bad_json_in_a_cell_names_the_row_and_the_column(table: Callable[..., Path], name: str, column: str):
     path = table(name, ["StepName", column], ("a", "{}"), ("b", "{'x': 1}"))
     (fault,) = faults_in(path)
-    assert f"row {3 if name == 'c.csv' else 2}, column {column}: step 'b': the cell is no JSON, at its 1:2: " in fault
+    assert (
+        f"row {3 if name == 'c.csv' else 2}, column {column}: step 'b': the cell is not valid JSON, at its 1:2: "
+        in fault
+    )
     (fault,) = faults_in(table(f"2{name}", ["StepName", column], ("a", "3")))
     assert "is needed, not 3." in fault
 
@@ -334,8 +337,9 @@ def test_bad_json_in_a_cell_names_the_row_and_the_column(table: Callable[..., Pa
 def test_json_in_a_cell_is_as_strict_as_a_file(table: Callable[..., Path]):
     path = table("c.csv", ["StepName", "Params"], ("a", '{"x": 1,\n "x": NaN}'))
     assert faults_in(path) == [
-        "c.csv, row 2, column Params: step 'a': the cell is no JSON, at its 2:2: 'x' stands twice in the same object.; "
-        "the cell is no JSON, at its 2:7: NaN is no finite number."
+        "c.csv, row 2, column Params: step 'a': "
+        "the cell is not valid JSON, at its 2:2: 'x' stands twice in the same object.; "
+        "the cell is not valid JSON, at its 2:7: NaN is not a finite number."
     ]
 
 
@@ -487,9 +491,7 @@ def test_a_missing_file_is_told_with_names_that_are_near(file: Callable[..., Pat
 
 
 def test_an_unknown_suffix_is_told_with_the_known_ones(file: Callable[..., Path]):
-    assert faults_in(file("d.yalm", "")) == [
-        "d.yalm: the suffix '.yalm' tells of no known format. Did you mean '.yaml'?"
-    ]
+    assert faults_in(file("d.yalm", "")) == ["d.yalm: the suffix '.yalm' is not a known format. Did you mean '.yaml'?"]
     assert "Known: .json, .yaml" in faults_in(file("d.exe", ""))[0]
     assert load_steps(file("d.JSON", "[]")) == []
 
@@ -534,7 +536,7 @@ def test_what_is_no_database_or_lacks_the_tables_is_a_fault(file: Callable[..., 
         ('["a\n"]', "1:4: invalid control character here."),
         ('["a]', "1:2: unterminated string starting here."),
         ("[01]", "1:3: ',' or ']' is expected, not '1'."),
-        ("[" * 100_000, "1:101: lists and objects stand in each other more than 100 deep."),
+        ("[" * 100_000, "1:101: lists and objects are nested more than 100 deep."),
         (f"[{'1' * 5000}]", "1:2: this number has too many digits."),
     ],
 )
@@ -545,9 +547,9 @@ def test_what_is_no_json_is_told_with_its_place(file: Callable[..., Path], text:
 def test_json_that_means_different_things_to_different_readers_is_refused(file: Callable[..., Path]):
     text = '[{"name": "a", "params": {"x": NaN, "y": -Infinity, "z": 1e999, "x": 1, "u": "\\ud800"}}]'
     assert [fault.partition(": ")[2] for fault in faults_in(file("d.json", text))] == [
-        "NaN is no finite number.",
-        "-Infinity is no finite number.",
-        "1e999 is no finite number.",
+        "NaN is not a finite number.",
+        "-Infinity is not a finite number.",
+        "1e999 is not a finite number.",
         "'x' stands twice in the same object.",
         "the text holds half of a surrogate pair, which is no character.",
     ]
@@ -614,23 +616,26 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("a: 1\na: 2", "2:1: 'a' stands twice in the same mapping."),
-        ("a: .nan", "1:4: .nan is no finite number."),
-        ("a: -.INF", "1:4: -.INF is no finite number."),
-        ("a: 1e999", "1:4: 1e999 is no finite number."),
+        ("a: 1\na: 2", "2:1: 'a' appears twice in the same mapping."),
+        ("a: .nan", "1:4: .nan is not a finite number."),
+        ("a: -.INF", "1:4: -.INF is not a finite number."),
+        ("a: 1e999", "1:4: 1e999 is not a finite number."),
         (f"a: {'1' * 5000}", "1:4: this number has too many digits."),
-        ("a: !!python/name:os.system x", "1:4: tag 'tag:yaml.org,2002:python/name:os.system' is none of YAML's own."),
-        ("a: !env X", "1:4: tag '!env' is none of YAML's own."),
-        ("!!set {a}", "1:1: tag 'tag:yaml.org,2002:set' is none of YAML's own."),
+        (
+            "a: !!python/name:os.system x",
+            "1:4: tag 'tag:yaml.org,2002:python/name:os.system' is not one of YAML's own.",
+        ),
+        ("a: !env X", "1:4: tag '!env' is not one of YAML's own."),
+        ("!!set {a}", "1:1: tag 'tag:yaml.org,2002:set' is not one of YAML's own."),
         ("a: !!int x", "1:4: 'x' is not what its tag says."),
         ("<<: {a: 1}", "1:1: '<<' merges mappings in YAML 1.1 only: put what the steps share under 'defaults'."),
         ("? [a]\n: b", "1:3: a list or a mapping cannot be a key."),
         ("a: 1\n---\nb: 1", "2:1: a second document begins here; a configuration is one document."),
-        ("a: *b", "1:4: '*b' stands for nothing that ends before it."),
-        ("a: &a [*a]", "1:8: '*a' stands for nothing that ends before it."),
+        ("a: *b", "1:4: '*b' refers to nothing defined before it."),
+        ("a: &a [*a]", "1:8: '*a' refers to nothing defined before it."),
         (BOMB, "5:45: aliases repeat more than 100,000 values."),
-        ("[" * 100_000, "1:101: lists and mappings stand in each other more than 100 deep."),
-        ("- " * 50_000, "1:201: lists and mappings stand in each other more than 100 deep."),
+        ("[" * 100_000, "1:101: lists and mappings are nested more than 100 deep."),
+        ("- " * 50_000, "1:201: lists and mappings are nested more than 100 deep."),
         ("a: b: c", "1:5: mapping values are not allowed in this context."),
         ("é: \x07", "1:4: control characters are not allowed."),
         ("a:\n\t- b", "2:1: a tab stands here: YAML is indented with spaces."),
@@ -647,7 +652,7 @@ def test_what_is_no_plain_yaml_is_told_with_its_place(file: Callable[..., Path],
 def test_aliases_cannot_build_what_is_too_deep(file: Callable[..., Path]):
     deep = "".join(f"  b{i}: &b{i} {'[' * 50}{f'*b{i - 1}' if i else ''}{']' * 50}\n" for i in range(20))
     (fault,) = faults_in(file("d.yaml", f"- name: a\n  params:\n{deep.replace('  b', '   b')}"))
-    assert fault == "d.yaml:3:4: step 'a': lists and mappings stand in each other more than 100 deep."
+    assert fault == "d.yaml:3:4: step 'a': lists and mappings are nested more than 100 deep."
 
 
 # -- TOML ----------------------------------------------------------------------------------------------
@@ -659,8 +664,8 @@ def test_aliases_cannot_build_what_is_too_deep(file: Callable[..., Path]):
         ("a = ", "1: invalid value."),
         ("a = 1\na = 2", "2: cannot overwrite a value."),
         ("[a]\nb c", "2:3: expected '=' after a key in a key/value pair."),
-        ("a = [1, {x = -inf}]", "1: a[1].x: -inf is no finite number."),
-        (f"\na = {'[' * 150}{']' * 150}", "2: a: arrays and tables stand in each other more than 100 deep."),
+        ("a = [1, {x = -inf}]", "1: a[1].x: -inf is not a finite number."),
+        (f"\na = {'[' * 150}{']' * 150}", "2: a: arrays and tables are nested more than 100 deep."),
     ],
 )
 def test_what_is_no_plain_toml_is_told_with_its_place(file: Callable[..., Path], text: str, fault: str):

@@ -71,7 +71,7 @@ def test_format_says_what_the_suffix_does_not(engine: PandasEngine):
     engine.write(FRAME, "noext", format="parquet")
     assert_frame_equal(engine.read("noext", format="parquet"), FRAME)
     for name in ("noext", "x.txt", "x.parquet.gz", ".csv", "delta/x"):
-        with pytest.raises(OptionError, match="no format: say format="):
+        with pytest.raises(OptionError, match="has no suffix of a known format: say format="):
             engine.read(name)
     with pytest.raises(OptionError, match=r"no format 'parket'. Did you mean 'parquet'"):
         engine.write(FRAME, "x", format="parket")
@@ -335,7 +335,7 @@ def test_paths_out_of_the_root_are_refused(engine: PandasEngine, tmp_path: Path,
     (tmp_path / "root/filedb.db").symlink_to(tmp_path / "out.db")
     before = (tmp_path / "out.csv").read_bytes()
     calls = {"read": engine.read, "write": lambda path: engine.write(FRAME, path), "connect": engine.connect}
-    with pytest.raises(PathError, match=r"leads out of|NUL"):
+    with pytest.raises(PathError, match=r"leads outside|NUL"):
         calls[verb](path.format(tmp_path))
     assert (tmp_path / "out.csv").read_bytes() == before
 

@@ -732,7 +732,7 @@ def test_what_cannot_be_digested_is_named_with_its_place():
     ):
         with pytest.raises(Undigestible) as caught:
             digest_of(value)
-        assert str(caught.value) == f"{path} is a threading.Event, which has no content to go by"
+        assert str(caught.value) == f"{path} is a threading.Event, which has no content to identify it by"
         assert caught.value.what == path
         assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
@@ -956,7 +956,7 @@ def test_the_labels_of_several_levels_are_looked_at_level_by_level(monkeypatch: 
 @pytest.mark.parametrize("value", [Path("file.csv"), [{"at": Path("file.csv")}], objects(Path("file.csv"))])
 def test_paths_can_be_refused(value: Any):
     digest_of(value)
-    with pytest.raises(Undigestible, match="is a path, and what lies there may change or go"):
+    with pytest.raises(Undigestible, match="is a path, and what is there may change or disappear"):
         digest_of(value, paths=False)
 
 

@@ -796,11 +796,11 @@ def test_every_process_and_hash_seed_agrees(read: Read, tmp_path: Path):
     [
         (
             "import threading\nclient = threading.Event()\ndef clean(x): return client.x",
-            "the constant sales.steps.client is a threading.Event, which has no content to go by",
+            "the constant sales.steps.client is a threading.Event, which has no content to identify it by",
         ),
         (
             "import threading\ndef clean(x, a=[threading.Event()]): return a",
-            r"the default of 'a' of clean\[0\] is a threading.Event, which has no content to go by",
+            r"the default of 'a' of clean\[0\] is a threading.Event, which has no content to identify it by",
         ),
         ("def clean(x): return globals()[x]", "the helper sales.steps.clean uses globals, which can reach anything"),
         ("def clean(x): return clean.__globals__[x]", "uses __globals__, which can reach anything"),

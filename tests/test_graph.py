@@ -148,7 +148,7 @@ def test_a_cycle_through_after_is_found():
 
 def test_after_names_a_known_step():
     [fault] = faults_of(lambda: Pipeline([*made(load=1), step(lambda: 1, name="x", after=("laod",))]))
-    assert "after 'laod', which is no step. Did you mean 'load'?" in fault
+    assert "after 'laod', which is not a step. Did you mean 'load'?" in fault
 
 
 def test_all_faults_are_reported_together():

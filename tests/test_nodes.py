@@ -523,12 +523,15 @@ def test_all_faults_are_told_together():
         (configured("ingest", "s", "config_op", ""), "its value is empty"),
         (configured("ingest", "s", "config_op", "x.csv", inputs={"a": "orders"}), "reads no datasets"),
         (configured("ingest", "s", "sql", "SELECT 1"), "needs a connection"),
-        (configured("ingest", "s", "config_op", "t", params={"connection": "sales"}), "no connect step, URL or path"),
+        (
+            configured("ingest", "s", "config_op", "t", params={"connection": "sales"}),
+            "not a connect step, URL or path",
+        ),
         (configured("connect", "s", "sql", "SELECT 1"), "of type config_op or function"),
         (configured("connect", "s", "config_op", "x", outputs={"a": "b"}), "makes no dataset"),
         (sql("s", " "), "its value is empty"),
         (sql("s", "SELECT 1", outputs={"a": "x", "b": "y"}), "makes one dataset, but its outputs name 2"),
-        (sql("s", "SELECT $a", params={"a": 1}), "has no param 'a'; the value of each $name stands in params"),
+        (sql("s", "SELECT $a", params={"a": 1}), "has no param 'a'; the value of each $name goes into params"),
         (sql("s", 7), "its value is a text, not 7"),
     ],
 )

@@ -465,7 +465,7 @@ def test_the_context_that_is_given_serves_the_steps(tmp_path: Path):
     with create_engine_context("pandas", root=tmp_path / "in") as context:
         result = Orchestrator([Step("ingest", "a", "config_op", "pandas", "a.csv")], context).run()
         assert result.data_map["a"]["n"].tolist() == [7]
-        with pytest.raises(RunError, match="leads out of"):
+        with pytest.raises(RunError, match="leads outside"):
             Orchestrator([Step("ingest", "a", "config_op", "pandas", "../b.csv")], context).run()
 
 

@@ -253,7 +253,7 @@ async def test_a_stand_in_frees_readers_from_waiting_for_a_step_that_runs_all_th
 
 async def test_an_unknown_target_or_input_is_refused_before_anything_runs():
     steps, ran = three()
-    with pytest.raises(GraphError, match=r"Target 'bb' is no dataset of this pipeline. Did you mean 'b'?"):
+    with pytest.raises(GraphError, match=r"Target 'bb' is not a dataset of this pipeline. Did you mean 'b'?"):
         await run_pipeline(steps, targets=["bb"])
     with pytest.raises(
         GraphError, match=r"Input 'othr' is given, but no step reads it or makes it. Did you mean 'other'"

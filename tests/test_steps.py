@@ -109,7 +109,7 @@ def test_what_is_not_callable_is_no_step():
 
 @pytest.mark.parametrize("name", ["", 3, None])
 def test_a_name_is_a_text_that_is_not_empty(name: Any):
-    with pytest.raises(GraphError, match="name is a text"):
+    with pytest.raises(GraphError, match="name is a non-empty text"):
         Step("transform", name, "function", None, double)
 
 
@@ -190,7 +190,7 @@ async def test_what_was_called_by_mistake_is_told_so():
     for thing in (load(), 1):
         with pytest.raises(GraphError, match=r"Did you call it\? The function itself is needed: \[load\], not"):
             await run_pipeline([thing])
-    with pytest.raises(GraphError, match=r"From outside it is given so: run_pipeline\(steps, \{'path': ...\}\)"):
+    with pytest.raises(GraphError, match=r"To give it from outside: run_pipeline\(steps, \{'path': ...\}\)"):
         await run_pipeline([lambda_reader])
     with pytest.raises(OptionError, match="Say cache=True without quotes"):
         await run_pipeline([load], cache="True")

@@ -55,7 +55,7 @@ class Flights:
         """
         A block that only one at a time is in for a key.
 
-        When the one who led failed, or says that the others will find nothing, those who waited go ahead side by
+        When the leader failed, or says that the others will find nothing, those waiting go ahead side by
         side. When it was cancelled, the next one leads. Who does not wait goes ahead at once.
         """
         if not waits and key in self._wanted:

@@ -69,7 +69,7 @@ class RunCache:
         self.questions = Questions(graph)
 
     async def open(self) -> None:
-        """Sees to it that nothing is removed from the store that this run finds there, until `close`."""
+        """Protects everything that this run finds in the store from removal, until `close`."""
 
         def take() -> None:
             self._lease = self._cache.lease()
@@ -77,7 +77,7 @@ class RunCache:
         await self.do(self, take)
 
     async def close(self) -> None:
-        """Ends that; to be called again when it was cancelled before its first turn."""
+        """Ends the protection; to be called again when it was cancelled before its first turn."""
         lease, self._lease = self._lease, contextlib.nullcontext()
         await self._surely(lease.__exit__, None, None, None)
 
@@ -146,7 +146,7 @@ class RunCache:
         A question, and what the cache has, if it has it.
 
         Raises:
-            Uncached: There is no question, since something has no content to go by.
+            Uncached: There is no question, since something has no content to identify it by.
         """
         try:
             question = ask()
@@ -168,10 +168,10 @@ class RunCache:
 
     def load(self, stored: Stored) -> Any:
         """
-        The value of what lies in the store.
+        The value of a stored dataset.
 
         Raises:
-            Damaged: It does not lie there any more as it was.
+            Damaged: It is missing, or not what was stored.
         """
         value = self._cache.load(stored.entry, stored.place)
         if stored.dataset is not None:
@@ -196,7 +196,7 @@ class RunCache:
         Args:
             node: The step.
             question: What was asked before the step ran.
-            ask: Asks it again: what the key stands for may have changed meanwhile.
+            ask: Asks it again: what the key was made of may have changed meanwhile.
             read: What it read.
             made: One value a dataset.
             seconds: What it took.
@@ -211,7 +211,7 @@ class RunCache:
             Uncached: It cannot be kept, or not exactly.
         """
         if all(value is None for value in made) and not (node.step.cache or isinstance(node.call.fn, Described)):
-            raise Uncached("it returned None, so it is run for what it does; cache=True says that a hit will do")
+            raise Uncached("it returned None, so it is run for its effects; use cache=True to cache it anyway")
         try:
             kept = []
             for dataset, value in zip(node.outputs, made, strict=True):
@@ -231,10 +231,10 @@ class RunCache:
 
     def _kept(self, name: str, value: Any) -> Kept:
         """
-        Where an output lies in the store.
+        Stores an output, and says where.
 
         Raises:
-            Uncached: It was changed meanwhile, by who made it and still has it.
+            Uncached: It was changed meanwhile by code that still holds it.
         """
         digest = _digest_of_output(name, value)
         kept = self._cache.store.keep(value, digest)
@@ -275,7 +275,7 @@ class Caches:
 
 
 def _digest_of_output(name: str, value: Any) -> str:
-    """The digest of what a step made. It has no paths in it: what lies there now may be gone at the next hit."""
+    """The digest of what a step made. Paths are refused: the file may be gone at the next hit."""
     return digest_of(value, name=name, ordered=True, paths=False)
 
 

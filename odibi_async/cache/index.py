@@ -1,5 +1,5 @@
 """
-The index of a cache: named texts in diskcache's SQLite file, none of which is believed unless its checksum fits.
+The index of a cache: named texts in diskcache's SQLite file, none of which is trusted unless its checksum matches.
 
 diskcache unpickles what a row says is a pickle, reads the file that a row names, and obeys the settings that it finds.
 Here a row is a text, or damaged; settings are ours; and a file that SQLite cannot make sense of is left behind for an
@@ -112,7 +112,7 @@ class _Disk(diskcache.Disk):  # type: ignore[misc]
         return value if sound else ""
 
     def remove(self, file_path: object) -> None:
-        """Rows have no files; a name that stands in one was not put there by us."""
+        """Rows have no files; a file name in one was not put there by us."""
 
 
 class _Rows(diskcache.Cache):  # type: ignore[misc]

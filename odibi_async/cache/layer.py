@@ -50,11 +50,11 @@ class CacheLayer:
         inside.recovery.origins = self._questions.origins
 
     async def open(self) -> None:
-        """Sees to it that nothing is removed from the store that this run finds there."""
+        """Protects everything that this run finds in the store from removal."""
         await self._cache.open()
 
     async def close(self) -> None:
-        """Ends that."""
+        """Ends the protection."""
         await self._cache.close()
 
     def wants(self, node: Node) -> bool:
@@ -154,7 +154,7 @@ class CacheLayer:
         return [Stored(entry, place, datasets[place], again, self._load) for place in range(len(entry.kept))]
 
     async def _load(self, stored: Stored) -> Any:
-        """The value itself, of what lies in the store; of what is damaged there, by calling its step."""
+        """The value of a stored dataset; of a damaged one, by calling its step."""
         if stored.again.made is None:
             try:
                 return await self._cache.do(self._inside.owner, self._cache.load, stored)

@@ -74,7 +74,7 @@ class Questions:
             instead: Parameters that get something else: the element of a mapped step.
 
         Raises:
-            Undigestible: Something that the result depends on has no content to go by.
+            Undigestible: Something that the result depends on has no content to identify it by.
         """
         parts = {
             "the format of keys": digest_of(FORMAT),
@@ -119,7 +119,7 @@ class Questions:
         What a step calls: the version that it says, or all that its code is made of.
 
         Raises:
-            Uncached: It reads what has no content to go by, and the step does not say that it is cached all the same.
+            Uncached: It reads what has no content to identify it by, and the step does not ask for caching.
         """
         fn, is_told = node.call.fn, bool(node.step.cache)
         if isinstance(fn, Described):
@@ -132,7 +132,7 @@ class Questions:
             return {"the function": digest_of((node.name, *_name_of(fn))), "the version": digest_of(policy.version)}
         code = examined(fn)  # each time: what it reads of modules and objects may change during the run
         if code.outside and not is_told:
-            raise Uncached(f"its code {code.outside[0]}; cache=True says that it may be cached all the same")
+            raise Uncached(f"its code {code.outside[0]}; use cache=True to cache it anyway")
         return code.parts
 
     def _digest_of_dataset(self, parameter: str, dataset: int, value: Any) -> str:
@@ -150,7 +150,7 @@ class Questions:
             return digest
 
     def _digest_of_elements(self, name: str, value: Any) -> str:
-        """What stands for the list of a mapped step, of which some elements may lie in the store."""
+        """The digest of a mapped step's list, some of whose elements may be in the store."""
         elements = value.elements if isinstance(value, HandleList) else value
         return combined({str(index): self._digest_of_data(name, each) for index, each in enumerate(elements)})
 

@@ -1,4 +1,4 @@
-"""The rows of the index, as what they stand for."""
+"""The rows of the index as objects."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _WRITTEN: Final = {"bytes": 0}
 
 class Rows:
     """
-    The rows of a cache's index, as what they stand for.
+    The rows of a cache's index as objects.
 
     Args:
         directory: That of the cache.

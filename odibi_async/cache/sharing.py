@@ -1,4 +1,4 @@
-"""Whether what a step made has parts in common with what it read: who changes one of them changes the other."""
+"""Whether a step's result shares parts with what it read, so that changing one changes the other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Datasets that lie in the store, as a run knows them, and what it asks the cache about (see `for_run.py`)."""
+"""Stored datasets as a run knows them, and what it asks the cache about (see `for_run.py`)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Again:
 
 class Stored(Handle):
     """
-    Stands for a dataset that lies in the store, until somebody reads it.
+    Stands for a stored dataset until somebody reads it.
 
     Attributes:
         entry: What the cache has of the step that made it.

@@ -1,4 +1,4 @@
-"""How often entries are found and missed, before the index is told."""
+"""How often entries are found and missed, until it is written to the index."""
 
 from __future__ import annotations
 

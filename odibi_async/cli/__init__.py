@@ -76,7 +76,7 @@ def _called(arguments: Sequence[str], signals: Signals, output: Output) -> Answe
     try:
         os.getcwd()
     except FileNotFoundError:
-        raise Refused(Problem(code="OA401", message="the current directory is not there any more.")) from None
+        raise Refused(Problem(code="OA401", message="the current directory no longer exists.")) from None
     try:
         command, bound, unparsed = app.parse_args(arguments, print_error=False, exit_on_error=False)
     except CycloptsError as error:

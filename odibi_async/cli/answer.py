@@ -35,7 +35,7 @@ class Problem:
     Attributes:
         code: What kind it is.
         message: What is wrong, and what would be right.
-        file: The configuration that it stands in.
+        file: The configuration that contains it.
         place: Where in it; see `Fault.place`.
         step: The step that it is about.
         error: What the step raised.
@@ -94,7 +94,7 @@ class Answer:
     Attributes:
         text: For people, on stdout.
         data: The same for `--json`.
-        problems: What went wrong all the same.
+        problems: What went wrong nevertheless.
         secrets: Texts that nobody may see.
         must_end: Whether a thread runs on that nobody can stop, so that the process has to be ended.
     """
@@ -107,7 +107,7 @@ class Answer:
 
 
 def problems_of(error: OdibiError, document: Document | None = None) -> list[Problem]:
-    """All that an error tells of; in the document that the steps were read from, their places are found."""
+    """Everything an error reports, with places where the document of the steps is known."""
     match error:
         case ConfigError():
             return [Problem(code=f.code, message=f.message, file=f.source, place=f.place) for f in error.faults]
@@ -138,7 +138,7 @@ def _failure(failure: StepError, document: Document | None) -> Problem:
 
 
 def _placed(document: Document | None, step: str | None, keys: Sequence[Any], of_key: bool = False) -> dict[str, Any]:
-    """The file that a fault stands in and the place, as far as they are known."""
+    """The file and the place of a fault, as far as they are known."""
     if document is None:
         return {}
     return {"file": document.source.name, "place": "" if step is None else document.place(step, keys, of_key)}

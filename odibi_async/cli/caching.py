@@ -1,4 +1,4 @@
-"""The commands about a cache: what is in it, why something is computed again, and how to be rid of it."""
+"""The commands about a cache: what is in it, why something is computed again, and how to remove it."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def _unwritten(path: str, error: OSError) -> Problem:
 
 
 def _told(value: Any) -> Any:
-    """What stands in the event's line for one of its values."""
+    """One of an event's values as its line shows it."""
     if isinstance(value, StepResult):
         return step_record(value)
     if isinstance(value, Outline):

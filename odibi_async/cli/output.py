@@ -73,7 +73,7 @@ class Output:
 
     def write(self, text: str) -> None:
         """
-        Writes a result; nobody is told when nobody reads it any more, as behind `| head`.
+        Writes a result; a reader that is gone, as behind `| head`, is no error.
 
         Raises:
             SystemExit: It cannot be written, on a full disk say.
@@ -198,7 +198,7 @@ def _record(problem: Problem) -> dict[str, Any]:
 
 
 def _told(problems: Sequence[Problem], verbose: bool, traceback: bool) -> Iterator[str]:
-    """The lines that tell of problems, as few as a screen holds."""
+    """The lines that report problems, no more than a screen holds."""
     room = MOST_LINES_OF_FAULTS if all(each.code < "OA3" for each in problems) else MOST_LINES
     lines_of: dict[str, list[str]] = {}
     told: list[Problem] = []

@@ -79,7 +79,7 @@ def planned(
 
 
 def _is_known(problem: Problem, document: Document, problems: Sequence[Problem]) -> bool:
-    """Whether a fault of the graph is told of already, or comes of an entry that is left out."""
+    """Whether a fault of the graph is reported already, or is due to an entry that was left out."""
     if problem.code == "OA203":
         return any(each.code == problem.code for each in problems)
     return any(problem.message.startswith(f"Input {name!r} is given") for name in document.faulty)

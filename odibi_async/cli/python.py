@@ -71,11 +71,11 @@ def from_file(path: Path) -> Any:
 
 
 def imported(name: str) -> Any:
-    """The module of that name, also when it stands in the current directory."""
+    """The module of that name, also from the current directory."""
     if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
         dotted = ".".join(Path(name.removesuffix(".py")).parts)
-        hint = f" It goes by its name, not by its path: {dotted}" if name.endswith(".py") else ""
-        raise Refused(Problem(code="OA408", message=f"{name!r} names no module.{hint}"))
+        hint = f" Give its name, not its path: {dotted}" if name.endswith(".py") else ""
+        raise Refused(Problem(code="OA408", message=f"{name!r} is not the name of a module.{hint}"))
     with _importing(name, os.getcwd()):
         try:
             return importlib.import_module(name)

@@ -1,4 +1,4 @@
-"""Running a plan from a shell, and what is told of it."""
+"""Running a plan from a shell, and reporting it."""
 
 from __future__ import annotations
 
@@ -97,6 +97,6 @@ async def _run(plan: Plan, how: HowToRun, scribe: Scribe, signals: Signals) -> R
 
 
 def _tell_of_errors(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """What the loop tells of errors that nobody looks at; `_ended` looks at those that end it."""
+    """Reports errors that nobody handles; `_ended` handles those that end the loop."""
     if not isinstance(context.get("exception"), SystemExit | KeyboardInterrupt):
         loop.default_exception_handler(context)

@@ -25,7 +25,7 @@ class Interrupted(BaseException):
 
 class Signals:
     """
-    The first SIGINT or SIGTERM cancels, the second one aborts; while the outcome is told, they wait.
+    The first SIGINT or SIGTERM cancels, the second one aborts; while the outcome is printed, they wait.
 
     They are handled as Python handles them, not by the loop: a step that blocks the loop cannot hold them up.
 
@@ -65,7 +65,7 @@ class Signals:
             self._cancel = before
 
     def over(self) -> None:
-        """From now on they change nothing: what came of the command is certain, and is told whole."""
+        """From now on signals change nothing: the outcome is certain, and is printed in full."""
         self._is_over = True
 
     def only_hurry(self, exit_code: int) -> None:

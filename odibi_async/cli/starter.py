@@ -9,7 +9,7 @@ from odibi_async.cli.answer import Problem, Refused
 FILES = {
     "odibi.yaml": """\
 # odibi-async run        runs it; paths begin in the directory that it is run from
-# odibi-async explain    tells of every code that a fault can have
+# odibi-async explain    lists every code that a fault can have
 version: 1
 name: sales
 

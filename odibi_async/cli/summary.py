@@ -1,4 +1,4 @@
-"""What is told of a run when it is over."""
+"""The summary of a run."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _made(plan: Plan, result: RunResult) -> Iterator[tuple[str, str, Any]]:
 
 
 def _shape(value: Any) -> dict[str, Any]:
-    """What is told of a dataset: of a frame its size, of a plain value the value."""
+    """A dataset in the summary: of a frame its size, of a plain value the value."""
     found: dict[str, Any] = {"type": type(value).__name__}
     if is_frame(value):
         columns = [str(name) for name in getattr(value, "columns", ())]

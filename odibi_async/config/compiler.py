@@ -136,7 +136,7 @@ class _Compiler:
                 "OA116", f"{where} names the function {name!r}, which is not given: functions={{...}}.{known}", key
             )
         if not callable(function):
-            raise _Faulty("OA116", f"{where} names {name!r}, which is no function but {function!r}.", key)
+            raise _Faulty("OA116", f"{where} names {name!r}, which is not a function but {function!r}.", key)
         return function
 
     def _custom(self, step: AnyStep, make: NodeType) -> AnyStep:
@@ -182,15 +182,15 @@ class _Compiler:
     def _transform(self, step: AnyStep) -> AnyStep:
         if step.type == "config_op":
             raise _Faulty(
-                "OA111", "a transform step is of type sql or function: config_op says nothing of what to do.", "type"
+                "OA111", "a transform step is of type sql or function: config_op does not say what to do.", "type"
             )
         self._one_output(step)
         if isinstance(step.value, str) and not step.value.strip():
-            raise _Faulty("OA113", "its value is empty: it holds the query.", "value")
+            raise _Faulty("OA113", "its value is empty, but must hold the query.", "value")
         for name in step.params.keys() - {"params"}:
             raise _Faulty(
                 "OA115",
-                f"a query has no param {name!r}; the value of each $name stands in params: {{params: ...}}.",
+                f"a query has no param {name!r}; the value of each $name goes into params: {{params: ...}}.",
                 "params",
                 name,
                 of_key=True,
@@ -207,7 +207,7 @@ class _Compiler:
         if twice:
             raise _Faulty(
                 "OA115",
-                f"{shortened(sorted(twice))} stands in inputs and in the params of the query.",
+                f"{shortened(sorted(twice))} is in inputs and in the params of the query.",
                 "params",
                 "params",
             )
@@ -226,7 +226,7 @@ class _Compiler:
         mode = step.params.get("mode", "overwrite")
         if mode not in MODES:
             raise _Faulty("OA102", f"mode {mode!r} is unknown.{_hint(str(mode), MODES)}", "params", "mode")
-        if mode == "append" and step.retry is None:  # who does it twice has it twice
+        if mode == "append" and step.retry is None:  # appending twice would leave the rows twice
             step = dataclasses.replace(step, retry=Retry(attempts=1))
         return self._connected(step, lambda params: Write(self._place(step), params))
 
@@ -244,7 +244,7 @@ class _Compiler:
         if isinstance(name, str) and not any(mark in name for mark in ":/\\."):
             raise _Faulty(
                 "OA114",
-                f"its connection {name!r} is no connect step, URL or path.{_hint(name, self._connections, 'ones')}",
+                f"its connection {name!r} is not a connect step, URL or path.{_hint(name, self._connections, 'ones')}",
                 "params",
                 "connection",
             )
@@ -255,7 +255,7 @@ class _Compiler:
 
     def _place(self, step: AnyStep) -> Any:
         if step.value == "":
-            raise _Faulty("OA113", "its value is empty: it says where the data is.", "value")
+            raise _Faulty("OA113", "its value is empty, but must say where the data is.", "value")
         return step.value
 
     def _only(self, step: AnyStep, *types: str) -> None:

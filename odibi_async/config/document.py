@@ -27,12 +27,12 @@ class Document:
     Attributes:
         name: What it calls itself; `None` when it does not, as in tables and bare lists.
         version: The version of its form; there is only 1.
-        schedule: When it wants to run, as it stands there.
+        schedule: When it is to run, as written.
         cache: `True` for the user's cache, or a directory; `None` where it leaves that to the run.
         steps: Its steps, in order; of a configuration with faults, without the entries that are faulty.
         source: What it was read from.
         keys: The name of each step -> what leads to it in the source.
-        secrets: The texts that stand for `${env:...}` and `${file:...}`.
+        secrets: The values of `${env:...}` and `${file:...}`.
         faulty: The names of what steps would make that are left out, since too much of them is faulty.
     """
 
@@ -50,7 +50,7 @@ class Document:
         """
         Where an entry of a step stands, or (`of_key`) its key; see `Fault.place`.
 
-        What the step leaves to the defaults stands there. Empty for a step of others.
+        Entries left to the defaults are in the defaults. Empty for a step from elsewhere.
         """
         if step not in self.keys:
             return ""

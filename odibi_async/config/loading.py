@@ -103,7 +103,7 @@ SUFFIXES = (".json", ".yaml", ".yml", ".toml", ".csv", ".db", ".sqlite")
 
 def _source_of(source: Any) -> tuple[Source, Path]:
     """
-    What stands in a source, and the folder that paths in it begin from.
+    The content of a source, and the folder that its paths are relative to.
 
     Raises:
         ConfigError: It cannot be read at all.
@@ -142,4 +142,4 @@ def _read(path: Path) -> Source:
         case suffix:
             check_file(path)
             hint = did_you_mean(suffix, SUFFIXES) or f" Known: {', '.join(SUFFIXES)}."
-            raise ConfigError([Fault(name, "", f"the suffix {suffix!r} tells of no known format.{hint}", "OA109")])
+            raise ConfigError([Fault(name, "", f"the suffix {suffix!r} is not a known format.{hint}", "OA109")])

@@ -46,7 +46,7 @@ _LIST, _MAPPING, _ONE = _TAGS = ("<list>", "<mapping>", "<one>")
 
 
 def _either(wanted: str) -> Discriminator:
-    """What picks the alternative of a value's shape; `wanted` tells of all of them."""
+    """Picks the alternative by a value's shape; `wanted` names all of them."""
     return Discriminator(_shape, custom_error_type="shape", custom_error_message=wanted)
 
 

@@ -76,7 +76,7 @@ class Connect:
         return False
 
     def contents(self, engine: Any) -> Mapping[str, Any]:
-        """Where it leads, for readers that are cached all the same."""
+        """Where it leads, for readers that are cached."""
         return {"the place": self.value, "the options": self.params}
 
 
@@ -149,7 +149,7 @@ class Query:
         return asked and f"the query asks for {asked}"
 
     def contents(self, engine: Any) -> Mapping[str, Any]:
-        """The text, the params, the time zone that dates are told in, and what runs it."""
+        """The text, the params, the session's time zone, and the libraries that run it."""
         about = {"the query": self.value, "the params": self.params, "the time zone": engine.time_zone}
         return {**about, **engine.libraries()}
 

@@ -25,7 +25,7 @@ REFERENCE = re.compile(r"\$\{(env|file):([^}]*)(\}?)")
 
 class _Part(NamedTuple):
     """
-    One step, or what stands beside the steps.
+    One step, or what is beside the steps.
 
     Attributes:
         keys: What leads to it.
@@ -81,7 +81,7 @@ class Reader:
         )
 
     def _head(self, value: Entries) -> tuple[HeadModel, Entries]:
-        """What stands beside the steps, and those of the defaults that are sound."""
+        """What is beside the steps, and those of the defaults that are valid."""
         part = _Part(())
         given = {key: each for key, each in value.items() if key != "steps" and each is not None}
         if isinstance(given.get("defaults"), dict):
@@ -137,7 +137,7 @@ class Reader:
         if not isinstance(value, dict | list):
             return value
         if len(inner) > MAX_DEPTH:
-            self._fault("OA107", part, inner[:1], f"lists and mappings stand in each other more than {MAX_DEPTH} deep.")
+            self._fault("OA107", part, inner[:1], f"lists and mappings are nested more than {MAX_DEPTH} deep.")
             return None
         if isinstance(value, dict):
             return {key: self._resolved(part, (*inner, key), each) for key, each in value.items()}
@@ -210,7 +210,7 @@ def _names_in(entries: Any) -> set[str]:
 
 
 def _is_chosen(given: Any, project: str | None, enabled_only: bool, layer: str | None) -> bool:
-    """Whether a step is asked for; what is no step is, too, so that it is told of."""
+    """Whether a step is asked for; what is not a step counts too, so that it is reported."""
     if not isinstance(given, dict):
         return True
     enabled = given.get("enabled", True)

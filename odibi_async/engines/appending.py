@@ -46,7 +46,7 @@ def ordered_like(columns: pd.Index[Any], frame: pd.DataFrame, path: str) -> pd.D
 
 
 def encoding_after(beginning: bytes, asked: str | None) -> str | None:
-    """The encoding in which a text goes on that begins so: its own, without the mark that stands at the beginning."""
+    """The encoding for appending to a text that begins so: its own, without the byte order mark."""
     for mark, encoding in BOMS:
         if beginning.startswith(mark):
             return encoding
@@ -74,7 +74,7 @@ def to_excel(frame: pd.DataFrame, old: IO[bytes], new: IO[bytes], path: str) -> 
 
     book = openpyxl.load_workbook(old, keep_vba=path.lower().endswith(".xlsm"))
     if len(book.sheetnames) > 1:
-        raise OptionError(f"Appending to {path!r}: it has several sheets, and none of them is told.")
+        raise OptionError(f"Appending to {path!r}: it has several sheets, and none of them is named.")
     old.seek(0)
     before = excel.read(old)
     frame = ordered_like(before.columns, frame, path)
@@ -136,4 +136,6 @@ def options_refused(options: Mapping[str, Any], path: str) -> None:
         OptionError: There are options, which say another form than that of the file.
     """
     if options:
-        raise OptionError(f"Appending to {path!r}: options ({', '.join(options)}) would give the rows another form.")
+        raise OptionError(
+            f"Appending to {path!r}: options ({', '.join(options)}) would give the rows a different shape."
+        )

@@ -50,7 +50,7 @@ class Database:
         threads: Threads for all queries together; `None` for one a core.
         memory_limit: Such as `"4GB"`, for all queries together; `None` for 80 % of the machine's memory.
         temp_directory: Where the folder is made that DuckDB spills to; `None` for the system's place.
-        time_zone: In which moments are told, such as `"Europe/Berlin"`; `None` for the process's.
+        time_zone: The session's time zone, such as `"Europe/Berlin"`; `None` for the process's.
 
     Attributes:
         time_zone: Its name, which stays.
@@ -152,7 +152,7 @@ class Database:
             )
         except duckdb.ProgrammingError as error:
             self._remove_spill()
-            raise OptionError(f"DuckDB does not take these settings: {given}. {error}") from error
+            raise OptionError(f"DuckDB does not accept these settings: {given}. {error}") from error
         for setting in (f"TimeZone = {_quoted(self.time_zone)}", *LOCKS):
             connection.execute(f"SET GLOBAL {setting}")
         return connection

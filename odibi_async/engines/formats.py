@@ -142,7 +142,7 @@ def dialect(path: str, name: str | None) -> Dialect:
         raise OptionError(f"There is no format {name!r}.{did_you_mean(name, FORMATS)} Formats: {', '.join(FORMATS)}.")
     found = FORMATS[name] if name else next((each for each in FORMATS.values() if suffix in each.suffixes), None)
     if found is None or (compression and not found.is_text):
-        raise OptionError(f"The suffix of {path!r} is that of no format: say format=, one of {', '.join(FORMATS)}.")
+        raise OptionError(f"{path!r} has no suffix of a known format: say format=, one of {', '.join(FORMATS)}.")
     return Dialect(found, path, compression)
 
 
@@ -162,7 +162,7 @@ def read_frame(file: Any, how: Dialect, options: Mapping[str, Any]) -> pd.DataFr
     is_shifted = how.format.name == "csv" and "index_col" not in options and _has_longer_rows(file, how, options)
     frame = _called(doing, how, how.format.read, (file,), {**defaults, **options})
     if not isinstance(frame, pd.DataFrame):
-        raise OptionError(f"{doing} with {dict(options)} gives no single frame.")
+        raise OptionError(f"{doing} with {dict(options)} does not give a single frame.")
     return _not_shifted(frame, file, how, options) if is_shifted else frame
 
 
@@ -293,7 +293,9 @@ def append_frame(frame: pd.DataFrame, old: IO[bytes], new: IO[bytes], how: Diale
         OptionError: This cannot be done with this option or compression.
     """
     if options.get("index"):
-        raise OptionError(f"Appending to {how.path!r}: index=True cannot be told from a column: use reset_index().")
+        raise OptionError(
+            f"Appending to {how.path!r}: index=True cannot be distinguished from a column: use reset_index()."
+        )
     frame = without_index(frame)
     if how.format.name == "csv":
         _append_csv(frame, old, new, how, dict(options))

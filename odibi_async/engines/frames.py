@@ -117,7 +117,7 @@ def _with_texts(relation: duckdb.DuckDBPyRelation, places: Sequence[int]) -> duc
 
 
 def _whole(texts: pd.Series[Any]) -> Any:
-    """Integers that stand there as texts: int64, Int64 where some are missing, floats where some are too large."""
+    """Integers given as texts: int64, Int64 where some are missing, floats where some are too large."""
     values = [None if pd.isna(text) else int(text) for text in texts]
     if values and all(value is None for value in values):
         return np.full(len(values), np.nan)

@@ -23,11 +23,11 @@ def records_of(frame: pd.DataFrame, doing: str) -> list[dict[str, Any]]:
     The rows of a frame as JSON has them: moments as ISO texts, what is missing as null.
 
     Raises:
-        OptionError: A value would not come back as it is: it is infinite, or of a kind that JSON does not have.
+        OptionError: A value would not come back unchanged: it is infinite, or of a kind that JSON does not have.
     """
     names = [str(name) for name in frame.columns]
     if len(set(names)) < len(names):
-        raise OptionError(f"{doing}: two of its columns have the same name, which JSON does not take.")
+        raise OptionError(f"{doing}: two of its columns have the same name, which JSON does not allow.")
     columns = [_cells(frame.iloc[:, place], f"{doing}: column {name!r}") for place, name in enumerate(names)]
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 

@@ -1,4 +1,4 @@
-"""Frames that lie in several files: those that a pattern matches, and partitioned Parquet folders."""
+"""Frames in several files: those that a pattern matches, and partitioned Parquet folders."""
 
 from __future__ import annotations
 

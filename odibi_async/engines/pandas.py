@@ -41,7 +41,7 @@ class PandasEngine:
         threads: Threads of DuckDB, for all queries together; `None` for one a core.
         memory_limit: Memory of DuckDB, such as `"4GB"`; `None` for 80 % of the machine's.
         temp_directory: Where DuckDB may spill what does not fit; `None` for the system's place.
-        time_zone: In which SQL tells moments, such as `"Europe/Berlin"`; `None` for that of the process now.
+        time_zone: The time zone of SQL, such as `"Europe/Berlin"`; `None` for the process's current one.
 
     Attributes:
         name: What steps call this kind of engine.
@@ -91,7 +91,7 @@ class PandasEngine:
             The SQLAlchemy engine, or the path in full. `read` and `write` find the database by the same URL.
 
         Raises:
-            PathError: There is no such file or folder, or it leads out of the root.
+            PathError: There is no such file or folder, or it leads outside the root.
         """
         if "://" in value:
             return self._databases.connect(value, **params)
@@ -133,7 +133,7 @@ class PandasEngine:
             return read_sqlite(self.file(place), self._root, **options)
         if "://" in place:
             if self._root is not None:
-                raise PathError(shown(place), "it is no file in the folder that datasets are confined to.")
+                raise PathError(shown(place), "it is not a file in the folder that datasets are confined to.")
             return read_frame(place, dialect(urlsplit(place).path, format), options)
         if is_parquet_folder(place, format, self._root):
             folder: pd.DataFrame = pd.read_parquet(location(place, self._root), **options)
@@ -241,7 +241,7 @@ class PandasEngine:
 
     @property
     def time_zone(self) -> str:
-        """The name of the time zone in which SQL tells moments."""
+        """The name of the time zone that SQL uses."""
         return self._sql.time_zone
 
     def changes_by_itself(self, sql: str) -> str:

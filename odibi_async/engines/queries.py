@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 import duckdb
 
 CLOCKS: Final = frozenset(("current_date", "current_time", "current_timestamp", "localtime", "localtimestamp"))
-"""What stands in SQL without parentheses and is a function all the same."""
+"""Functions that SQL calls without parentheses."""
 SAFE_TABLES: Final = frozenset(("generate_series", "json_each", "json_tree", "range", "repeat", "repeat_row", "unnest"))
 """Table functions that give what their arguments say."""
 
@@ -23,7 +23,7 @@ class Overload(NamedTuple):
         takes: The types of its parameters.
         gives: The type of its result.
         stability: As DuckDB says; `None` for table functions and macros.
-        definition: What a macro stands for.
+        definition: The body of a macro.
     """
 
     takes: tuple[str, ...]
@@ -62,7 +62,7 @@ def functions() -> dict[str, list[Overload]]:
 
 @functools.cache
 def views() -> frozenset[str]:
-    """The views of this DuckDB that tell of itself and need no schema before their names."""
+    """DuckDB's views of itself that need no schema before their names."""
     with _database().cursor() as connection:
         rows = connection.execute("SELECT lower(view_name) FROM duckdb_views() WHERE internal AND schema_name = 'main'")
         return frozenset(name for (name,) in rows.fetchall())

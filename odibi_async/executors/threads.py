@@ -2,7 +2,7 @@
 Worker threads of one event loop.
 
 A worker is one `anyio.to_thread.run_sync` that takes job after job from a queue, so that a chain of blocking
-steps costs no hop to the loop and back for each; `anyio.from_thread` works in the jobs all the same. A job
+steps costs no hop to the loop and back for each; `anyio.from_thread` still works in the jobs. A job
 that is cancelled takes its worker with it: the thread finishes that job, or is stuck in it, and takes no
 other; its slot stays taken until it has returned.
 """

@@ -85,7 +85,7 @@ def _array(array: np.ndarray[Any, Any]) -> Digesting:
 
 
 def _contiguous(array: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
-    """Pieces of an array that lie in memory as they are to be read; those that do not, as small copies."""
+    """Contiguous pieces of an array in reading order; those that are not contiguous, as small copies."""
     if array.flags.c_contiguous:
         yield array
     elif array.nbytes // len(array) > SLICE:

@@ -53,7 +53,7 @@ class Reading:
         reads: The names it reads, code nested in it included; each once, in the order of the code.
         attributes: The names of all attributes that it takes, of whatever.
         methods: Those of them that it calls.
-        texts: The texts that stand in it, names of arguments included.
+        texts: The string constants in it, names of arguments included.
     """
 
     digest: bytes

@@ -22,7 +22,7 @@ SLICE: Final = 1 << 20
 ROWS: Final = 16_384
 """Cells that are looked at in one go."""
 SHORT: Final = 1_024
-"""Bytes up to which a content stands for itself."""
+"""Bytes up to which a content is used as it is instead of its digest."""
 
 Digesting = Generator[tuple[Any, str, Any], bytes, bytes]
 """
@@ -33,7 +33,7 @@ encoding, and returns its own.
 
 class Undigestible(Exception):  # it is no error: who catches it goes on without a digest
     """
-    A value has no content that a digest could stand for.
+    A value has no content that could be digested.
 
     Attributes:
         what: Which one, as a path: `params['x']`, `the value, column 'a', row 3`.
@@ -113,7 +113,7 @@ def leaf(head: bytes, content: bytes | bytearray) -> bytes:
 
 
 def sealed(head: bytes, digest: bytes) -> bytes:
-    """The encoding of a value that its digest stands for."""
+    """The encoding of a value that is represented by its digest."""
     return head + b"#" + digest
 
 

@@ -1,4 +1,4 @@
-"""The content of pandas frames, series and indexes: what a step can tell of them, not how their blocks lie."""
+"""The content of pandas frames, series and indexes: what a step can observe, not how their blocks are laid out."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _array(array: Any) -> Digesting:
     elif isinstance(array, pd.arrays.NumpyExtensionArray):
         yield from _numpy(hasher, array._ndarray)
     else:
-        raise Undigestible("", f"has the dtype {array.dtype}, of which no content is known")
+        raise Undigestible("", f"has the dtype {array.dtype}, whose content is unknown")
     return sealed(header(type(array)), hasher.digest())
 
 
@@ -147,7 +147,7 @@ _SAYS: Final[dict[type, Callable[[Any], tuple[Any, ...]]]] = {
     pd.StringDtype: lambda dtype: (dtype.storage, dtype.na_value),
     pd.ArrowDtype: lambda dtype: (dtype.pyarrow_dtype,),
 }
-"""Type of a dtype -> what one of it is made of; all others stand for one of NumPy's."""
+"""Type of a dtype -> its parts; all others wrap one of NumPy's."""
 
 _DIGESTING: Final[dict[type, Callable[[Any], Digesting]]] = {
     pd.DataFrame: _frame,

@@ -6,7 +6,7 @@ Content digests of values, functions and files: what results are known again by.
     combined(code_of(clean))    all of it in one digest
 
 Digests are BLAKE3, as 64 hex letters. They depend on content alone: never on addresses, times, hash seeds, pickles or
-what `repr` says. What has no content to go by raises `Undigestible`, which says what it is and why; a digest that could
+what `repr` says. What has no content raises `Undigestible`, which says what it is and why; a digest that could
 be wrong is never given.
 
 What a function is seen to read of the world outside (files, the clock, chance, the environment, networks, databases) is
@@ -78,19 +78,19 @@ def digest_of(
     The digest of a value: of all that a function given it could tell, down to the types of cells.
 
     Frames are equal when their columns, index, names, dtypes, cells, attributes and flags are, however they
-    lie in memory. A path to a file goes by its text and by what the file holds. Objects of local classes and
-    of data classes go by their state and by the code of their class, functions by `code_of`.
+    are laid out. A path to a file counts by its text and by what the file holds. Objects of local classes and
+    of data classes count by their state and by the code of their class, functions by `code_of`.
 
     Args:
         value: Anything.
         name: What the value is called in the path that an `Undigestible` names.
         ordered: Whether the order of the entries of a dict counts. A function that goes through a dict can
             tell; as arguments by name, reordered ones are the same.
-        paths: Whether there may be paths in it, whose digest is that of what lies there now.
+        paths: Whether it may contain paths, whose digest is that of the file's current content.
         files: What digests the file at a path.
 
     Raises:
-        Undigestible: The value, or something in it, has no content to go by.
+        Undigestible: The value, or something in it, has no content to identify it by.
     """
     walker = Walker(ordered=ordered, files=files, paths=paths)
     parts = [text(FORMAT), walker.encode(value, name)]
@@ -126,7 +126,7 @@ def code_of(fn: Callable[..., Any]) -> dict[str, str]:
     See `examined` for what is looked at.
 
     Raises:
-        Undigestible: Something it reads has no content to go by, or what it reads cannot be told.
+        Undigestible: Something it reads has no content to identify it by, or what it reads cannot be told.
     """
     return examined(fn).parts
 
@@ -146,7 +146,7 @@ def examined(fn: Callable[..., Any]) -> Code:
         fn: A function, method, class, partial, `Step` or other callable.
 
     Raises:
-        Undigestible: Something it reads has no content to go by, or what it reads cannot be told.
+        Undigestible: Something it reads has no content to identify it by, or what it reads cannot be told.
     """
     core = _core(fn)
     package = (getattr(core, "__module__", None) or type(core).__module__).partition(".")[0]
@@ -165,8 +165,8 @@ class _Place:
 
     Attributes:
         key: What it is known again by.
-        label: What people are told it is.
-        value: What stands there.
+        label: Its name in messages.
+        value: Its value.
         is_itself: Whether it is a function, a class or a bare object, to be looked into; else its content counts.
     """
 
@@ -201,7 +201,7 @@ def _components(
     library_names: Iterable[str] = (),
     outside: dict[str, None] | None = None,
 ) -> dict[str, str]:
-    """All that some places lead to; each place has a name of its own, by which others refer to it."""
+    """Everything that some places lead to; each place has a unique name, by which others refer to it."""
     titles, libraries = titles or {}, set(library_names)
     parts: dict[Hashable, _Part] = {}
     names: dict[Hashable, str] = {}
@@ -376,7 +376,7 @@ class _FunctionReader:
         attributes: Sequence[str],
         is_import: bool = False,
     ) -> None:
-        """Takes in what stands at a name of a module."""
+        """Follows the value bound to a name of a module."""
         if isinstance(value, types.ModuleType):
             self._follow(value, attributes, is_import)
             return
@@ -400,7 +400,7 @@ class _FunctionReader:
             self._lead_to(_Place((id(scope), name), f"the constant {module}.{name}", value))
 
     def _is_reexported(self, value: Any, name: str) -> bool:
-        """Whether a name stands for just what the library of its type calls so (`from loguru import logger`)."""
+        """Whether a name is bound to what its library exports under that name (`from loguru import logger`)."""
         library = sys.modules.get(type(value).__module__.partition(".")[0])
         found = library is not None and not self._is_local(library.__name__) and vars(library).get(name) is value
         if found and library is not None:

@@ -30,7 +30,7 @@ def secret_key() -> bytes:
             _make(path)
         return _read(path)
     except OSError as error:
-        raise Undigestible("", f"is a secret, and the key to digest it with cannot be had: {error}") from error
+        raise Undigestible("", f"is a secret, and the key to digest it with is not available: {error}") from error
 
 
 def _read(path: Path) -> bytes:

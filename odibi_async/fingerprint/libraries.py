@@ -1,4 +1,4 @@
-"""Whose code a module is: a library's, which goes by its version, or local code, which goes by its content."""
+"""Whether a module is a library's, identified by its version, or local code, identified by its content."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 PYTHON: Final = "Python"
-"""What the standard library goes by."""
+"""The name under which the standard library is listed."""
 DATA: Final = ("pandas", "numpy", "pyarrow", "bottleneck", "numexpr")
 """What computes on frames, also for functions that name none of it: their arguments do."""
 _OWN: Final = __name__.partition(".")[0]

@@ -19,7 +19,7 @@ def digesting(value: Any) -> Digesting | None:
     name = type(value).__name__
     if name in ("PydanticUndefinedType", "LazyClassAttribute"):  # the latter makes what the other members say
         return _parts(value, ())
-    if name == "Decorator":  # its other parts name the class by where it lies in memory
+    if name == "Decorator":  # its other parts contain the class's memory address
         return _parts(value, (value.cls_var_name, value.info))
     if name in ("FieldInfo", "ModelPrivateAttr"):
         slots = [each for each in type(value).__slots__ if each not in _DERIVED]
@@ -28,7 +28,7 @@ def digesting(value: Any) -> Digesting | None:
 
 
 def is_base(cls: type) -> bool:
-    """Whether a class is one that models derive from: what they hold lies in open slots."""
+    """Whether a class is a base of all models: its state is in open slots."""
     return cls.__module__ in ("pydantic.main", "pydantic.root_model") and cls.__name__ in _MODELS
 
 

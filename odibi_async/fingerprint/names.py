@@ -1,4 +1,4 @@
-"""The names by which libraries give what they have."""
+"""The names under which libraries export their objects."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def label_of(value: Any) -> str:
 
 
 def library_name(value: Any, is_local: Callable[[str], bool]) -> tuple[str, str] | None:
-    """The module and the name by which a library gives just this value; `None` if none does."""
+    """The module and the name under which a library exports exactly this value; `None` if none does."""
     name = _importable_name(value)
     if name is None or is_local(name[0]):
         return None

@@ -30,7 +30,7 @@ _MODULES = {
     ENVIRONMENT: "getpass locale platform",
 }
 MODULES: Final[Mapping[str, str]] = {name: kind for kind, names in _MODULES.items() for name in names.split()}
-"""Modules of which every use reads what is told of them, those within them included."""
+"""Modules (submodules included) whose every use has the effect given."""
 NAMES: Final[Sequence[tuple[re.Pattern[str], str]]] = [
     (re.compile(pattern), kind)
     for pattern, kind in (
@@ -90,7 +90,7 @@ _DATES: Final = re.compile(
     r"(pandas|numpy|polars)(\.\w+)*\.(\w*[Tt]imestamp|to_datetime|date\w*|\w*_range|Datetime\w*|Period\w*)"
 )
 ZONED: Final = frozenset({"astimezone", "fromtimestamp", "timestamp", "mktime"})
-"""Attributes that look at the process's time zone, unless they are told another."""
+"""Attributes that use the process's time zone unless they are given another."""
 
 
 def read_outside(
@@ -104,7 +104,7 @@ def read_outside(
             the code, and by the others that it goes by.
         attributes: The names of all attributes that it takes, of whatever.
         methods: Those of them that it calls.
-        texts: The texts that stand in it, names of arguments included.
+        texts: The string constants in it, names of arguments included.
     """
     found: dict[str, None] = {}
     for names in uses:

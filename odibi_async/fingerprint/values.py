@@ -79,7 +79,7 @@ class Walker:
         files: What digests the file at a path.
         paths: Whether there may be paths.
         is_local: Whether a module (by its name) is local code.
-        identities: Whether bare `object()`s may be told apart by which they are.
+        identities: Whether bare `object()`s may be distinguished by identity.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Walker:
         The encoding of a value.
 
         Raises:
-            Undigestible: It, or something in it, has no content to go by; `name` stands first in its path.
+            Undigestible: It, or something in it, has no content to identify it by; `name` stands first in its path.
         """
         return self._reached(self._start, value, name)
 
@@ -187,11 +187,11 @@ class Walker:
         if issubclass(cls, _TYPING):
             parts = getattr(value, "__origin__", None), value.__args__, getattr(value, "__metadata__", ())
             return _in_parts(header(cls), parts)
-        if module == "odibi_async.steps" and cls.__name__ == "Step":  # who has it may read all that it says
+        if module == "odibi_async.steps" and cls.__name__ == "Step":  # its reader may read any of its fields
             return _in_parts(header(cls), tuple(getattr(value, field.name) for field in dataclasses.fields(value)))
         if self._is_local(module) or dataclasses.is_dataclass(cls):
             return self._object(value)
-        raise Undigestible("", f"is a {type_name(cls)}, which has no content to go by")
+        raise Undigestible("", f"is a {type_name(cls)}, which has no content to identify it by")
 
     def _by_name(self, value: Any) -> Digesting:
         """A function or class: a library's by its name, since the version says the rest; others are followed."""
@@ -235,7 +235,7 @@ class Walker:
     def _path(self, path: Path) -> Digesting:
         yield from ()
         if not self.paths:
-            raise Undigestible("", "is a path, and what lies there may change or go")
+            raise Undigestible("", "is a path, and what is there may change or disappear")
         content = b""
         try:
             if path.is_file():

@@ -1,1 +1,1 @@
-"""Who waits for whom: the graph of a pipeline, and its parts."""
+"""The graph of a pipeline (which step waits for which), and its parts."""

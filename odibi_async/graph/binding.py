@@ -218,7 +218,7 @@ class Binder:
                 f"Known datasets: {shortened(known, 12) or 'none'}."
             )
             if not (hint or step.type in CONFIGURED):
-                message += f" From outside it is given so: run_pipeline(steps, {{{dataset!r}: ...}})."
+                message += f" To give it from outside: run_pipeline(steps, {{{dataset!r}: ...}})."
             keys = ("inputs", parameter) if parameter in step.inputs else ("value",)
             self._faults.add("OA201", message, step, *keys)
         return place

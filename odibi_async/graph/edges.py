@@ -1,4 +1,4 @@
-"""Who waits for whom."""
+"""Which step waits for which."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _with_after(node: Node, names: Mapping[str, int], producers: Sequence[int], 
         if name in names:
             waits[names[name]] = None
         else:
-            message = f"Step {node.name!r} is to run after {name!r}, which is no step.{did_you_mean(name, names)}"
+            message = f"Step {node.name!r} is to run after {name!r}, which is not a step.{did_you_mean(name, names)}"
             faults.add("OA206", message, node.step, "after", node.step.after.index(name))
     return tuple(waits)
 

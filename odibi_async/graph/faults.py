@@ -9,7 +9,7 @@ from odibi_async.steps import Step
 
 
 class Faults(list[GraphFault]):
-    """The faults that were found so far, all of which are reported together."""
+    """The faults found so far; all of them are reported together."""
 
     def add(
         self, code: str, message: str, step: Step[..., Any, Any] | None = None, *keys: str | int, of_key: bool = False

@@ -1,5 +1,5 @@
 """
-Who waits for whom: every parameter bound, every fault found, before anything runs.
+The graph: every parameter bound, every fault found, before anything runs.
 
 `Graph` is plain data over small whole numbers: a step is known by its place in the declaration, a dataset
 by its place in `Graph.datasets`. A `Selection` says which part of a graph one run is to do.
@@ -26,7 +26,7 @@ from odibi_async.steps import ENDS, Step, as_step, name_of
 
 class Graph:
     """
-    Steps whose every parameter is bound and who wait for each other without a circle.
+    Steps with every parameter bound, in a graph without cycles.
 
     Args:
         steps: Steps or plain functions.
@@ -86,7 +86,7 @@ class Graph:
         return outputs
 
     def _check_maker(self, step: Step[..., Any, Any], dataset: str) -> None:
-        """A dataset is made by one step; of two steps of one name, something else is told."""
+        """A dataset is made by one step; two steps of one name are another fault."""
         other = self.steps[self.producers[self.ids[dataset]]].name
         if other != step.name:
             message = f"Dataset {dataset!r} is made by two steps: {other!r} and {step.name!r}."
@@ -217,7 +217,7 @@ class Graph:
             wanted = [name for target in _listed(targets) for name in _datasets_of(target)]
             ends = {name for name in wanted if name in self.names and not self.nodes[self.names[name]].outputs}
             faults += [
-                GraphFault("OA405", f"Target {name!r} is no dataset of this pipeline.{did_you_mean(name, known)}")
+                GraphFault("OA405", f"Target {name!r} is not a dataset of this pipeline.{did_you_mean(name, known)}")
                 for name in wanted
                 if name not in known and name not in ends
             ]

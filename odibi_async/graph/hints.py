@@ -44,7 +44,7 @@ def _class_fits(made: Any, taken: Any) -> bool:
 
 
 def _classes(hint: Any) -> list[type | None]:
-    """The concrete classes that a hint allows; `None` stands for anything."""
+    """The concrete classes that a hint allows; `None` means anything."""
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
         return [cls for part in typing.get_args(hint) for cls in _classes(part)]

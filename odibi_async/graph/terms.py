@@ -26,7 +26,7 @@ def chosen(graph: Graph, terms: Sequence[str], exclude: Sequence[str] = ()) -> l
     if exclude:
         left = _named(graph, terms or ("*",)) - _named(graph, exclude)
         if not left:
-            raise GraphError([GraphFault("OA403", "Nothing is left of what is selected: all of it is excluded.")])
+            raise GraphError([GraphFault("OA403", "Nothing is left to run: everything selected is also excluded.")])
     else:
         left = _named(graph, terms)
     ahead = list(left)

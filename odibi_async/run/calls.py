@@ -98,7 +98,7 @@ class Calls:
             held: What the call holds; its thread is noted there.
             context: What to call it in; `None` for a copy of the run's.
             on_start: Called when a thread has taken it.
-            late: Whether one that was cancelled and ended well all the same has ended well.
+            late: Whether one that was cancelled but still ended well counts as ended well.
             sure: Whether it is called also when it is cancelled before a thread has taken it.
         """
         held = held or Held()

@@ -35,7 +35,7 @@ class Datasets:
         return values, {name: await _loaded(value) for name, value in instead.items()}
 
     async def value(self, dataset: int) -> Any:
-        """A dataset, loaded if it lies elsewhere; if it was dropped and is needed once more, it is got back."""
+        """A dataset, loaded if it is elsewhere; if it was dropped and is needed again, it is recovered."""
         values = self._state.values
         if isinstance(values[dataset], Handle):
             async with self._loading.setdefault(dataset, asyncio.Lock()):

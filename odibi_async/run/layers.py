@@ -34,7 +34,7 @@ class Layer(Protocol):
     """Something around the calls of steps."""
 
     def wants(self, node: Node, /) -> bool:
-        """Whether it stands around the calls of this step. Must not block."""
+        """Whether it wraps the calls of this step. Must not block."""
 
     async def __call__(self, invocation: Invocation, inner: Inner, /) -> Made:
         """Answers itself, or calls `inner` and acts on what that made."""

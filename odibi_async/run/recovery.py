@@ -19,7 +19,7 @@ from odibi_async.run.state import RunState
 
 class Recovery:
     """
-    Calls steps again whose datasets are gone. They take slots like any other, and are not told of as started.
+    Calls steps again whose datasets are gone. They take slots like any other, and no start is reported.
 
     Args:
         attempts_of: One attempt of a step with its retries and its slot around it.
@@ -68,7 +68,7 @@ class Recovery:
 
 
 def _unheard(at: float) -> None:
-    """The start of a call that is not told of."""
+    """The start of a call that is not reported."""
 
 
 async def _loaded(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Slots: who may start when not all may."""
+"""Slots: which steps may start when not all may."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ class Runner:
         """
         Takes no more runs, cancels those that are not over, all at once, and waits until they have ended.
 
-        If the waiting task is cancelled meanwhile, it waits to the end all the same.
+        If the waiting task is cancelled meanwhile, it still waits for the end.
 
         Args:
             drain: Seconds that they have to end by themselves before that.

@@ -45,13 +45,13 @@ def cell(array: Array) -> tuple[Any, ...]:
     An array as plain values: whether it may be written to, its shape, its type and its bytes or, of objects, these.
 
     Raises:
-        Unstorable: It would not come back as it is.
+        Unstorable: It would not come back unchanged.
     """
     if array.dtype == object:
         return array.flags.writeable, *array.shape, "O", list(array.reshape(-1))
     _check(array.dtype)
     if array.dtype.names is not None:
-        raise Unstorable(f"arrays of type {array.dtype} would not come back as they are.")
+        raise Unstorable(f"arrays of type {array.dtype} would not come back unchanged.")
     return array.flags.writeable, *array.shape, array.dtype.str, b64encode(array.tobytes()).decode("ascii")
 
 
@@ -70,14 +70,14 @@ def of_cell(parts: Any) -> Array:
 
 
 def span(array: Array) -> tuple[int, int]:
-    """The addresses between which an array lies in memory."""
+    """The first and the last address of an array in memory."""
     return np.lib.array_utils.byte_bounds(array)
 
 
 def _check(dtype: np.dtype[Any]) -> None:
     if dtype.kind not in "biufcmMSUV" or dtype.hasobject or dtype.char in "gG" or dtype.metadata or not dtype.itemsize:
-        raise Unstorable(f"arrays of type {dtype} would not come back as they are.")
+        raise Unstorable(f"arrays of type {dtype} would not come back unchanged.")
     made: Callable[[Any], Any] = np.lib.format.descr_to_dtype
     again = made(np.lib.format.dtype_to_descr(dtype))
     if again != dtype or again.isalignedstruct != dtype.isalignedstruct:
-        raise Unstorable(f"arrays of type {dtype} would not come back as they are.")
+        raise Unstorable(f"arrays of type {dtype} would not come back unchanged.")

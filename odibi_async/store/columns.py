@@ -34,7 +34,7 @@ _INDEXES: Final = (
     pd.CategoricalIndex,
 )
 _MISSING: Final[tuple[Any, ...]] = (None, np.nan, pd.NA, pd.NaT)
-"""What stands for a missing text; a cell's code is its place here."""
+"""The values that mean a missing text; a cell's code is its place here."""
 
 
 def kind_of(value: object) -> str | None:
@@ -49,7 +49,7 @@ def dump(value: Any) -> list[Any]:
     The bytes of a frame, series or index, in pieces that share the value's memory where they can.
 
     Raises:
-        Unstorable: A column, an index, a label or an attribute would not come back as it is.
+        Unstorable: A column, an index, a label or an attribute would not come back unchanged.
     """
     writer = Writer()
     try:
@@ -60,7 +60,7 @@ def dump(value: Any) -> list[Any]:
         else:
             description = _index(writer, value)
     except pa.ArrowException as error:  # such as texts of more bytes than their type can count
-        raise Unstorable(f"Arrow does not take it: {error}") from error
+        raise Unstorable(f"Arrow does not accept it: {error}") from error
     try:
         return writer.pieces(description)
     except Unstorable as error:
@@ -159,7 +159,7 @@ def _index(writer: Writer, index: Any) -> tuple[Any, ...]:
         codes = [_memory(writer, np.asarray(each)) for each in index.codes]
         return "multi", levels, codes, list(index.names)
     if type(index) not in _INDEXES:
-        raise Unstorable(f"an index of class {type(index).__name__} would not come back as it is.")
+        raise Unstorable(f"an index of class {type(index).__name__} would not come back unchanged.")
     return "flat", _array(writer, index.array), index.name, _frequency(index)
 
 
@@ -198,7 +198,7 @@ def _same_again(make: Callable[[], Any], original: Any, what: str) -> None:
     except (ValueError, TypeError, KeyError):
         again = None
     if type(again) is not type(original) or again != original:
-        raise Unstorable(f"{what} would not come back as it is.")
+        raise Unstorable(f"{what} would not come back unchanged.")
 
 
 # Arrays: each rule gives a tuple that begins with its name, and `_MADE` holds what undoes it
@@ -215,7 +215,7 @@ def _array(writer: Writer, array: Any) -> tuple[Any, ...]:
         return _masked(writer, array)
     rule = _RULES.get(type(dtype))
     if rule is None:
-        raise Unstorable(f"its type {dtype} would not come back as it is.")
+        raise Unstorable(f"its type {dtype} would not come back unchanged.")
     return rule(writer, array)
 
 
@@ -227,7 +227,7 @@ def _made_array(reader: Reader, spec: Any) -> Any:
 def _memory(writer: Writer, values: np.ndarray[Any, Any]) -> tuple[Any, ...]:
     dtype = values.dtype
     if dtype.kind not in "biufmM" or dtype.itemsize > 8 or not dtype.isnative or dtype.metadata:
-        raise Unstorable(f"its type {dtype} would not come back as it is.")
+        raise Unstorable(f"its type {dtype} would not come back unchanged.")
     return "memory", writer.add_memory(values), dtype.str
 
 
@@ -239,7 +239,7 @@ def _chunks(length: int) -> Iterator[slice]:
     """
     The rows by chunks, with a chance for other threads after each.
 
-    Arrow gives up the interpreter's lock so briefly that nobody else gets hold of it, and so often that Python never
+    Arrow releases the interpreter's lock so briefly that nobody else acquires it, and so often that Python never
     forces it to: without the pause another thread waited up to 600 ms in a frame of 100 MB.
     """
     for start in range(0, length, ROWS):
@@ -333,7 +333,7 @@ def _strings(writer: Writer, array: Any) -> tuple[Any, ...]:
     elif dtype.storage == "python":
         spec = _objects(writer, np.asarray(array, object))
     else:  # early versions of `str`
-        raise Unstorable(f"its type {dtype!r} would not come back as it is.")
+        raise Unstorable(f"its type {dtype!r} would not come back unchanged.")
     return "strings", dtype.storage, dtype.na_value is pd.NA, spec
 
 
@@ -346,7 +346,7 @@ def _made_strings(reader: Reader, storage: Any, with_na: bool, spec: Any) -> Any
 
 def _arrow(writer: Writer, array: Any) -> tuple[Any, ...]:
     if _has_extension(array.dtype.pyarrow_dtype):
-        raise Unstorable(f"its type {array.dtype} would not come back as it is.")
+        raise Unstorable(f"its type {array.dtype} would not come back unchanged.")
     return "arrow", writer.add(_flat(pa.array(array)))
 
 

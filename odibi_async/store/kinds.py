@@ -106,12 +106,12 @@ def unpickled(data: bytes, digest: str, key: bytes) -> Any:
 
     signature, pickled = data[:32], data[32:]
     if not hmac.compare_digest(signature, _signature(pickled, digest, key)):
-        raise Damaged("its signature is not by this secret.")
+        raise Damaged("it was not signed with this secret.")
     return pickle.loads(pickled)
 
 
 def _signature(pickled: bytes, digest: str, key: bytes) -> bytes:
-    """Signs a pickle as the value with this digest, so that it stands for no other."""
+    """Signs a pickle as the value with this digest, so that it cannot pass for another."""
     message = "\0".join(("odibi_async pickle 1", digest, digest_of_bytes([pickled])))
     return hmac.digest(key, message.encode(), "sha256")
 

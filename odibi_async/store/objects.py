@@ -2,7 +2,7 @@
 Values of classes that hold data and nothing else, taken apart and put together without calling their code.
 
 Enums, named tuples, data classes and pydantic's models. What is written names their class; it is found again among the
-modules that are loaded, and only if its code is the same: nothing is imported for what lies in a file.
+modules that are loaded, and only if its code is the same: nothing is imported because of a file's content.
 """
 
 from __future__ import annotations

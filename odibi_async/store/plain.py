@@ -47,8 +47,8 @@ def dump(value: Any, attach: Callable[[Any], int | None] = lambda _: None) -> li
         attach: Takes what has bytes of its own, such as a frame, and gives the number that stands for it here.
 
     Raises:
-        Unstorable: The value, or something in it, would not come back as it is: a class that is not among
-            those above (a subclass of one is not the class), something mutable that stands in it twice, a `Secret`.
+        Unstorable: The value, or something in it, would not come back unchanged: a class that is not among
+            those above (a subclass of one is not the class), something mutable that appears in it twice, a `Secret`.
     """
     writer = _Writer(attach)
     text = writer.text(value, 0)
@@ -93,12 +93,12 @@ class _Writer:
         if (kind := objects.kind_of(value)) is not None:
             return self._object(cls, kind, value, depth)
         raise Unstorable(
-            f"it holds a value of type {cls.__module__}.{cls.__qualname__}, which would not come back as it is."
+            f"it holds a value of type {cls.__module__}.{cls.__qualname__}, which would not come back unchanged."
         )
 
     def check_memory(self) -> None:
         """
-        Looks whether two arrays lie in the same memory: what is written to one of them shows in the other.
+        Checks that no two arrays share memory: what is written to one would show in the other.
 
         Raises:
             Unstorable: Two do.
@@ -108,7 +108,7 @@ class _Writer:
                 raise Unstorable("two arrays in it share their memory.")
 
     def _part(self, value: Any, depth: int) -> str | None:
-        """What stands for a frame or an array; `None` for what is neither."""
+        """The text of a frame or an array; `None` for what is neither."""
         is_array = type(value).__name__ == "ndarray"
         if is_array:
             from odibi_async.store import arrays
@@ -133,7 +133,7 @@ class _Writer:
 
     def _container(self, cls: type, value: Any, depth: int) -> str:
         if depth == DEEPEST:
-            raise Unstorable(f"more than {DEEPEST} containers stand one within another.")
+            raise Unstorable(f"more than {DEEPEST} containers are nested in one another.")
         if getattr(value, "__dict__", None):
             raise Unstorable(f"a {cls.__name__} in it has attributes.")
         items = self._items(_ITEMS[cls](value), depth + 1)
@@ -168,7 +168,7 @@ class _Writer:
     def _once(self, value: Any) -> None:
         """Two places that share a mutable value would come back as two values."""
         if id(value) in self._mutable:
-            raise Unstorable(f"the same {type(value).__name__} stands in it twice.")
+            raise Unstorable(f"the same {type(value).__name__} appears in it twice.")
         self._mutable[id(value)] = value
 
 

@@ -32,7 +32,7 @@ from odibi_async.store.kinds import dumped, key_of, parsed, pickled, unpickled
 from odibi_async.store.locks import Beacon, files_in, sweep
 
 INLINE: Final = 4096
-"""Bytes that still stand in the row; making a file costs more than a larger row."""
+"""Bytes that are still kept in the row; making a file costs more than a larger row."""
 
 
 class Store:
@@ -75,7 +75,7 @@ class Store:
             digest: Digest of the value's content.
 
         Raises:
-            Unstorable: It would not come back as it is.
+            Unstorable: It would not come back unchanged.
             OSError: The disk is full, the directory cannot be written to, ...
         """
         kind, pieces, rows = self._bytes_of(value, digest)

@@ -43,7 +43,7 @@ CONFIGURATIONS: Final[Mapping[str, Code]] = {
         right="- {name: orders, layer: ingest, value: orders.csv, timeout: 30}",
     ),
     "OA106": Code(
-        title="a key stands twice in the same mapping",
+        title="a key appears twice in the same mapping",
         text="Only one of them could count, and which one differs from reader to reader.",
         wrong="- {name: orders, layer: ingest, value: orders.csv, value: other.csv}",
         right="- {name: orders, layer: ingest, value: orders.csv}",
@@ -51,7 +51,7 @@ CONFIGURATIONS: Final[Mapping[str, Code]] = {
     "OA107": Code(
         title="a value that a configuration does not take",
         text="Numbers that are not finite, tags that are not YAML's own, merges (<<), nesting without end, and "
-        "aliases that stand for very much are refused. What steps share stands under defaults.",
+        "aliases that expand to very much are refused. What steps share goes under defaults.",
         wrong="- {name: orders, layer: ingest, value: orders.csv, metadata: {limit: .inf}}",
         right="- {name: orders, layer: ingest, value: orders.csv, metadata: {limit: 1000000}}",
     ),
@@ -63,7 +63,7 @@ CONFIGURATIONS: Final[Mapping[str, Code]] = {
         right="- {name: orders, layer: ingest, value: orders.csv, params: {sep: '${env:PATH}'}}",
     ),
     "OA109": Code(
-        title="the ending of the file tells of no known format",
+        title="the ending of the file is not a known format",
         text="A configuration is a file that ends in .json, .yaml, .yml, .toml, .csv, .db or .sqlite.",
         wrong="""
 $ mv odibi.yaml pipeline.txt
@@ -114,7 +114,7 @@ $ odibi-async validate pipeline.yaml""",
     ),
     "OA115": Code(
         title="the params of a query",
-        text="The value of each $name in a query stands in params: {params: {name: value}}, and not in inputs as well.",
+        text="Each $name of a query gets its value from params: {params: {name: value}}, not from inputs as well.",
         wrong="- {name: one, type: sql, value: SELECT $low AS n, params: {low: 15}}",
         right="- {name: one, type: sql, value: SELECT $low AS n, params: {params: {low: 15}}}",
     ),

@@ -80,7 +80,7 @@ Pipeline([step(lambda rate: rate, name="price", params={"rate": 1})])""",
     ),
     "OA208": Code(
         title="a parameter is filled twice",
-        text="It stands in inputs and in params; only one of them can be meant.",
+        text="It is in inputs and in params; only one of them can be meant.",
         wrong="""
 from odibi_async import Pipeline, step
 

@@ -1,4 +1,4 @@
-"""JSON (RFC 8259), with the line and column of everything that stands in it."""
+"""JSON (RFC 8259), with the line and column of everything in it."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class _Scan:
                 holder = value
                 spots = self.spots[id(value)] = []
                 if len(holders) > MAX_DEPTH:
-                    raise _NoJson(start, f"lists and objects stand in each other more than {MAX_DEPTH} deep.")
+                    raise _NoJson(start, f"lists and objects are nested more than {MAX_DEPTH} deep.")
                 if not text.startswith(_closing[value.__class__], at):
                     if value.__class__ is dict:
                         key, at = self._key(holder, spots, at)
@@ -102,7 +102,7 @@ class _Scan:
         return self._scalar(at)
 
     def _key(self, holder: dict[str, Any], spots: list[int], at: int) -> tuple[str, int]:
-        """The key that stands at an offset, and where its value begins."""
+        """The key at an offset, and where its value begins."""
         if not self.text.startswith('"', at):
             raise _NoJson(at, f"a name in double quotes is expected{self._found(at)}.")
         key, end = self._scalar(at)
@@ -127,7 +127,7 @@ class _Scan:
         except ValueError:  # a whole number of more than 4,300 digits
             raise _NoJson(at, "this number has too many digits.") from None
         if value.__class__ is float and not math.isfinite(value):
-            self.faults.append((at, f"{self.text[at:end]} is no finite number.", "OA107"))
+            self.faults.append((at, f"{self.text[at:end]} is not a finite number.", "OA107"))
         if self._may_have_surrogates and value.__class__ is str and _surrogate.search(value):
             self.faults.append((at, "the text holds half of a surrogate pair, which is no character.", "OA107"))
         return value, end

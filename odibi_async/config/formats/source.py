@@ -1,4 +1,4 @@
-"""What stands in a configuration, and where: what every format is read into."""
+"""The values of a configuration and their places: what every format is read into."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from odibi_async.errors import ConfigError, Fault, did_you_mean
 
 MAX_DEPTH = 100
-"""How deep lists and mappings may stand in each other."""
+"""How deeply lists and mappings may be nested."""
 
 Keys = Sequence[Any]
 """The keys and indices that lead to a value: `("steps", 2, "engine")`."""
@@ -33,9 +33,9 @@ class Packing(NamedTuple):
 
 class Source:
     """
-    What stands in a configuration: plain mappings, lists, texts and numbers.
+    The values of a configuration: plain mappings, lists, texts and numbers.
 
-    Each format has a subclass that knows how its places are told.
+    Each format has a subclass that knows how to name its places.
 
     Attributes:
         name: What its faults call it.
@@ -106,7 +106,7 @@ class TextSource(Source):
 
 
 def forget(mapping: dict[Any, Any], spots: list[int], key: Any) -> None:
-    """Takes a key out of a mapping and out of its spots: it stands there again, further on."""
+    """Removes a key from a mapping and from its spots: it appears again further on."""
     at = 2 * list(mapping).index(key)
     del mapping[key], spots[at : at + 2]
 

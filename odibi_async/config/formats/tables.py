@@ -196,7 +196,7 @@ class TableSource(Source):
                 if hint:
                     faults.append(Fault(self.name, place, f"column {column!r} is unknown.{hint}", "OA103"))
             elif entries.count(entry) > 1:
-                message = f"column {column!r} stands for what another column holds, too."
+                message = f"column {column!r} has the same meaning as another column."
                 faults.append(Fault(self.name, place, message, "OA106"))
         for entry in kind.required:
             if entry not in entries and not faults:
@@ -232,7 +232,7 @@ class TableSource(Source):
 
 
 def _other_separator(header: Sequence[str], known: Collection[str]) -> str:
-    """What to say where all names stand in one cell, since something else than a comma parts them."""
+    """What to say where all names are in one cell, since something other than a comma separates them."""
     for separator in (";", "\t", "|"):
         names = header[0].split(separator) if len(header) == 1 else []
         if len(names) > 1 and any(name.strip().lower() in known for name in names):
@@ -278,7 +278,9 @@ def _from_json(cell: str) -> Any:
         if not source.faults:
             return source.value
         faults = tuple(source.faults)
-    raise ValueError("; ".join(f"the cell is no JSON, at its {fault.place}: {fault.message}" for fault in faults))
+    raise ValueError(
+        "; ".join(f"the cell is not valid JSON, at its {fault.place}: {fault.message}" for fault in faults)
+    )
 
 
 _undecoded = re.compile("[\udc80-\udcff]").search

@@ -1,4 +1,4 @@
-"""TOML, with the line and the key path of everything that stands in it."""
+"""TOML, with the line and the key path of everything in it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def read(text: str, name: str) -> TomlSource:
     return source
 
 
-_TOO_DEEP = f"arrays and tables stand in each other more than {MAX_DEPTH} deep."
+_TOO_DEEP = f"arrays and tables are nested more than {MAX_DEPTH} deep."
 
 
 def _told(message: str, text: str) -> tuple[str, str]:
@@ -74,7 +74,7 @@ def _refused(value: dict[str, Any]) -> Iterator[tuple[Keys, str]]:
             inner = value.items() if isinstance(value, dict) else enumerate(value)
             left += [((*keys, key), each) for key, each in inner if isinstance(each, dict | list | float)]
         elif isinstance(value, float) and not math.isfinite(value):
-            yield keys, f"{value} is no finite number."
+            yield keys, f"{value} is not a finite number."
 
 
 _key_part = re.compile(r"""[ \t]*(?:([A-Za-z0-9_-]+)|("(?:[^"\\]|\\.)*")|'([^']*)')[ \t]*(\.?)""").match

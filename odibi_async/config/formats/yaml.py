@@ -1,5 +1,5 @@
 """
-YAML with the meanings of version 1.2 (its core schema), with the line and column of everything that stands in it.
+YAML with the meanings of version 1.2 (its core schema), with the line and column of everything in it.
 
 The events come from the C parser; what they mean is decided here, since the library knows the meanings of
 version 1.1 only, where `no` is false and `12:30` is 750.
@@ -27,7 +27,7 @@ from odibi_async.config.formats.source import MAX_DEPTH, Lines, TextSource, forg
 from odibi_async.errors import ConfigError, Fault
 
 MAX_REPEATED = 100_000
-"""How many values aliases may repeat in all: ten lines of them can stand for billions."""
+"""How many values aliases may repeat in all: ten lines of them can expand to billions."""
 
 
 TAB = "a tab stands here: YAML is indented with spaces."
@@ -144,7 +144,7 @@ class _Composer:
                 holder = value
                 spots = self.spots[id(value)] = []
                 if len(holders) > MAX_DEPTH:
-                    problem = f"lists and mappings stand in each other more than {MAX_DEPTH} deep"
+                    problem = f"lists and mappings are nested more than {MAX_DEPTH} deep"
                     raise _TooDeep(problem=problem, problem_mark=event.start_mark)
         return root[0] if root else None
 
@@ -152,7 +152,7 @@ class _Composer:
         if key.__class__ in (dict, list):
             raise _wrong(event, "a list or a mapping cannot be a key")
         if key in holder:
-            self._fault(event, f"{key!r} stands twice in the same mapping.", "OA106")
+            self._fault(event, f"{key!r} appears twice in the same mapping.", "OA106")
             forget(holder, spots, key)
         if key == "<<" and event.__class__ is ScalarEvent and event.implicit[0]:
             self._fault(event, "'<<' merges mappings in YAML 1.1 only: put what the steps share under 'defaults'.")
@@ -170,11 +170,11 @@ class _Composer:
 
     def _check_tag(self, event: Any, own: str) -> None:
         if event.tag not in (None, "!", _TAG + own):
-            self._fault(event, f"tag {event.tag!r} is none of YAML's own.")
+            self._fault(event, f"tag {event.tag!r} is not one of YAML's own.")
 
     def _alias(self, event: Any) -> Any:
         if event.anchor not in self._anchors:
-            raise _wrong(event, f"'*{event.anchor}' stands for nothing that ends before it")
+            raise _wrong(event, f"'*{event.anchor}' refers to nothing defined before it")
         value, count = self._anchors[event.anchor]
         self._count += count
         self._repeated += count
@@ -197,7 +197,7 @@ class _Composer:
     def _tagged(self, event: Any) -> Any:
         kind = _kinds.get(event.tag.removeprefix(_TAG))
         if kind is None or not event.tag.startswith(_TAG):
-            self._fault(event, f"tag {event.tag!r} is none of YAML's own.")
+            self._fault(event, f"tag {event.tag!r} is not one of YAML's own.")
             return event.value
         value = self._meaning(event)
         if kind is float and value.__class__ is int:
@@ -219,12 +219,12 @@ class _Composer:
             if _float(text):
                 value = float(text)
                 if math.isinf(value):
-                    self._fault(event, f"{text} is no finite number.")
+                    self._fault(event, f"{text} is not a finite number.")
                 return value
         except ValueError:  # more than 4,300 digits
             self._fault(event, "this number has too many digits.")
         if _no_number(text):
-            self._fault(event, f"{text} is no finite number.")
+            self._fault(event, f"{text} is not a finite number.")
         return text
 
     def _fault(self, event: Any, message: str, code: str = "OA107") -> None:

@@ -79,7 +79,7 @@ class Blocking:
         except BaseException as error:
             post(self._failed, job, error, urgent=True)
             return
-        with self._state.lock:  # told of before any other thread can start what is ready now
+        with self._state.lock:  # reported before any other thread can start what is ready now
             if supervisor.phase is not Phase.RUNNING:
                 jobs = []
                 post(self._late, job, made, record, urgent=True)

@@ -82,7 +82,7 @@ class Elements:
         self._check()
 
     def failed(self, index: int, error: BaseException) -> None:
-        """An element failed; unless the others are made all the same, that is the end of the step."""
+        """An element failed; unless the others go on, that is the end of the step."""
         self._failures[index] = error
         if not self._goes_on or isinstance(error, asyncio.CancelledError):
             self._over.set()
