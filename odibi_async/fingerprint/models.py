@@ -29,7 +29,7 @@ def digesting(value: Any) -> Digesting | None:
 
 def is_base(cls: type) -> bool:
     """Whether a class is a base of all models: its state is in open slots."""
-    return cls.__module__ in ("pydantic.main", "pydantic.root_model") and cls.__name__ in _MODELS
+    return cls.__module__ in ("pydantic.main", "pydantic.root_model") and cls.__name__.partition("[")[0] in _MODELS
 
 
 def _parts(value: Any, parts: tuple[Any, ...]) -> Digesting:
