@@ -3,10 +3,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-slow test-newest test-floors lint types floors lock format benchmarks clean
+.PHONY: demo demo-spark test test-slow test-newest test-floors lint types floors lock format benchmarks clean
 
 demo: $(VENV)/ready
 	$(BIN)/python examples/flights.py
+
+# The same questions on Spark, and whether the answers are those of pandas.
+demo-spark: $(VENV)/ready
+	$(BIN)/python examples/flights_spark.py
 
 test: lint types floors
 	$(BIN)/python -m pytest

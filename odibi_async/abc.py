@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from odibi_async.events import Event
@@ -16,6 +18,42 @@ NodeType = Callable[[Step[..., Any, Any]], Callable[..., Any]]
 What a layer of configured steps means: takes a step, when the pipeline is made, and gives what is to be called.
 Its parameters are bound like any function's, by the step's inputs and params; `engine` gets the engine's context.
 """
+
+
+@runtime_checkable
+class FrameEngine(Protocol):
+    """An engine, as a run sees it. Every method blocks, and is called in a worker thread."""
+
+    @property
+    def name(self) -> str:
+        """What steps call it."""
+
+    @property
+    def works_elsewhere(self) -> bool:
+        """Whether its work is done outside of this process, so that threads only wait for it."""
+
+    def around(self, step: str, /) -> AbstractContextManager[object]:
+        """A block in which a step is called, in the thread of the call."""
+
+    def to_arrow(self, frame: Any, what: str, /) -> Any:
+        """The rows of one of its frames, as an Arrow table; `what` it is, for messages."""
+
+    def from_arrow(self, table: Any, what: str, /) -> Any:
+        """A frame of its own, of an Arrow table."""
+
+
+@runtime_checkable
+class FrameKeeper(FrameEngine, Protocol):
+    """An engine whose frames only it can write and read, for a cache."""
+
+    def save(self, frame: Any, folder: Path, /) -> bytes:
+        """Writes a frame as files into a folder that does not exist yet; what `restore` needs besides."""
+
+    def restore(self, paths: Sequence[Path], about: bytes, /) -> Any:
+        """The frame of files that `save` wrote, in the order of their names then."""
+
+    def save_is_exact(self, frame: Any, paths: Sequence[Path], about: bytes, /) -> str:
+        """Why what `restore` gives is not the frame that was saved; empty when it is."""
 
 
 @runtime_checkable

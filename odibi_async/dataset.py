@@ -35,12 +35,14 @@ class Kind:
 
     Attributes:
         copied: Gives a reader a copy of its own, cheap enough to take each time.
-        rows: Counts the rows, of a frame or a series.
+        rows: Counts the rows, where that is free.
+        engine: The engine whose frame (or series) it is; empty for all else.
         refused: Why no dataset can be such a value; empty where one can.
     """
 
     copied: Callable[[Any], Any] = lambda value: value
     rows: Callable[[Any], int] | None = None
+    engine: str = ""
     refused: str = ""
 
 
@@ -72,10 +74,12 @@ def _kind_of(cls: type) -> Kind | None:
     if issubclass(cls, (Generator, AsyncGenerator)) or _is_used_up(cls):
         return Kind(refused=ONLY_ONCE)
     names = {(base.__module__.partition(".")[0], base.__name__) for base in cls.__mro__}
+    if any(base.__module__ == "pyspark.sql.dataframe" and base.__name__ == "DataFrame" for base in cls.__mro__):
+        return Kind(engine="spark")  # it never changes, and counting its rows would be a job
     if names.isdisjoint((("pandas", "DataFrame"), ("pandas", "Series"))):
         return None
     deep = int(sys.modules["pandas"].__version__.split(".")[0]) < 3
-    return Kind(copied=lambda frame: frame.copy(deep=deep), rows=len)
+    return Kind(copied=lambda frame: frame.copy(deep=deep), rows=len, engine="pandas")
 
 
 KINDS: Final = _Kinds()
@@ -120,9 +124,14 @@ class HandleList(Handle):
 
 
 def is_frame(value: Any) -> bool:
-    """Whether a value is a frame or a series."""
+    """Whether a value is a frame or a series of an engine."""
+    return bool(engine_of(value))
+
+
+def engine_of(value: Any) -> str:
+    """The name of the engine whose frame a value is; empty for all else."""
     kind = KINDS[type(value)]
-    return kind is not None and kind.rows is not None
+    return "" if kind is None else kind.engine
 
 
 def reader_copy(value: Any) -> Any:

@@ -16,6 +16,8 @@ Everything that odibi_async raises on its own account.
     |- DatasetMissing (also a KeyError)    a dataset was asked for that the run did not make
     |- PathError                           a dataset cannot be read from, or written to, the place that was named
     |- SqlError                            a query that is refused, or that does not fit the frames it reads
+    |- CrossingError                       a frame cannot go from one engine to another as it is
+    |- EngineError                         an engine cannot be started, or is gone
     |- Unstorable                          a value would not come back from the disk as it is
     |- Damaged                             what was kept on the disk is missing, or no longer what was written
     |- CacheUnavailable                    the cache's index cannot be written now
@@ -342,6 +344,34 @@ class SqlError(OdibiError):
     code = "OA308"
 
 
+class CrossingError(OdibiError):
+    """
+    A frame cannot go from one engine to another as it is.
+
+    Attributes:
+        what: The frame: `the input 'orders' of step 'clean'`.
+        where: Where it was to go.
+        reason: Why it cannot, in a sentence.
+    """
+
+    code = "OA313"
+
+    def __init__(self, what: str, where: str, reason: str) -> None:
+        super().__init__(what, where, reason)
+        self.what = what
+        self.where = where
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.what[:1].upper()}{self.what[1:]} cannot go to {self.where} as it is: {self.reason}"
+
+
+class EngineError(OdibiError):
+    """An engine cannot be started, or what it works with is gone; the text says why."""
+
+    code = "OA314"
+
+
 class Unstorable(OdibiError):
     """A value is not kept, because it would not come back from the disk as it is; the text says why, in a sentence."""
 
@@ -421,7 +451,10 @@ def in_a_line(error: BaseException) -> str:
     """The class of an error and the first line of its message; of a group, also those of the errors in it."""
     text = text_of(error)
     name = error.name if isinstance(error, ErrorStandIn) else type(error).__name__
-    line = f"{name}: {text.splitlines()[0]}" if text else name
+    lines = text.splitlines()
+    if len(lines) > 1 and lines[1].startswith(": "):  # of an error in Java, the first line only names the call
+        lines = [lines[1].removeprefix(": ")]
+    line = f"{name}: {lines[0]}" if text else name
     if isinstance(error, BaseExceptionGroup):
         line += f" [{'; '.join(map(in_a_line, leaves(error)[:MOST_LEAVES]))}]"
     return line

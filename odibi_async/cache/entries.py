@@ -62,7 +62,7 @@ class Listed:
     @property
     def size(self) -> int:
         """Bytes of its datasets."""
-        return sum(kept.size for kept in self.entry.kept)
+        return sum(kept.bytes for kept in self.entry.kept)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

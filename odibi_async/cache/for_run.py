@@ -20,7 +20,7 @@ from typing import Any, Final, Literal, TypeVar
 import anyio
 import anyio.to_thread
 
-from odibi_async.abc import Described
+from odibi_async.abc import Described, FrameKeeper
 from odibi_async.cache.cache import Cache
 from odibi_async.cache.entries import Entry
 from odibi_async.cache.flights import Flight, Flights
@@ -28,14 +28,17 @@ from odibi_async.cache.questions import Questions
 from odibi_async.cache.sharing import shares
 from odibi_async.cache.stored import Question, Stored, Uncached
 from odibi_async.cancellation import CURRENT
-from odibi_async.errors import OdibiError, in_a_line, shortened
+from odibi_async.dataset import engine_of
+from odibi_async.errors import Damaged, OdibiError, in_a_line, shortened
 from odibi_async.executors.threads import CallJob, Threads
-from odibi_async.fingerprint.functions import Undigestible, digest_of, is_mutable
+from odibi_async.fingerprint.functions import Undigestible, combined, digest_of, is_mutable
 from odibi_async.graph.graph import Graph
 from odibi_async.graph.node import Node
 from odibi_async.store.kept import Kept
 
 T = TypeVar("T")
+FILES: Final = "spark"
+"""The kind of datasets that their engine writes and reads itself, which is called so, too."""
 THREADS: Final = 4
 """How many ask the caches of one runner at a time."""
 FIRST_PAUSE: Final = 0.001
@@ -54,13 +57,17 @@ class RunCache:
         flights: What runs of this loop compute at the moment.
         threads: Where the cache is asked.
         graph: What is run.
+        keeper: The engine whose frames it writes and reads itself, if the run has one.
 
     Attributes:
         questions: Which steps it asks about, and under which keys.
     """
 
-    def __init__(self, cache: Cache, flights: Flights, threads: Threads, graph: Graph) -> None:
+    def __init__(
+        self, cache: Cache, flights: Flights, threads: Threads, graph: Graph, keeper: FrameKeeper | None = None
+    ) -> None:
         self._cache = cache
+        self._keeper = keeper
         self._lease: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
         self._flights = flights
         self._threads = threads
@@ -173,10 +180,17 @@ class RunCache:
         Raises:
             Damaged: It is missing, or not what was stored.
         """
-        value = self._cache.load(stored.entry, stored.place)
+        value = self._loaded(stored.entry, stored.place)
         if stored.dataset is not None:
             self.questions.note(stored.dataset, value, stored.kept.digest)
         return value
+
+    def _loaded(self, entry: Entry, place: int) -> Any:
+        if entry.kept[place].kind != FILES:
+            return self._cache.load(entry, place)
+        if self._keeper is None:
+            raise Damaged("it is a frame of Spark, which this run does not use.")
+        return self._keeper.restore(*self._cache.paths(entry, place))
 
     def keep(
         self,
@@ -212,10 +226,11 @@ class RunCache:
         """
         if all(value is None for value in made) and not (node.step.cache or isinstance(node.call.fn, Described)):
             raise Uncached("it returned None, so it is run for its effects; use cache=True to cache it anyway")
+        self.questions.check_frames(node, made)
         try:
             kept = []
             for dataset, value in zip(node.outputs, made, strict=True):
-                kept.append(self._kept(f"the output {self._graph.datasets[dataset]!r}", value))
+                kept.append(self._kept(f"the output {self._graph.datasets[dataset]!r}", value, node, question))
                 if is_whole:
                     self.questions.note(dataset, value, kept[-1].digest)
             changed = _changed(question.parts, ask().parts)  # last: outputs may be parts of inputs
@@ -223,23 +238,37 @@ class RunCache:
                 raise Uncached(f"{changed} changed while the step ran.")
             entry = Entry(key=question.key, step=node.name, kept=tuple(kept), tags=node.step.tags, cost=seconds)
             self._cache.record(entry, question.parts, reason)
-            if shares(made, read):
-                made = [self._cache.load(entry, place) for place in range(len(made))]
+            if shares(made, read) or any(each.kind == FILES for each in kept):  # whose rows are then computed once
+                made = [self._loaded(entry, place) for place in range(len(made))]
         except (Undigestible, OdibiError, OSError) as error:
             raise Uncached(str(error)) from error
         return entry, made
 
-    def _kept(self, name: str, value: Any) -> Kept:
+    def _kept(self, name: str, value: Any, node: Node, question: Question) -> Kept:
         """
-        Stores an output, and says where.
+        Stores an output, and says where. A frame of Spark is known by the key of its step: its rows are elsewhere.
 
         Raises:
             Uncached: It was changed meanwhile by code that still holds it.
         """
+        if engine_of(value) == FILES:
+            return self._kept_files(name, value, node, question)
         digest = _digest_of_output(name, value)
         kept = self._cache.store.keep(value, digest)
         if is_mutable(value) and _digest_of_output(name, value) != digest:
             raise Uncached(f"{name} changed while it was kept.")
+        return kept
+
+    def _kept_files(self, name: str, value: Any, node: Node, question: Question) -> Kept:
+        if self._keeper is None:
+            raise Uncached(f"{name} is a frame of Spark: run it with engine='spark' to have it cached.")
+        with self._keeper.around(node.name), self._cache.store.folder() as folder:
+            about = self._keeper.save(value, folder)
+            digest = combined({"the key": question.key, "the output": digest_of(name)})
+            kept = self._cache.store.keep_files(folder, about, digest, FILES)
+            change = self._keeper.save_is_exact(value, *self._cache.store.paths(kept))
+        if change:
+            raise Uncached(f"{name} would not come back as it is: {change}")
         return kept
 
 
@@ -256,10 +285,12 @@ class Caches:
         self._flights: weakref.WeakKeyDictionary[Cache, Flights] = weakref.WeakKeyDictionary()
         self._threads = Threads(THREADS, grace)
 
-    def for_run(self, asked: Literal[True] | str | os.PathLike[str] | Cache, graph: Graph) -> RunCache:
+    def for_run(
+        self, asked: Literal[True] | str | os.PathLike[str] | Cache, graph: Graph, keeper: FrameKeeper | None = None
+    ) -> RunCache:
         """What a run asks of its cache: the user's, one in a directory, or the one that is given."""
         cache = asked if isinstance(asked, Cache) else self._open(None if asked is True else os.fspath(asked))
-        return RunCache(cache, self._flights.setdefault(cache, Flights()), self._threads, graph)
+        return RunCache(cache, self._flights.setdefault(cache, Flights()), self._threads, graph, keeper)
 
     def _open(self, directory: str | None) -> Cache:
         if directory not in self._opened:

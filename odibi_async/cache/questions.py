@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from odibi_async.abc import Described, Doubtful
 from odibi_async.cache.stored import Question, Stored, Uncached
 from odibi_async.cache_policy import CachePolicy
-from odibi_async.dataset import ABSENT, HandleList
+from odibi_async.dataset import ABSENT, HandleList, engine_of
 from odibi_async.fingerprint.functions import FORMAT, combined, digest_of, digest_of_file, examined, is_mutable
 from odibi_async.graph.graph import Graph
 from odibi_async.graph.node import NOTHING, OUTSIDE, Node
@@ -56,6 +56,24 @@ class Questions:
             return True
         return node.in_thread and any(dataset not in self._graph.hidden for dataset in node.call.datasets)
 
+    def check_frames(self, node: Node, frames: Iterable[Any]) -> None:
+        """
+        Sees to it that a function over frames of Spark is cached only when it says so: through their session it can
+        read any table, and nothing in its code need show that.
+
+        Raises:
+            Uncached: It does not say so.
+        """
+        if node.step.cache or isinstance(node.call.fn, Described):
+            return
+        if any(
+            engine_of(each) == "spark" or (isinstance(each, Stored) and each.kept.kind == "spark") for each in frames
+        ):
+            raise Uncached(
+                "it works on Spark frames, through whose session it can read anything; use cache=True to"
+                " cache it anyway"
+            )
+
     def _engine_of(self, node: Node) -> Any:
         return next((self.origins.get(d) for d in node.call.datasets if d in self._graph.hidden), None)
 
@@ -80,6 +98,7 @@ class Questions:
             "the format of keys": digest_of(FORMAT),
             "the names of the outputs": digest_of(tuple(node.step.outputs)),
         }
+        self.check_frames(node, (*(values[dataset] for dataset in node.call.datasets), *instead.values()))
         parts |= self._about_call(node, policy)
         parts |= {f"the variable {name}": digest_of(os.environ.get(name)) for name in policy.env}
         names, files = [], dict.fromkeys(policy.files)

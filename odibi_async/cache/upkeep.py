@@ -20,7 +20,7 @@ GRACE: Final = 60.0
 def figures(listed: list[Listed], abouts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     counted = [(about["hits"], about["misses"]) for about in abouts]
     hits, misses = (sum(each) for each in zip((0, 0), *counted, strict=True))
-    sizes = {kept.blob: kept.size for each in listed for kept in each.entry.kept}
+    sizes = _files(listed)
     return {
         "entries": len(listed),
         "bytes": sum(sizes.values()),
@@ -32,22 +32,27 @@ def figures(listed: list[Listed], abouts: Iterable[Mapping[str, Any]]) -> dict[s
 
 def _with_blobs(listed: Listed, used: Mapping[str, float]) -> Listed:
     """The times of the files are up to date; those in the index are what the processes have told it so far."""
-    return replace(listed, used_at=max(listed.used_at, *(used.get(kept.blob, 0.0) for kept in listed.entry.kept), 0.0))
+    return replace(listed, used_at=max(listed.used_at, *(used.get(name, 0.0) for name in _files([listed])), 0.0))
+
+
+def _files(listed: Iterable[Listed]) -> dict[str, int]:
+    """The files that entries need, by name, with their bytes."""
+    return {name: size for each in listed for kept in each.entry.kept for name, size in kept.files.items()}
 
 
 def _too_many(listed: list[Listed], limit: int, safe: float) -> set[str]:
     """Keys of the least recently used entries without which the rest fits the limit; none used since `safe`."""
-    needed = Counter(kept.blob for each in listed for kept in each.entry.kept)
-    sizes = {kept.blob: kept.size for each in listed for kept in each.entry.kept}
+    needed = Counter(name for each in listed for kept in each.entry.kept for name in kept.files)
+    sizes = _files(listed)
     total = sum(sizes.values())
     keys = set()
     for each in sorted(listed, key=lambda each: each.used_at):
         if total <= limit or each.used_at >= safe:
             break
         keys.add(each.entry.key)
-        for kept in each.entry.kept:
-            needed[kept.blob] -= 1
-            total -= 0 if needed[kept.blob] else kept.size
+        for name in (name for kept in each.entry.kept for name in kept.files):
+            needed[name] -= 1
+            total -= 0 if needed[name] else sizes[name]
     return keys
 
 
@@ -69,7 +74,7 @@ def pruned(rows: Rows, store: Store, ttl: float | None, size_limit: int) -> Remo
     old |= _too_many(listed, size_limit, safe)
     if rows.forget(sorted(old)) < len(old):
         return Removed()
-    needed = {kept.blob for each in listed if each.entry.key not in old for kept in each.entry.kept}
+    needed = set(_files(each for each in listed if each.entry.key not in old))
     return removed(store, len(old), safe, needed)
 
 

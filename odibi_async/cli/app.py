@@ -56,6 +56,9 @@ class Talk:
     verbose: Annotated[bool, Parameter(alias="-v")] = False
 
 
+Engine = Literal["pandas", "spark"]
+
+
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
@@ -103,6 +106,7 @@ def run(
     timeout: Annotated[float | None, Parameter(validator=Number(gt=0))] = None,
     cache: str | None = None,
     no_cache: bool = False,
+    engine: Engine | None = None,
     keep_going: bool = False,
     dry_run: bool = False,
     events: str | None = None,
@@ -121,6 +125,7 @@ def run(
         timeout: Seconds that the run may take.
         cache: A directory; what was computed before from the same content is taken from there.
         no_cache: Compute everything, also where the configuration names a cache.
+        engine: What the datasets of steps are that name no engine; pandas without it.
         keep_going: Do whatever does not need what failed, instead of cancelling the rest.
         dry_run: Say which steps would run, and run none.
         events: A file that gets each event as a line of JSON.
@@ -142,6 +147,7 @@ def run(
         pools={name: _slots(name, text) for name, text in assigned("--pool", pool).items()},
         timeout=timeout,
         cache=False if no_cache else cache or plan.document.cache,
+        engine=engine,
         keep_going=keep_going,
         events=events,
         quiet=talk.quiet,
@@ -151,14 +157,17 @@ def run(
 
 
 @app.command
-def validate(config: str | None = None, /, *, given: Given = Given(), talk: Talk = Talk()) -> Answer:
+def validate(
+    config: str | None = None, /, *, engine: Engine | None = None, given: Given = Given(), talk: Talk = Talk()
+) -> Answer:
     """
     Check a pipeline without running it, and tell everything that is wrong.
 
     Args:
         config: The configuration.
+        engine: That of steps that name none. Queries for pandas are parsed; those for Spark when they run.
     """
-    plan = _planned(config, given, closely=True)
+    plan = _planned(config, given, closely=True, engine=engine)
     name, count = plan.document.source.name, len(plan.pipeline.steps)
     text = f"{name}: {count:,} step{'' if count == 1 else 's'}, no fault"
     return Answer(text=text, data={"configuration": name, "steps": count})
@@ -392,7 +401,14 @@ def misunderstood(error: CycloptsError, arguments: Sequence[str]) -> Problem:
     return Problem(code="OA501", message=message)
 
 
-def _planned(config: str | None, given: Given, choice: Choice = Choice(), *, closely: bool = False) -> Plan:
+def _planned(
+    config: str | None,
+    given: Given,
+    choice: Choice = Choice(),
+    *,
+    closely: bool = False,
+    engine: str | None = None,
+) -> Plan:
     from odibi_async.cli.lookup import configuration
     from odibi_async.cli.plan import planned
 
@@ -404,6 +420,7 @@ def _planned(config: str | None, given: Given, choice: Choice = Choice(), *, clo
         select=choice.select,
         exclude=choice.exclude,
         closely=closely,
+        engine=engine,
     )
 
 

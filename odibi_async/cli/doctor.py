@@ -11,6 +11,7 @@ from typing import Any
 
 from odibi_async.cli.answer import Refused
 from odibi_async.cli.lookup import VARIABLE, configuration
+from odibi_async.engines.spark.session import java
 from odibi_async.limits import default_threads, usable_cpus
 
 LIBRARIES = ("duckdb", "pandas", "pyarrow", "pydantic", "PyYAML", "anyio", "tenacity", "cyclopts")
@@ -26,6 +27,7 @@ def findings() -> dict[str, Any]:
         "usable_cpus": usable_cpus(),
         "threads": default_threads(),
         "libraries": {name: version_of(name) for name in LIBRARIES},
+        "spark": {"pyspark": version_of("pyspark"), "java": java(), "session": "one is started by a run that needs it"},
         "extras": _extras(),
         "configuration": _configuration(),
         VARIABLE: os.environ.get(VARIABLE),

@@ -44,9 +44,10 @@ def planned(
     select: Sequence[str] = (),
     exclude: Sequence[str] = (),
     closely: bool = False,
+    engine: str | None = None,
 ) -> Plan:
     """
-    Reads and checks everything, and chooses; `closely` says whether queries are parsed, too.
+    Reads and checks everything, and chooses; `closely` says whether queries are parsed, too, those for pandas.
 
     Raises:
         Refused: With all that is wrong, whatever its kind.
@@ -61,7 +62,7 @@ def planned(
     except GraphError as error:
         problems += [each for each in problems_of(error, document) if not _is_known(each, document, problems)]
     if closely:
-        found = list(looked_at_closely(document.steps))
+        found = list(looked_at_closely(document.steps, engine))
         problems += problems_of(GraphError(found), document) if found else []
     if problems:
         raise Refused(*problems)

@@ -30,6 +30,7 @@ class HowToRun:
     pools: Mapping[str, int]
     timeout: float | None
     cache: bool | str | None
+    engine: str | None
     keep_going: bool
     events: str | None
     quiet: bool
@@ -81,6 +82,7 @@ async def _run(plan: Plan, how: HowToRun, scribe: Scribe, signals: Signals) -> R
         "targets": summary.last_steps(plan.pipeline),
         "timeout": how.timeout,
         "cache": how.cache,
+        "engine": how.engine,
         "on_error": "continue" if how.keep_going else "raise",
     }
     loop, stop = asyncio.get_running_loop(), asyncio.Event()

@@ -9,7 +9,7 @@ from typing import Any, Final
 from odibi_async.cli.listeners import step_record
 from odibi_async.cli.output import table, without_passwords
 from odibi_async.cli.plan import Plan
-from odibi_async.dataset import is_frame
+from odibi_async.dataset import engine_of, is_frame
 from odibi_async.pipeline import Pipeline
 from odibi_async.result import RunResult, Status, StepResult, notes_of, seconds_text
 from odibi_async.steps import Step
@@ -81,7 +81,8 @@ def _shape(value: Any) -> dict[str, Any]:
     found: dict[str, Any] = {"type": type(value).__name__}
     if is_frame(value):
         columns = [str(name) for name in getattr(value, "columns", ())]
-        return {**found, "rows": len(value), "columns": columns}
+        rows = {} if engine_of(value) == "spark" else {"rows": len(value)}  # which counting would be a job for
+        return {**found, **rows, "columns": columns}
     return {**found, "value": reprlib.repr(value)}
 
 

@@ -10,15 +10,26 @@ from odibi_async.errors import GraphFault
 from odibi_async.steps import Step
 
 
-def looked_at_closely(steps: Iterable[Step[..., Any, Any]]) -> Iterator[GraphFault]:
-    """The faults of configured steps that only running them would show otherwise. Loads DuckDB."""
+def looked_at_closely(steps: Iterable[Step[..., Any, Any]], engine: str | None = None) -> Iterator[GraphFault]:
+    """
+    The faults of configured steps that only running them would show otherwise. Loads DuckDB.
+
+    Args:
+        steps: The steps.
+        engine: That of the run, for steps that name none. Queries on Spark are not parsed: that takes a session.
+    """
     from odibi_async.engines.queries import syntax_fault
 
     writers: dict[str, str] = {}
     for step in steps:
         if not isinstance(step.value, str) or not step.is_configured:
             continue
-        if step.type == "sql" and step.layer == "transform" and step.engine in (None, "pandas") and step.value.strip():
+        if (
+            step.type == "sql"
+            and step.layer == "transform"
+            and (step.engine or engine or "pandas") == "pandas"
+            and step.value.strip()
+        ):
             wrong = syntax_fault(step.value)
             if wrong:
                 yield GraphFault(

@@ -17,6 +17,7 @@ from odibi_async.config.document import ANYTHING
 from odibi_async.config.nodes import CONNECTION, ENGINE, Connect, Query, Read, Write
 from odibi_async.dataset import EngineOf
 from odibi_async.engines import ENGINES
+from odibi_async.engines.options import MODES
 from odibi_async.errors import GraphFault, OdibiError, did_you_mean, in_a_line, shortened
 from odibi_async.retry import Retry
 from odibi_async.secret import Secret
@@ -25,7 +26,6 @@ from odibi_async.steps import Step
 T = TypeVar("T")
 AnyStep = Step[..., Any, Any]
 TYPES: Final = ("config_op", "sql", "function")
-MODES: Final = ("overwrite", "append", "error", "ignore")
 
 
 def compiled(
@@ -187,7 +187,7 @@ class _Compiler:
         self._one_output(step)
         if isinstance(step.value, str) and not step.value.strip():
             raise _Faulty("OA113", "its value is empty, but must hold the query.", "value")
-        for name in step.params.keys() - {"params"}:
+        for name in step.params.keys() - {"params", "persist"}:
             raise _Faulty(
                 "OA115",
                 f"a query has no param {name!r}; the value of each $name goes into params: {{params: ...}}.",
@@ -211,7 +211,8 @@ class _Compiler:
                 "params",
                 "params",
             )
-        return self._with_engine(step, Query(step.value, params))
+        names = tuple(step.inputs)
+        return self._with_engine(step, Query(step.value, params, names, step.params.get("persist", False)))
 
     def _store(self, step: AnyStep) -> AnyStep:
         self._only(step, "config_op")

@@ -126,10 +126,16 @@ class Query:
     Runs a query: `engine.execute_sql(value, frames, params)`.
 
     What it is given that is no frame, a year say, fills the `$name` in the query.
+
+    Attributes:
+        names: What the query calls the datasets that it reads.
+        persist: Whether, and where, the engine computes and keeps the rows at once; see `SparkEngine.persist`.
     """
 
     value: Any
     params: Mapping[str, Any]
+    names: tuple[str, ...] = ()
+    persist: bool | str = False
 
     def __call__(self, /, **given: Any) -> Any:
         engine = given.pop(ENGINE)
@@ -137,7 +143,8 @@ class Query:
         values = {name: value for name, value in given.items() if name not in frames}
         with _masked({*secrets_in(self.value), *secrets_in(self.params), *secrets_in(values)}):
             params = {name: _python(value) for name, value in _revealed({**self.params, **values}).items()}
-            return engine.execute_sql(_revealed(self.value), frames, params or None, on_interruptible=on_cancel)
+            rows = engine.execute_sql(_revealed(self.value), frames, params or None, on_interruptible=on_cancel)
+            return engine.persist(rows, self.persist) if self.persist else rows
 
     def has_content(self, engine: Any) -> bool:
         """Whether the query asks for nothing but its frames and params: not for the time, not for chance."""
@@ -145,7 +152,7 @@ class Query:
 
     def doubt(self, engine: Any) -> str:
         """What it asks for besides."""
-        asked: str = engine.changes_by_itself(_revealed(self.value))
+        asked: str = engine.changes_by_itself(_revealed(self.value), self.names)
         return asked and f"the query asks for {asked}"
 
     def contents(self, engine: Any) -> Mapping[str, Any]:

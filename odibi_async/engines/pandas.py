@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import pandas as pd
 
 from odibi_async.dataset import reader_copy
+from odibi_async.engines.arrow import to_arrow, to_pandas
 from odibi_async.engines.databases import SUFFIXES, Databases, read_sqlite, shown, write_sqlite
 from odibi_async.engines.duckdb import Database, OnInterruptible
 from odibi_async.engines.formats import Dialect, append_frame, dialect, read_frame, write_frame
 from odibi_async.engines.many import is_parquet_folder, several
+from odibi_async.engines.options import MODES, Mode, Secrets, secret_of
 from odibi_async.engines.queries import changes_by_itself
 from odibi_async.errors import OptionError, PathError, SqlError, did_you_mean
 from odibi_async.files import location, opened, replaced
-
-Mode = Literal["overwrite", "append", "error", "ignore"]
-Secrets = Mapping[str, Any] | Callable[[str], Any]
-MODES: Final[tuple[str, ...]] = get_args(Mode)
 
 
 class PandasEngine:
@@ -48,6 +47,7 @@ class PandasEngine:
     """
 
     name: Final = "pandas"
+    works_elsewhere: Final = False
 
     def __init__(
         self,
@@ -244,7 +244,7 @@ class PandasEngine:
         """The name of the time zone that SQL uses."""
         return self._sql.time_zone
 
-    def changes_by_itself(self, sql: str) -> str:
+    def changes_by_itself(self, sql: str, frames: Collection[str] = ()) -> str:
         """What makes a query give something else another time, in words; empty when nothing does."""
         return changes_by_itself(sql)
 
@@ -263,15 +263,28 @@ class PandasEngine:
         Raises:
             OptionError: There is none.
         """
-        if callable(self._secrets):
-            found = self._secrets(name)
-            known: Collection[str] = ()
-        else:
-            known = self._secrets or {}
-            found = (self._secrets or {}).get(name)
-        if found is None:
-            raise OptionError(f"There is no secret {name!r}.{did_you_mean(name, known)}")
-        return found
+        return secret_of(self._secrets, name)
+
+    def to_arrow(self, frame: Any, what: str) -> Any:
+        """
+        The rows of a frame as an Arrow table, for another engine.
+
+        Raises:
+            CrossingError: Arrow could not carry it as it is.
+        """
+        return to_arrow(frame, what, "another engine")
+
+    def from_arrow(self, table: Any, what: str) -> pd.DataFrame:
+        """The frame of an Arrow table."""
+        return to_pandas(table)
+
+    def around(self, step: str) -> contextlib.AbstractContextManager[None]:
+        """A block in a worker thread that belongs to a step."""
+        return contextlib.nullcontext()
+
+    def persist(self, frame: Any, level: bool | str) -> Any:
+        """The frame itself, which is in memory."""
+        return frame
 
     def collect_sample(self, frame: pd.DataFrame, n: int = 5) -> list[dict[Any, Any]]:
         """The first `n` rows, each as column -> value."""

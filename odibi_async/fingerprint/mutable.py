@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 from typing import Any, Final
 
+from odibi_async.dataset import engine_of
 from odibi_async.fingerprint.encoding import CONTENTS, ROWS, Undigestible, module_of
 from odibi_async.fingerprint.values import state_of
 from odibi_async.secret import Secret
@@ -70,7 +71,7 @@ def _inside(value: Any) -> Iterable[Any] | None:
     if params is not None and params.frozen:
         return [getattr(value, field.name, None) for field in dataclasses.fields(value)]
     library = module_of(cls).partition(".")[0]
-    if library == "pyarrow":
+    if library == "pyarrow" or engine_of(value) == "spark":
         return ()
     if library == "numpy":
         return () if isinstance(value, sys.modules["numpy"].generic) and value.dtype.kind != "V" else None

@@ -29,6 +29,7 @@ from typing import Any, Final
 
 from blake3 import blake3
 
+from odibi_async.dataset import engine_of
 from odibi_async.fingerprint import models
 from odibi_async.fingerprint.encoding import (
     LEAVES,
@@ -292,6 +293,8 @@ class Walker:
     def _object(self, value: Any) -> Digesting:
         """An object whose state lies open: of a local class or a data class, with open bases throughout."""
         cls = type(value)
+        if engine_of(value) == "spark":
+            raise Undigestible("", "is a Spark frame, whose content is known only where its step is cached")
         content: list[Any] = []
         for base in cls.__mro__[:-1]:
             if base in _BUILTIN:

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from odibi_async.events import StepAbandoned
@@ -13,6 +14,7 @@ from odibi_async.executors.threads import CallJob, Threads, calling
 from odibi_async.graph.node import Call, Node
 from odibi_async.run.attempts import TimeLimit
 from odibi_async.run.course import Invocation
+from odibi_async.run.crossing import Crossing
 from odibi_async.run.datasets import Datasets
 from odibi_async.run.outputs import outputs_of, refuse_used_up
 from odibi_async.run.slots import Held
@@ -28,6 +30,7 @@ class Calls:
     Args:
         owner: For whom threads are taken: runs take turns at them.
         may_begin: Whether a call may begin.
+        crossing: The engines of the steps; `None` where no frame can be one of another engine.
 
     Attributes:
         context: What each call gets a copy of.
@@ -43,6 +46,7 @@ class Calls:
         threads: Threads,
         context: contextvars.Context,
         may_begin: Callable[[], bool],
+        crossing: Crossing | None = None,
     ) -> None:
         self.context = context
         self.threads = threads
@@ -51,6 +55,7 @@ class Calls:
         self._datasets = datasets
         self._telling = telling
         self._may_begin = may_begin
+        self._crossing = crossing
 
     async def attempt(self, invocation: Invocation) -> Sequence[Any]:
         """Calls a step's function once, within its time limit; what it made, one value a dataset."""
@@ -58,7 +63,8 @@ class Calls:
         if not self._may_begin():
             raise asyncio.CancelledError
         invocation.course.attempts += 1
-        args, kwargs = call.arguments(invocation.values or self._state.values, invocation.instead)
+        values, instead = invocation.values or self._state.values, invocation.instead
+        crossing = self._crossing if self._crossing is not None and self._crossing.concerns(node) else None
         async with TimeLimit(node.step.timeout, self.threads.grace, at_once=not node.in_thread) as limit:
             if node.in_thread:
 
@@ -66,10 +72,19 @@ class Calls:
                     invocation.begin()
                     limit.start()
 
-                fn = functools.partial(call.fn, *args, **kwargs)
+                fn: Callable[[], Any]
+                if crossing is None:
+                    args, kwargs = call.arguments(values, instead)
+                    fn = functools.partial(call.fn, *args, **kwargs)
+                else:
+                    fn = functools.partial(crossing.call, node, values, instead)
                 value = await self.in_thread(node, fn, invocation.held, on_start=on_start)
             else:
                 invocation.begin()
+                if crossing is not None:
+                    cross = functools.partial(crossing.crossed, node, values, instead)
+                    values, instead = await self.in_thread(node, cross, None, around=crossing.around)
+                args, kwargs = call.arguments(values, instead)
                 value = await self._here(call, args, kwargs)
             return outputs_of(node, value)
 
@@ -88,6 +103,7 @@ class Calls:
         on_start: Callable[[], None] | None = None,
         late: bool = True,
         sure: bool = False,
+        around: Callable[[Node], AbstractContextManager[object]] | None = None,
     ) -> Any:
         """
         What a function returns in a worker thread.
@@ -100,10 +116,14 @@ class Calls:
             on_start: Called when a thread has taken it.
             late: Whether one that was cancelled but still ended well counts as ended well.
             sure: Whether it is called also when it is cancelled before a thread has taken it.
+            around: What is entered in the thread around the call.
         """
         held = held or Held()
+        threads = (self._crossing and self._crossing.threads_of(node)) or self.threads
+        if around is not None:
+            fn = functools.partial(_within, around, node, fn)
         job = held.job = CallJob(
-            self.threads,
+            threads,
             self._owner,
             self._state.graph.heights[node.index],
             fn,
@@ -114,7 +134,7 @@ class Calls:
             sure=sure,
         )
         try:
-            return await self.threads.call(job)
+            return await threads.call(job)
         except asyncio.CancelledError:
             if not (late and job.has_returned):
                 raise
@@ -147,6 +167,11 @@ class Calls:
         """Calls a blocking function in the calling worker thread."""
         args, kwargs = node.call.arguments(self._state.values)
         return outputs_of(node, self.context.copy().run(calling, held, node.call.fn, args, kwargs))
+
+
+def _within(around: Callable[[Node], AbstractContextManager[object]], node: Node, fn: Callable[[], Any]) -> Any:
+    with around(node):
+        return fn()
 
 
 @calls_users_code

@@ -11,6 +11,7 @@ from typing import Any
 from odibi_async.executors.threads import Threads
 from odibi_async.graph.node import Node
 from odibi_async.run.calls import Calls
+from odibi_async.run.crossing import Crossing
 from odibi_async.run.datasets import Datasets
 from odibi_async.run.layers import Guest, Inner, Reading, Retrying, Slotted, composed
 from odibi_async.run.lives.blocking import Blocking
@@ -65,7 +66,9 @@ class Parts:
         slots: Slots,
         threads: Threads,
         context: contextvars.Context,
+        crossing: Crossing | None = None,
     ) -> None:
+        self._crossing = crossing
         self.datasets = Datasets(state)
         self._supervisor = supervisor
         self._state = state
@@ -75,7 +78,7 @@ class Parts:
         self._context = context
         self._guests: Sequence[Guest] = ()
         may_begin = supervisor.may_begin
-        self._calls = Calls(supervisor, state, self.datasets, telling, threads, context, may_begin)
+        self._calls = Calls(supervisor, state, self.datasets, telling, threads, context, may_begin, crossing)
         self._retrying = Retrying(policies, telling, may_begin)
         slotted = Slotted(supervisor, slots, lambda node: state.graph.heights[node.index])
         self._inner = (Reading(state, self.datasets), slotted)
@@ -125,7 +128,7 @@ class Parts:
         )
         plain = Plain(*common, called, self._context)
         blocking = Blocking(*common, self._calls, self._retrying, called, is_bounded=self._slots.is_bounded)
-        if self._state.graph.is_simple and not self._guests:
+        if self._state.graph.is_simple and not self._guests and self._crossing is None:
             return [plain if node.runs_plain else called for node in self._state.graph.nodes]
         mapped = Mapped(
             *common,
@@ -142,8 +145,8 @@ class Parts:
                 return resources
             if node.maps is not None:
                 return mapped
-            if self._guests:  # what it reads may have to be loaded
-                return called
+            if self._guests or (self._crossing and self._crossing.concerns(node)):
+                return called  # what it reads may have to be loaded, or brought to its engine
             if node.runs_plain:
                 return plain
             return blocking if node.plain and node.in_thread else called

@@ -29,6 +29,7 @@ from odibi_async.graph.node import Node
 from odibi_async.graph.select import Selection
 from odibi_async.result import RunResult, Status
 from odibi_async.run.composition import Inside, Parts
+from odibi_async.run.crossing import Crossing
 from odibi_async.run.layers import Guest
 from odibi_async.run.policies import Policies
 from odibi_async.run.slots import Slots
@@ -65,6 +66,7 @@ class Execution:
         slots: Slots,
         observers: Sequence[Observer],
         guests: Sequence[Callable[[Inside], Guest]] = (),
+        crossing: Crossing | None = None,
     ) -> None:
         self.run_id = run_id
         self.policies = policies
@@ -87,7 +89,7 @@ class Execution:
             stops_on_error=policies.on_error == "raise",
             on_last=self._wind_up,
         )
-        self._parts = Parts(self._supervisor, self._state, self._telling, policies, slots, threads, context)
+        self._parts = Parts(self._supervisor, self._state, self._telling, policies, slots, threads, context, crossing)
         self._guests = [guest(self._parts.inside()) for guest in guests]
 
     async def run(self) -> RunResult:

@@ -15,6 +15,9 @@ from odibi_async.runner.aside import in_a_thread
 AT_A_TURN: Final = 8
 """How many runs are taken up at a turn of the loop: each takes 0.1 to 0.3 ms to put together."""
 
+ELSEWHERE: Final = 16
+"""How many steps may wait for work outside of this process, a Spark cluster say, at a time."""
+
 
 class Home:
     """
@@ -34,6 +37,12 @@ class Home:
         self.turns = Turns(AT_A_TURN)
         self._limits = limits
         self._counting: asyncio.Task[int] | None = None
+        self._elsewhere: Threads | None = None
+
+    def elsewhere(self) -> Threads:
+        """The threads of steps that only wait for what is done outside of this process."""
+        self._elsewhere = self._elsewhere or Threads(ELSEWHERE, self._limits.grace)
+        return self._elsewhere
 
     async def workers(self) -> Threads:
         """The worker threads; the first time, files may be read to find out how many there are to be."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Never, Self, Unpack
 
 import anyio
 
-from odibi_async.abc import Observer
+from odibi_async.abc import FrameKeeper, Observer
 from odibi_async.building import Functions, Nodes
 from odibi_async.cancellation import CURRENT, waiting
 from odibi_async.durations import seconds_of
@@ -247,7 +247,8 @@ class Runner:
         check_engine(engine)
         for name, dataset in graph.engines_of(selected).items():
             given[dataset] = await self._engines.context(name, engine)
-        guests = await self._guests(caching, graph)
+        crossing = await self._engines.crossing(graph, selected, engine, home.elsewhere)
+        guests = await self._guests(caching, graph, crossing.keeper if crossing else None)
         threads = home.threads or await home.workers()
         self._check_open()
         execution = Execution(
@@ -260,6 +261,7 @@ class Runner:
             slots=home.slots,
             observers=(*self._observers, *checked(observers)),
             guests=guests,
+            crossing=crossing,
         )
         self._runs.add(execution)
         return execution
@@ -281,7 +283,9 @@ class Runner:
             self._caches = None
         return self._home
 
-    async def _guests(self, caching: Caching, graph: Graph) -> Sequence[Callable[[Inside], Guest]]:
+    async def _guests(
+        self, caching: Caching, graph: Graph, keeper: FrameKeeper | None
+    ) -> Sequence[Callable[[Inside], Guest]]:
         """What makes the layers of a run: one with this cache, or none."""
         check_cache(caching)
         if caching is None or caching is False:
@@ -292,7 +296,7 @@ class Runner:
         from odibi_async.cache.layer import CacheLayer
 
         self._caches = self._caches or Caches(self.limits.grace)
-        return (functools.partial(CacheLayer, self._caches.for_run(caching, graph)),)
+        return (functools.partial(CacheLayer, self._caches.for_run(caching, graph, keeper)),)
 
 
 def new_run_id() -> str:

