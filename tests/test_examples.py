@@ -261,3 +261,9 @@ async def test_the_configured_flights_say_what_the_code_says(demo: ModuleType, t
         pd.testing.assert_frame_equal(*both, check_dtype=False, check_names=False, check_index_type=False)
     assert await asyncio.to_thread((folder / "out" / "by_route.parquet").exists)
     assert await asyncio.to_thread((folder / "out" / "by_weather.csv").exists)
+
+
+def test_the_flights_on_spark_give_the_numbers_of_pandas():
+    code = [sys.executable, "-W", "ignore", str(EXAMPLES / "flights_spark.py")]
+    told = subprocess.run(code, capture_output=True, text=True, timeout=300, check=False)
+    assert told.stdout.count("the same numbers as on pandas") == 4, told.stderr

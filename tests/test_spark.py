@@ -701,13 +701,87 @@ def test_a_session_that_dies_is_a_clear_error():
     assert "session is gone" in told.stdout
 
 
-def test_cached_frames_survive_the_process_and_spark_connect_works(tmp_path: Path):
-    code = (
-        SESSION
-        + f"""
+def test_cached_frames_survive_the_process(tmp_path: Path):
+    code = f"""{SESSION}
     with create_engine_context("spark", spark_config=config) as engine:
         result = run_pipeline_sync([query], {{"frame": frame}}, engine=engine, cache={str(tmp_path)!r})
         print(result.steps["q"].status, result["q"].toArrow().to_pylist())
     """
-    )
-    assert [alone(code).stdout.split()[0] for _ in range(2)] == ["succeeded", "cached"]
+    assert [alone(code).stdout.split(maxsplit=1) for _ in range(2)] == [
+        ["succeeded", "[{'s': 3}]\n"],
+        ["cached", "[{'s': 3}]\n"],
+    ]
+
+
+CONNECT = """
+    import asyncio
+    import pandas as pd
+    from odibi_async import *
+
+    def query(name, sql="SELECT max(v) + :more AS m FROM data", **options):
+        return Step("transform", name, "sql", None, sql, {"params": {"more": 1}}, {"data": "f" + name}, **options)
+
+    def back(name):
+        return step(lambda q: int(q["m"][0]), name="b" + name, engine="pandas", inputs={"q": name})
+
+    def busy(f0):
+        return f0.sparkSession.range(10_000_000_000).selectExpr("sum(hash(id))").collect()
+
+    async def main():
+        config = {"spark.remote": "local[2]", "spark.sql.shuffle.partitions": "2"}
+        engine = await asyncio.to_thread(create_engine_context, "spark", spark_config=config)
+        names = [str(i) for i in range(8)]
+        given = {"f" + name: pd.DataFrame({"v": [int(name)]}) for name in names}
+        steps = [each for name in names for each in (query(name), back(name))]
+        result = await run_pipeline(steps, given, engine=engine)
+        print("parallel", [result["b" + name] for name in names])
+        try:
+            await run_pipeline([step(busy, timeout=2)], {"f0": given["f0"]}, engine=engine)
+        except RunError as error:
+            print("stopped", type(error.failures["busy"].__cause__).__name__, engine.session.getTags())
+        for _ in range(2):
+            steps = [query("0"), query("1", cache=True)]
+            result = await run_pipeline(steps, {"f0": given["f0"], "f1": given["f1"]}, engine=engine, cache=FOLDER)
+            print("cache", [str(each.status) for each in result.steps.values()], result.steps["0"].cache.reason)
+        await asyncio.to_thread(engine.close)
+        try:
+            await run_pipeline([query("0")], {"f0": given["f0"]}, engine=engine)
+        except RunError as error:
+            print("gone", error)
+
+    asyncio.run(main())
+"""
+
+
+def test_spark_connect(tmp_path: Path):
+    told = alone(textwrap.dedent(CONNECT).replace("FOLDER", repr(str(tmp_path / "cache"))))
+    lines = [line for line in told.stdout.splitlines() if line.split(" ")[0] in ("parallel", "stopped", "cache")]
+    assert lines == [
+        "parallel [1, 2, 3, 4, 5, 6, 7, 8]",
+        "stopped TimeoutError set()",
+        "cache ['succeeded', 'succeeded'] the query asks for what Spark Connect does not tell",
+        "cache ['succeeded', 'cached'] the query asks for what Spark Connect does not tell",
+    ], told.stderr
+    assert "The Spark session is gone" in told.stdout
+
+
+def test_the_command_line_runs_on_spark_and_the_doctor_tells_of_it(tmp_path: Path):
+    (tmp_path / "o.csv").write_text("id,v\n1,2\n2,3\n")
+    (tmp_path / "odibi.yaml").write_text("""
+version: 1
+steps:
+  - {name: orders, layer: ingest, value: o.csv}
+  - {name: totals, type: sql, inputs: {data: orders}, value: SELECT sum(`v`) AS `the total` FROM data}
+  - {name: save, layer: store, value: totals.parquet, inputs: {data: totals}}
+""")
+
+    def shell(*args: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-W", "ignore", "-m", "odibi_async", *args]
+        return subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=tmp_path, check=False)
+
+    assert "does not parse" in shell("validate").stderr
+    assert shell("validate", "--engine", "spark").returncode == 0
+    ran = shell("run", "--engine", "spark")
+    assert ran.returncode == 0, ran.stderr
+    assert pd.read_parquet(tmp_path / "totals.parquet")["the total"].tolist() == [5]
+    assert "java" in shell("doctor").stdout

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from odibi_async.engines.spark.failures import first_lines
+from odibi_async.engines.spark.failures import first_lines, is_gone
 from odibi_async.errors import CrossingError, in_a_line
 
 WIDER: Final[dict[Any, Any]] = {
@@ -41,7 +41,7 @@ def to_spark(session: Any, table: pa.Table, what: str) -> Any:
         schema = from_arrow_schema(table.schema, prefer_timestamp_ntz=True)
         return session.createDataFrame(table, schema=schema)
     except Exception as error:
-        if type(error).__module__.startswith(("pyspark", "pyarrow")):
+        if type(error).__module__.startswith(("pyspark", "pyarrow")) and not is_gone(error):
             raise CrossingError(what, "Spark", first_lines(error)) from error
         raise
 
