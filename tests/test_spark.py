@@ -771,7 +771,7 @@ def test_the_command_line_runs_on_spark_and_the_doctor_tells_of_it(tmp_path: Pat
 version: 1
 steps:
   - {name: orders, layer: ingest, value: o.csv}
-  - {name: totals, type: sql, inputs: {data: orders}, value: SELECT sum(`v`) AS `the total` FROM data}
+  - {name: totals, type: sql, inputs: {data: orders}, value: "FROM data |> AGGREGATE sum(v) AS `the total`"}
   - {name: save, layer: store, value: totals.parquet, inputs: {data: totals}}
 """)
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from odibi_async.engines import asked_engine
 from odibi_async.errors import GraphFault
 from odibi_async.steps import Step
 
@@ -27,7 +28,7 @@ def looked_at_closely(steps: Iterable[Step[..., Any, Any]], engine: str | None =
         if (
             step.type == "sql"
             and step.layer == "transform"
-            and (step.engine or engine or "pandas") == "pandas"
+            and (asked_engine(step.engine) or engine or "pandas") == "pandas"
             and step.value.strip()
         ):
             wrong = syntax_fault(step.value)

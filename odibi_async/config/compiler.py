@@ -16,7 +16,7 @@ from odibi_async.abc import NodeType
 from odibi_async.config.document import ANYTHING
 from odibi_async.config.nodes import CONNECTION, ENGINE, Connect, Query, Read, Write
 from odibi_async.dataset import EngineOf
-from odibi_async.engines import ENGINES
+from odibi_async.engines import ENGINES, asked_engine
 from odibi_async.engines.options import MODES
 from odibi_async.errors import GraphFault, OdibiError, did_you_mean, in_a_line, shortened
 from odibi_async.retry import Retry
@@ -150,7 +150,7 @@ class _Compiler:
             )
         params = dict(step.params)
         if "engine" in inspect.signature(value).parameters and "engine" not in {*params, *step.inputs}:
-            params["engine"] = EngineOf(step.engine)
+            params["engine"] = EngineOf(asked_engine(step.engine))
         return dataclasses.replace(step, value=value, params=params)
 
     # -- the layers of ODIBI CORE ----------------------------------------------------------------------
@@ -252,7 +252,7 @@ class _Compiler:
         return self._with_engine(step, make(params))
 
     def _with_engine(self, step: AnyStep, value: Any) -> AnyStep:
-        return dataclasses.replace(step, value=value, params={ENGINE: EngineOf(step.engine)})
+        return dataclasses.replace(step, value=value, params={ENGINE: EngineOf(asked_engine(step.engine))})
 
     def _place(self, step: AnyStep) -> Any:
         if step.value == "":

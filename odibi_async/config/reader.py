@@ -13,6 +13,7 @@ from odibi_async.config import model as models
 from odibi_async.config.document import ANYTHING, Document
 from odibi_async.config.formats.source import MAX_DEPTH, Keys, Source, spelled, text_of
 from odibi_async.config.model import ERRORS, CacheModel, HeadModel, RetryModel, StepModel, shown
+from odibi_async.engines import DEFAULT
 from odibi_async.errors import ConfigError, Fault, did_you_mean, shortened
 from odibi_async.retry import Retry
 from odibi_async.secret import Secret
@@ -227,7 +228,7 @@ def _made(model: StepModel, value: Any, params: Any) -> Step[..., Any, Any]:
         model.layer,
         model.name,
         model.type,
-        model.engine,
+        model.engine if "engine" in model.model_fields_set else DEFAULT,
         value,
         params or {},
         model.inputs or {},

@@ -14,6 +14,20 @@ ENGINES: Final = ("pandas", "spark")
 """The names of the engines."""
 
 
+class LeftToRun(str):
+    """The engine of a configured step that names none: as it reads, unless the run names another."""
+
+    __slots__ = ()
+
+
+DEFAULT: Final = LeftToRun("pandas")
+
+
+def asked_engine(engine: str | None) -> str | None:
+    """The engine that a step asks for; `None` where it leaves it to the run."""
+    return None if isinstance(engine, LeftToRun) else engine
+
+
 @overload
 def create_engine_context(engine: Literal["pandas"] = "pandas", **options: Any) -> PandasEngine: ...
 @overload

@@ -11,7 +11,7 @@ import anyio
 
 from odibi_async.abc import FrameEngine
 from odibi_async.dataset import engine_of
-from odibi_async.engines import create_engine_context
+from odibi_async.engines import asked_engine, create_engine_context
 from odibi_async.executors.threads import Threads
 from odibi_async.graph.graph import Graph
 from odibi_async.graph.node import Node
@@ -97,8 +97,9 @@ class Engines:
 
 def _engine_name(graph: Graph, node: Node, preferred: Any) -> str | None:
     """The engine of a step: its own, that of the run, or that of configured steps; `None` for a step that has none."""
-    if node.step.engine is not None:
-        return node.step.engine
+    asked = asked_engine(node.step.engine)
+    if asked is not None:
+        return asked
     if preferred is not None:
         return preferred if isinstance(preferred, str) else str(preferred.name)
     return "pandas" if any(dataset in graph.hidden for dataset in node.call.datasets) else None

@@ -89,7 +89,7 @@ TABLES = {
             **_POLICIES,
         },
         required=("name", "value", "outputs"),
-        defaults={"layer": "ingest", "type": "config_op", "engine": "pandas"},
+        defaults={"layer": "ingest", "type": "config_op"},
         json=("params",),
         shaped=_ingestion,
     ),
@@ -110,13 +110,11 @@ TABLES = {
             **_POLICIES,
         },
         required=("name",),
-        defaults={"layer": "transform", "type": "sql", "engine": "pandas"},
+        defaults={"layer": "transform", "type": "sql"},
         json=("params", "inputs", "outputs", "metadata"),
     ),
 }
-CSV = dataclasses.replace(
-    TABLES["transformation_config"], defaults={"layer": "transform", "type": "config_op", "engine": "pandas"}
-)
+CSV = dataclasses.replace(TABLES["transformation_config"], defaults={"layer": "transform", "type": "config_op"})
 
 
 @dataclass(frozen=True, slots=True)
