@@ -13,8 +13,9 @@ from odibi_async.abc import Observer
 from odibi_async.building import Functions, Nodes, Planned, graph_of
 from odibi_async.cancellation import on_cancel
 from odibi_async.graph import terms as selection
-from odibi_async.graph.drawing import mermaid
+from odibi_async.graph.drawing import boxes, dot, mermaid
 from odibi_async.graph.node import Input
+from odibi_async.graph.svg import svg
 from odibi_async.limits import Limits
 from odibi_async.result import RunResult
 from odibi_async.retry import Retry
@@ -103,6 +104,22 @@ class Pipeline(Planned):
     def to_mermaid(self) -> str:
         """The graph in the Mermaid language, one fill a layer."""
         return mermaid(self.graph.nodes, self.graph.upstream)
+
+    def to_dot(self) -> str:
+        """The graph in the DOT language of Graphviz, one fill a layer."""
+        return dot(self.graph.nodes, self.graph.upstream)
+
+    def to_svg(self) -> str:
+        """
+        The graph as an SVG document, from left to right, one fill a layer.
+
+        Of more than 150 steps, those of one layer that stand close to each other are one box.
+        """
+        return svg(boxes(self.graph.nodes), self.graph.upstream)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the drawing."""
+        return self.to_svg()
 
     def __repr__(self) -> str:
         return f"<Pipeline of {len(self.steps)} steps>"

@@ -178,7 +178,7 @@ def graph(
     config: str | None = None,
     /,
     *,
-    format: Literal["text", "mermaid", "json"] = "text",
+    format: Literal["text", "svg", "mermaid", "dot", "json"] = "text",
     choice: Choice = Choice(),
     given: Given = Given(),
     talk: Talk = Talk(),
@@ -203,6 +203,10 @@ def graph(
     match format:
         case "mermaid":
             text = pipeline.to_mermaid()
+        case "dot":
+            text = pipeline.to_dot()
+        case "svg":
+            text = pipeline.to_svg()
         case "json":
             text = json.dumps(data)
         case _:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from odibi_async.graph.node import Node
+from odibi_async.graph.svg import Box
 
 _FILLS = {"ingest": "#e1f5ff", "store": "#fff3e0", "transform": "#f3e5f5", "publish": "#e8f5e9"}
 
@@ -25,6 +26,28 @@ def _mermaid_text(text: str) -> str:
         letter if letter.isalnum() or letter in " _-.,:+/()" else " " if letter.isspace() else f"#{ord(letter)};"
         for letter in text
     )
+
+
+def dot(nodes: Sequence[Node], upstream: Sequence[Sequence[int]]) -> str:
+    """A graph in the DOT language of Graphviz, one fill a layer."""
+    lines = ["digraph {", "    rankdir=LR", '    node [shape=box, style="rounded,filled", fontname=monospace]']
+    for node in nodes:
+        fill = _FILLS.get(node.step.layer, "#fafafa")
+        lines.append(f'    n{node.index} [label={_dot_text(node.name)}, fillcolor="{fill}"]')
+    for index, waits in enumerate(upstream):
+        lines += [f"    n{other} -> n{index}" for other in waits]
+    return "\n".join((*lines, "}")) + "\n"
+
+
+def _dot_text(text: str) -> str:
+    """A text as DOT takes it letter by letter: a backslash begins its escapes, whatever is not printed is left out."""
+    shown = "".join(letter if letter.isprintable() else " " for letter in text)
+    return '"' + shown.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def boxes(nodes: Sequence[Node]) -> list[Box]:
+    """The steps of a graph as they are drawn where nothing has run."""
+    return [Box(node.name, node.step.layer) for node in nodes]
 
 
 def tree(order: Sequence[str], upstream: Mapping[str, Sequence[str]]) -> str:
