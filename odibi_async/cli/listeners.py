@@ -106,7 +106,7 @@ class EventFile:
             return
         found: dict[str, Any] = {"event": type(event).__name__, "time": event.time}
         for field in dataclasses.fields(event):
-            if field.name != "at":
+            if field.name != "at" and field.metadata.get("told", True):
                 found[field.name] = _told(getattr(event, field.name))
         with self._noting_errors():
             self._file.write(json.dumps(plain(found, self._secrets)) + "\n")

@@ -12,11 +12,16 @@ _FILLS = {"ingest": "#e1f5ff", "store": "#fff3e0", "transform": "#f3e5f5", "publ
 
 def mermaid(nodes: Sequence[Node], upstream: Sequence[Sequence[int]]) -> str:
     """A graph in the Mermaid language, one fill a layer."""
+    return mermaid_of(boxes(nodes), upstream)
+
+
+def mermaid_of(boxes: Sequence[Box], upstream: Sequence[Sequence[int]]) -> str:
+    """Drawn boxes in the Mermaid language."""
     lines = ["graph TD"]
-    lines += [f'    n{node.index}["{_mermaid_text(node.name)}"]' for node in nodes]
+    lines += [f'    n{index}["{_mermaid_text(box.name)}"]' for index, box in enumerate(boxes)]
     for index, waits in enumerate(upstream):
         lines += [f"    n{other} --> n{index}" for other in waits]
-    lines += [f"    style n{node.index} fill:{_FILLS.get(node.step.layer, '#fafafa')}" for node in nodes]
+    lines += [f"    style n{index} fill:{_FILLS.get(box.layer, '#fafafa')}" for index, box in enumerate(boxes)]
     return "\n".join(lines) + "\n"
 
 

@@ -175,6 +175,7 @@ class Graph:
                 reads=tuple(self.datasets[place] for place in node.reads if place not in self.hidden),
                 makes=node.step.datasets,
                 secrets=tuple(map(Secret, secrets_in(node.step.params))),
+                value=node.call.fn,
             )
             for node, waits in zip(self.nodes, self.upstream, strict=True)
         }

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
+import fnmatch
 import itertools
 import math
+import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from odibi_async.dataset import KINDS
+from odibi_async.dataset import ABSENT, engine_of, reader_copy
 from odibi_async.secret import masked
 
 ROWS: Final = 5
@@ -24,6 +26,34 @@ CUT: Final = "…"
 """Stands for what is not shown."""
 
 
+MASKED: Final = "•••"
+"""Stands for a cell of a column that is masked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """
+    How datasets are looked at.
+
+    Attributes:
+        samples: Whether rows are shown; else only columns, types and counts.
+        mask: Patterns, such as `"*email*"`, of columns whose cells are not shown, in any case of letters.
+    """
+
+    samples: bool = True
+    mask: Sequence[str] = ()
+
+    def masks(self, column: Any) -> bool:
+        """Whether the cells of a column are not shown."""
+        name = str(column).casefold()
+        return any(fnmatch.fnmatchcase(name, pattern.casefold()) for pattern in self.mask)
+
+
+def kind_of(value: Any) -> str:
+    """The class of a value, as people call it."""
+    return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """
@@ -32,7 +62,7 @@ class Snapshot:
     Attributes:
         dataset: Its name.
         kind: The class of its value.
-        row_count: `None` where it is no frame.
+        row_count: `None` where it is not known, or no frame.
         columns: The labels of its columns.
         types: The type of each of them.
         rows: The first rows, a value a column.
@@ -46,20 +76,32 @@ class Snapshot:
     rows: Sequence[Sequence[Any]] = ()
 
     @classmethod
-    def of(cls, dataset: str, value: Any) -> Snapshot:
-        """A snapshot of a frame or a series of pandas; of all else only the class is told. Looks at no other rows."""
-        kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
-        known = KINDS[type(value)]
-        if known is None or known.rows is None:
+    def of(cls, dataset: str, value: Any, look: Look | None = None) -> Snapshot:
+        """
+        A snapshot of a frame or a series of pandas; of a Spark frame the columns; of all else only the class.
+
+        Looks at no rows but the first of a pandas frame. Runs no job of Spark.
+        """
+        kind, engine, look = kind_of(value), engine_of(value), look or Look()
+        if engine == "spark":
+            fields = list(value.schema)
+            types = [str(field.dataType.simpleString()) for field in fields]
+            return cls(dataset=dataset, kind=kind, columns=[field.name for field in fields], types=types)
+        if not engine:
             return cls(dataset=dataset, kind=kind)
         frame = value if hasattr(value, "columns") else value.to_frame()
+        rows = frame.iloc[:ROWS].to_numpy(dtype=object).tolist() if look.samples else ()  # the array may keep the frame
+        masked = [place for place, column in enumerate(frame.columns) if look.masks(column)]
+        for row in rows:
+            for place in masked:
+                row[place] = MASKED
         return cls(
             dataset=dataset,
             kind=kind,
             row_count=len(frame),
             columns=frame.columns,
             types=[str(dtype) for dtype in frame.dtypes],
-            rows=frame.iloc[:ROWS].to_numpy(dtype=object).tolist(),  # an array may keep the whole frame in memory
+            rows=rows,
         )
 
     def told(self, timestamp: str | None, others: Sequence[str], secrets: Collection[str]) -> dict[str, Any]:
@@ -107,6 +149,59 @@ def _distinct(labels: Iterable[Any]) -> list[str]:
             counts[text] += 1
         counts[label] = 1
     return list(counts)
+
+
+class Snapshots:
+    """
+    What the datasets of a run look like. Frames are looked at in a thread that lives while there is one to look at.
+
+    Whoever asks for a snapshot that is not taken yet takes it: taking it twice is no error, and nobody waits.
+    """
+
+    def __init__(self, look: Look | None = None) -> None:
+        self._look = look or Look()
+        self._taken: dict[str, Snapshot] = {}
+        self._waiting: dict[str, Any] = {}
+        self._busy = False
+
+    def __contains__(self, dataset: str) -> bool:
+        return dataset in self._taken or dataset in self._waiting
+
+    def take(self, dataset: str, value: Any) -> None:
+        """Has a snapshot taken of a dataset as it is now. Takes microseconds."""
+        if not engine_of(value):
+            self._taken[dataset] = Snapshot(dataset=dataset, kind=kind_of(value))
+            return
+        self._waiting[dataset] = reader_copy(value)
+        if not self._busy:
+            self._busy = True
+            threading.Thread(target=self._work, name="odibi snapshots", daemon=True).start()
+
+    def get(self, dataset: str) -> Snapshot | None:
+        """The snapshot of a dataset; `None` where there is none."""
+        value = self._waiting.get(dataset, ABSENT)
+        if value is not ABSENT:
+            self._develop(dataset, value)
+        return self._taken.get(dataset)
+
+    def _develop(self, dataset: str, value: Any) -> None:
+        try:
+            self._taken[dataset] = Snapshot.of(dataset, value, self._look)
+        except Exception:  # a session of Spark that is gone, a column type that fails at everything: no reason to fail
+            self._taken[dataset] = Snapshot(dataset=dataset, kind=kind_of(value))
+        self._waiting.pop(dataset, None)
+
+    def _work(self) -> None:
+        while self._waiting:
+            dataset = next(iter(list(self._waiting)), None)
+            value = ABSENT if dataset is None else self._waiting.get(dataset, ABSENT)
+            if dataset is not None and value is not ABSENT:
+                self._develop(dataset, value)
+            del value
+        self._busy = False
+        if self._waiting and not self._busy:  # one came in between
+            self._busy = True
+            self._work()
 
 
 # -- any value as JSON says it -----------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from odibi_async.executors.threads import Threads
 from odibi_async.graph.graph import Graph
 from odibi_async.graph.node import Node
 from odibi_async.graph.select import Selection
-from odibi_async.result import RunResult, Status
+from odibi_async.result import RunResult, Status, Teller
 from odibi_async.run.composition import Inside, Parts
 from odibi_async.run.crossing import Crossing
 from odibi_async.run.layers import Guest
@@ -67,8 +67,10 @@ class Execution:
         observers: Sequence[Observer],
         guests: Sequence[Callable[[Inside], Guest]] = (),
         crossing: Crossing | None = None,
+        teller: Teller | None = None,
     ) -> None:
         self.run_id = run_id
+        self._teller = teller
         self.policies = policies
         self.deadline_passed = False
         self.was_cancelled = False
@@ -105,7 +107,7 @@ class Execution:
         began, graph = perf_counter(), self._state.graph
         if self._telling.observers:
             names = tuple([graph.nodes[index].name for index in self._state.selection.nodes])
-            self._telling.tell(RunStarted, names, graph.outline)
+            self._telling.tell(RunStarted, names, graph.outline, self._state.peek())
         deadline = None
         if self.policies.timeout is not None:
             deadline = self._loop.call_later(self.policies.timeout, self._on_deadline)
@@ -235,6 +237,7 @@ class Execution:
             seconds=perf_counter() - began,
             producers=state.graph.makers,
             partial=state.partial,
+            teller=self._teller,
         )
 
     def is_failure(self, result: RunResult) -> bool:

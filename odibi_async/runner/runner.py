@@ -22,6 +22,7 @@ from odibi_async.building import Functions, Nodes
 from odibi_async.cancellation import CURRENT, waiting
 from odibi_async.durations import seconds_of
 from odibi_async.errors import OptionError, RunnerClosed
+from odibi_async.events import StepOutline
 from odibi_async.graph.graph import Graph
 from odibi_async.limits import Limits
 from odibi_async.result import RunResult
@@ -262,6 +263,7 @@ class Runner:
             observers=(*self._observers, *checked(observers)),
             guests=guests,
             crossing=crossing,
+            teller=functools.partial(_told, graph.outline),
         )
         self._runs.add(execution)
         return execution
@@ -297,6 +299,19 @@ class Runner:
 
         self._caches = self._caches or Caches(self.limits.grace)
         return (functools.partial(CacheLayer, self._caches.for_run(caching, graph, keeper)),)
+
+
+def _told(
+    graph: Mapping[str, StepOutline],
+    result: RunResult,
+    path: str | os.PathLike[str],
+    explanations: Mapping[str, Any] | None,
+) -> str:
+    """Writes the story of a run of this graph."""
+    from odibi_async.observers.record import RunRecord
+    from odibi_async.observers.story import tell_story
+
+    return tell_story(RunRecord.of(result, graph), path, explanations)
 
 
 def new_run_id() -> str:

@@ -1,0 +1,95 @@
+"""A run as its story sees it: the record, and how much of it is shown."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+from odibi_async.observers.lineage import compared, is_of_frame
+from odibi_async.observers.record import RunRecord, StepRecord
+from odibi_async.observers.snapshot import Snapshot
+from odibi_async.secret import masked
+
+DROP: Final = 0.5
+"""Share of its rows that a step has to keep if it is not to be warned of."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """
+    What a story shows of a run.
+
+    Attributes:
+        record: The run.
+        explanations: Step -> what to say about it.
+        samples: Whether first rows are shown.
+        sources: Whether functions, queries and tracebacks are shown.
+        data: Whether the run as JSON is shown.
+        most: How many steps have a card of their own; failed ones come first.
+    """
+
+    record: RunRecord
+    explanations: Mapping[str, Any]
+    samples: bool = True
+    sources: bool = True
+    data: bool = True
+    most: int = 1_000
+
+    @cached_property
+    def order(self) -> Mapping[str, int]:
+        """Step -> its place."""
+        return {name: number for number, name in enumerate(self.record.steps)}
+
+    @cached_property
+    def counts(self) -> Counter[str]:
+        """Status -> how many steps have it."""
+        return Counter(step.status for step in self.record.steps.values())
+
+    @cached_property
+    def changes(self) -> Mapping[str, tuple[dict[str, Any] | None, int | None]]:
+        """Step -> how columns and rows changed from the first frame that it read to the first that it made."""
+        return {name: self._change(step) for name, step in self.record.steps.items()}
+
+    @cached_property
+    def warnings(self) -> Sequence[tuple[str, str]]:
+        """What deserves a look although nothing failed: a step, and a sentence."""
+        return list(self._warned())
+
+    def anchor(self, step: str) -> str:
+        """The id of a step's card."""
+        return f"step-{self.order[step]}"
+
+    def masked(self, text: str) -> str:
+        """A text without the secrets of the run."""
+        return masked(text, self.record.secrets)
+
+    def snapshots(self, datasets: Sequence[str]) -> list[Snapshot]:
+        """What these datasets looked like, those that were looked at."""
+        return [found for found in map(self.record.snapshots.get, datasets) if found is not None]
+
+    def _first_frame(self, datasets: Sequence[str]) -> Snapshot | None:
+        return next((each for each in self.snapshots(datasets) if is_of_frame(each)), None)
+
+    def _change(self, step: StepRecord) -> tuple[dict[str, Any] | None, int | None]:
+        before, after = self._first_frame(step.outline.reads), self._first_frame(step.outline.makes)
+        if before is None or after is None or step.result is None or not step.result.is_done:
+            return None, None
+        return compared(before.told(None, (), ()), after.told(None, (), ()))
+
+    def _warned(self) -> Iterator[tuple[str, str]]:
+        for each in self.record.warned:
+            yield each.step, self.masked(each.text)
+        for name, step in self.record.steps.items():
+            before, after = self._first_frame(step.outline.reads), self._first_frame(step.outline.makes)
+            rows = None if after is None else after.row_count
+            if rows == 0:
+                yield name, "it made no rows."
+            had = None if before is None else before.row_count
+            if had and rows and rows < had * DROP and len(step.outline.reads) == 1:
+                yield name, f"it kept {rows:,} of {had:,} rows."
+            diff = self.changes[name][0]
+            for change in diff["changed_types"] if diff else ():
+                yield name, f"column {change['column']!r} was {change['before']} and is {change['after']}."
