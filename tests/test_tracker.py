@@ -138,10 +138,10 @@ def test_a_series_is_a_frame_of_one_column():
     assert (snapshot["schema"], snapshot["row_count"]) == ([{"column": "x", "type": "float64"}], 2)
 
 
-def test_what_the_run_dropped_has_no_snapshot():
+def test_what_the_run_drops_is_looked_at_before():
     record = steps_of(tracked([orders, large], targets=["large"]))["large"]
-    assert record["before_snapshot"] is None
-    assert record["after_snapshot"]["row_count"] == 4
+    assert record["before_snapshot"]["row_count"] == 7
+    assert record["row_delta"] == record["after_snapshot"]["row_count"] - 7
 
 
 def test_readers_that_change_their_frame_change_no_snapshot():

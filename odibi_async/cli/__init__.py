@@ -78,7 +78,7 @@ def _called(arguments: Sequence[str], signals: Signals, output: Output) -> Answe
     except FileNotFoundError:
         raise Refused(Problem(code="OA401", message="the current directory no longer exists.")) from None
     try:
-        command, bound, unparsed = app.parse_args(arguments, print_error=False, exit_on_error=False)
+        command, bound, unparsed = app.parse_args(_with_story(arguments), print_error=False, exit_on_error=False)
     except CycloptsError as error:
         raise Refused(misunderstood(error, arguments)) from error
     if "console" in bound.arguments:  # help, version
@@ -94,6 +94,17 @@ def _called(arguments: Sequence[str], signals: Signals, output: Output) -> Answe
     output.traceback = bool(bound.arguments.get("traceback"))
     answer: Answer = command(*bound.args, **bound.kwargs, **({"signals": signals} if "signals" in unparsed else {}))
     return answer
+
+
+def _with_story(arguments: Sequence[str]) -> list[str]:
+    """The arguments with a file behind a `--story` that names none."""
+    return [
+        "--story=story.html" if each == "--story" and (nothing or following.startswith("-")) else each
+        for each, following, nothing in (
+            (each, arguments[place + 1] if place + 1 < len(arguments) else "", place + 1 >= len(arguments))
+            for place, each in enumerate(arguments)
+        )
+    ]
 
 
 def _exit_code(answer: Answer, signals: Signals) -> int:

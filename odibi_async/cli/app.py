@@ -110,6 +110,8 @@ def run(
     keep_going: bool = False,
     dry_run: bool = False,
     events: str | None = None,
+    story: str | None = None,
+    open_story: Annotated[bool, Parameter(name="--open", negative=())] = False,
     traceback: bool = False,
     talk: Talk = Talk(),
     signals: Annotated[Signals, Parameter(parse=False)],
@@ -129,10 +131,12 @@ def run(
         keep_going: Do whatever does not need what failed, instead of cancelling the rest.
         dry_run: Say which steps would run, and run none.
         events: A file that gets each event as a line of JSON.
+        story: A page that tells what happened: graph, timeline, steps and their data. Without a file, story.html.
+        open_story: Show the story in the browser.
         traceback: Show where a step raised its error.
     """
     from odibi_async.cli.plan import assigned, check_given
-    from odibi_async.cli.running import HowToRun, executed
+    from odibi_async.cli.running import STORY, HowToRun, executed
 
     if no_cache and cache is not None:
         raise Refused(Problem(code="OA505", message="--cache and --no-cache exclude each other."))
@@ -150,6 +154,8 @@ def run(
         engine=engine,
         keep_going=keep_going,
         events=events,
+        story=story or (STORY if open_story else None),
+        open_story=open_story,
         quiet=talk.quiet,
         verbose=talk.verbose,
     )

@@ -5,20 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+import webbrowser
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, Final, cast
 
+from odibi_async.abc import Observer
 from odibi_async.cli import summary
 from odibi_async.cli.answer import Answer, Problem, Refused, problems_of
 from odibi_async.cli.listeners import EventFile, Lines, Scribe, StatusLine, Warnings
 from odibi_async.cli.output import is_rich
 from odibi_async.cli.plan import Plan
 from odibi_async.cli.signals import Signals
-from odibi_async.errors import GraphError, OptionError, RunError, in_a_line
+from odibi_async.errors import GraphError, OdibiError, OptionError, RunError, in_a_line
 from odibi_async.limits import Limits
+from odibi_async.observers.tracker import Tracker
 from odibi_async.result import RunResult
 from odibi_async.runner import Runner, RunOptions
+
+STORY: Final = "story.html"
+"""Where a story is written when nobody names a file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +40,8 @@ class HowToRun:
     engine: str | None
     keep_going: bool
     events: str | None
+    story: str | None
+    open_story: bool
     quiet: bool
     verbose: bool
 
@@ -51,20 +60,36 @@ def executed(plan: Plan, how: HowToRun, signals: Signals) -> Answer:
     listeners = [each for each in (status, lines, Warnings(secrets, how.quiet), events) if each is not None]
     noting = signals.cancelling(lambda: None)  # no thread, no loop that is made or closed is to be interrupted
     with events or contextlib.nullcontext(), noting, Scribe(listeners, *([status.tick] if status else [])) as scribe:
-        result, problems = _ended(plan, how, scribe, signals)
+        tracker = Tracker() if how.story is not None else None
+        result, problems = _ended(plan, how, scribe, signals, tracker)
+    page, unwritten = _told(how, tracker) if tracker is not None else ("", [])
     return Answer(
-        text=summary.text(plan, result),
-        data=summary.data(plan, result),
-        problems=[*problems, *(events.problems if events else ())],
+        text=summary.text(plan, result) + (f"\nstory: {page}" if page else ""),
+        data=summary.data(plan, result) | ({"story": page} if page else {}),
+        problems=[*problems, *(events.problems if events else ()), *unwritten],
         secrets=secrets,
         must_end=scribe.has_abandoned,
     )
 
 
-def _ended(plan: Plan, how: HowToRun, scribe: Scribe, signals: Signals) -> tuple[RunResult, list[Problem]]:
+def _told(how: HowToRun, tracker: Tracker) -> tuple[str, list[Problem]]:
+    """Writes the story; its place, and what went wrong with that."""
+    assert how.story is not None
+    try:
+        page = tracker.tell(how.story)
+    except (OSError, OdibiError) as error:
+        return "", [Problem(code="OA315", message=f"the story cannot be written to {how.story!r}: {in_a_line(error)}")]
+    if how.open_story:
+        webbrowser.open(Path(page).as_uri())
+    return page, []
+
+
+def _ended(
+    plan: Plan, how: HowToRun, scribe: Scribe, signals: Signals, tracker: Tracker | None
+) -> tuple[RunResult, list[Problem]]:
     """What the run did, and what went wrong in it."""
     try:
-        result = asyncio.run(_run(plan, how, scribe, signals))
+        result = asyncio.run(_run(plan, how, scribe, signals, tracker))
         result.raise_for_failures()
     except RunError as error:
         return cast(RunResult, error.result), problems_of(error, plan.document)
@@ -76,7 +101,7 @@ def _ended(plan: Plan, how: HowToRun, scribe: Scribe, signals: Signals) -> tuple
     return result, []
 
 
-async def _run(plan: Plan, how: HowToRun, scribe: Scribe, signals: Signals) -> RunResult:
+async def _run(plan: Plan, how: HowToRun, scribe: Scribe, signals: Signals, tracker: Tracker | None) -> RunResult:
     limits = Limits(concurrency=how.concurrency, threads=how.threads, pools=how.pools)
     options: RunOptions = {
         "targets": summary.last_steps(plan.pipeline),
@@ -87,7 +112,8 @@ async def _run(plan: Plan, how: HowToRun, scribe: Scribe, signals: Signals) -> R
     }
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     loop.set_exception_handler(_tell_of_errors)
-    async with Runner(limits=limits, observers=[scribe]) as runner:
+    observers: list[Observer] = [scribe] if tracker is None else [scribe, tracker]
+    async with Runner(limits=limits, observers=observers) as runner:
         with signals.cancelling(lambda: loop.call_soon_threadsafe(stop.set)):
             run = await runner.start(plan.pipeline, plan.given, **options)
             ending, stopping = asyncio.create_task(run.result()), asyncio.create_task(stop.wait())

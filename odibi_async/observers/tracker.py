@@ -93,6 +93,26 @@ class Tracker:
         text = json.dumps(self.export_lineage(run_id), indent=2, ensure_ascii=False, allow_nan=False)
         write_whole(path, text.encode("utf-8", "backslashreplace"))  # what UTF-8 cannot say, JSON can: "\udc80"
 
+    def tell(
+        self,
+        path: str | os.PathLike[str],
+        explanations: Mapping[str, Any] | None = None,
+        *,
+        run_id: str | None = None,
+    ) -> str:
+        """
+        Writes the story of a run to a file: one page of HTML that needs nothing but itself.
+
+        Args:
+            path: The file; its folder is made if it is not there.
+            explanations: See `export_to_story`.
+            run_id: The run; `None` for the one that began last.
+
+        Returns:
+            The path in full.
+        """
+        return tell_story(self._run(run_id).record, path, explanations)
+
     def export_to_story(
         self,
         story_dir: str | os.PathLike[str] = "stories",
@@ -114,8 +134,8 @@ class Tracker:
         Returns:
             The path of the page.
         """
-        record = self._run(run_id).record
-        return tell_story(record, os.path.join(story_dir, f"story_{record.run_id}.html"), explanations)
+        found = self._run(run_id).record.run_id
+        return self.tell(os.path.join(story_dir, f"story_{found}.html"), explanations, run_id=run_id)
 
     def _run(self, run_id: str | None) -> _Run:
         if run_id is None:

@@ -107,6 +107,7 @@ class Execution:
         began, graph = perf_counter(), self._state.graph
         if self._telling.observers:
             names = tuple([graph.nodes[index].name for index in self._state.selection.nodes])
+            self._state.fresh = {}
             self._telling.tell(RunStarted, names, graph.outline, self._state.peek())
         deadline = None
         if self.policies.timeout is not None:

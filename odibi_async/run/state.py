@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import perf_counter
 from typing import Any, NamedTuple
 
-from odibi_async.dataset import ABSENT, KINDS, Handle
+from odibi_async.dataset import ABSENT, KINDS, Handle, engine_of
 from odibi_async.errors import StepError
 from odibi_async.graph.graph import Graph
 from odibi_async.graph.node import Node
@@ -50,6 +50,7 @@ class RunState:
         copies: Whether any value may be one of which each reader gets a copy.
         streaming: The mapped steps whose readers have been told of each element.
         has_handles: Whether any value may be a handle of one that is not in memory.
+        fresh: The frames of steps whose end is not told yet, for observers; `None` where nobody listens.
     """
 
     def __init__(self, graph: Graph, selection: Selection, given: Mapping[str, Any], epoch: float) -> None:
@@ -70,6 +71,7 @@ class RunState:
         self.copies = bool(given)
         self.streaming: set[int] = set()
         self.has_handles = False
+        self.fresh: dict[int, Any] | None = None
         self._epoch = epoch
 
     # -- done ------------------------------------------------------------------------------------------
@@ -91,6 +93,8 @@ class RunState:
             if (kept is None or self.uses[dataset] or dataset in kept) and dataset not in self.given:
                 values[dataset] = value
         if kept is not None:
+            if self.fresh is not None:
+                self.fresh.update((d, value) for d, value in zip(node.outputs, made, strict=False) if engine_of(value))
             self.drop(node, kept)
         return self.released(node)
 
@@ -247,6 +251,12 @@ class RunState:
             functools.partial(_all_whole, [nodes[index] for index in self.selection.nodes], self.records, self._epoch)
         )
 
+    def told(self, node: Node) -> None:
+        """The end of a step was told: its frames need not be kept for that any more."""
+        fresh = self.fresh or {}
+        for dataset in node.outputs:
+            fresh.pop(dataset, None)
+
     def peek(self) -> Callable[[str], Any]:
         """What gives a dataset by its name, as it is at that moment, and keeps nothing of the run alive."""
         return functools.partial(_peeked, weakref.ref(self))
@@ -254,6 +264,7 @@ class RunState:
     def let_go(self) -> None:
         """Forgets all data: whoever still has this object, in a frame of a traceback say, keeps none of it."""
         self.values.clear()
+        self.fresh = None
         self.records = []
         self.failures = {}
         self.partial = {}
@@ -262,7 +273,9 @@ class RunState:
 def _peeked(state: weakref.ref[RunState], dataset: str) -> Any:
     run = state()
     place = None if run is None else run.graph.ids.get(dataset)
-    return ABSENT if run is None or place is None or place >= len(run.values) else run.values[place]
+    if run is None or place is None or place >= len(run.values):
+        return ABSENT
+    return run.fresh.get(place, run.values[place]) if run.fresh is not None else run.values[place]
 
 
 def _whole(name: str, brief: Brief, epoch: float) -> StepResult:

@@ -272,6 +272,8 @@ class Supervisor:
         self.running.pop(node.index, None)
         self.watch.over(node.index)
         self._telling.finished(record)
+        if self._state.fresh:
+            self._state.told(node)
         if self.on_end is not None:
             self.on_end(node)
         if ready:

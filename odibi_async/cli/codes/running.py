@@ -190,4 +190,11 @@ from odibi_async import create_engine_context
 create_engine_context("pandas").close()""",
         form="python",
     ),
+    "OA315": Code(
+        title="the story cannot be written",
+        text="The file named with --story cannot be written. What the run did is told all the same.",
+        wrong="$ odibi-async run --story /dev/null/story.html",
+        right="$ odibi-async run --story story.html",
+        form="console",
+    ),
 }

@@ -24,10 +24,9 @@ SHRINKING: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
     ("first rows", {"samples": False}),
     ("first rows, sources and the run as JSON", _LITTLE),
     ("first rows, sources, the run as JSON and the details of most steps", {**_LITTLE, "most": 100}),
+    ("first rows, sources, the run as JSON and most steps", {**_LITTLE, "most": 100, "rows": 3_000}),
 )
 """What is left out, more and more, of a page that would be too large."""
-ROWS: Final = 4_000
-"""Steps in the table of a page from which everything else is left out already."""
 
 
 def page(record: RunRecord, explanations: Mapping[str, Any]) -> str:

@@ -26,16 +26,15 @@ def steps(view: View) -> Html | None:
     records = view.record.steps
     if not records:
         return None
-    first = sorted(records, key=lambda name: (records[name].status != "failed", view.order[name]))[: view.most]
-    left = len(records) - len(first)
-    note = f"{left:,} more steps are in the table alone, to keep this page small." if left else ""
+    listed, shown = view.first(view.rows), view.first(view.most)
+    note = f"Details are shown of {len(shown):,} of {len(records):,} steps, to keep this page small."
     return tag(
         "section",
         tag("h2", "Steps"),
         tag("div", id="tools", class_="tools", hidden=True),
-        table(COLUMNS, [_row(view, name) for name in records], id="steps-table", aria_label="Steps"),
-        tag("p", note, class_="dim") if note else None,
-        [_card(view, name) for name in sorted(first, key=view.order.__getitem__)],
+        table(COLUMNS, [_row(view, name) for name in listed], id="steps-table", aria_label="Steps"),
+        tag("p", note, class_="dim") if len(shown) < len(records) else None,
+        [_card(view, name) for name in shown],
         id="steps",
     )
 

@@ -29,6 +29,7 @@ class View:
         sources: Whether functions, queries and tracebacks are shown.
         data: Whether the run as JSON is shown.
         most: How many steps have a card of their own; failed ones come first.
+        rows: How many steps are in the table, likewise.
     """
 
     record: RunRecord
@@ -37,6 +38,7 @@ class View:
     sources: bool = True
     data: bool = True
     most: int = 1_000
+    rows: int = 100_000
 
     @cached_property
     def order(self) -> Mapping[str, int]:
@@ -57,6 +59,12 @@ class View:
     def warnings(self) -> Sequence[tuple[str, str]]:
         """What deserves a look although nothing failed: a step, and a sentence."""
         return list(self._warned())
+
+    def first(self, count: int) -> Sequence[str]:
+        """So many steps in their order, the failed ones among them in any case."""
+        steps = self.record.steps
+        chosen = sorted(steps, key=lambda name: (steps[name].status != "failed", self.order[name]))[:count]
+        return sorted(chosen, key=self.order.__getitem__)
 
     def anchor(self, step: str) -> str:
         """The id of a step's card."""
