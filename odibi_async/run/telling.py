@@ -6,10 +6,11 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from time import perf_counter, time
-from typing import Any
+from typing import Any, TypeGuard
 
-from odibi_async.abc import Observer
+from odibi_async.abc import Entering, Observer
 from odibi_async.events import Event, StepFinished, StepStarted
+from odibi_async.place import PLACE, new_place
 from odibi_async.quick import quick
 from odibi_async.result import StepResult
 
@@ -29,7 +30,7 @@ class Telling:
         epoch: What is added to seconds of `perf_counter` to get those of the clock.
     """
 
-    __slots__ = ("_loop", "epoch", "observers", "run_id", "seq")
+    __slots__ = ("_entering", "_loop", "epoch", "observers", "run_id", "seq")
 
     def __init__(self, run_id: str, observers: Sequence[Observer], loop: asyncio.AbstractEventLoop) -> None:
         self.run_id = run_id
@@ -37,6 +38,7 @@ class Telling:
         self.seq = 0
         self.epoch = time() - perf_counter()
         self._loop = loop
+        self._entering: list[Entering] = [each for each in self.observers if _is_entering(each)]
 
     def tell(self, kind: type[Event], *about: Any) -> None:
         """Tells of something that happens now."""
@@ -75,16 +77,37 @@ class Telling:
             except BaseException as error:
                 self.drop(observer, error)
 
+    def enter(self, step: str, element: int | None = None, attempt: int = 1) -> None:
+        """
+        Notes, in the context of a call, which one it is, and lets observers set variables there; of a predicate
+        (attempt 0) they are not told. From any thread.
+        """
+        if self.observers:
+            place = new_place(self.run_id, step, element, attempt)
+            PLACE.set(place)
+            for observer in self._entering if attempt else ():
+                try:
+                    observer.entering(place)
+                except BaseException as error:
+                    self._loop.call_soon_threadsafe(self.drop, observer, error)
+
     def close(self) -> None:
         """The last event was told."""
         self.observers = []
 
     def drop(self, observer: Observer, error: BaseException) -> None:
         """Asks an observer no more, since it raised."""
+        if all(other is not observer for other in self.observers):  # it raised in several threads, or the run is over
+            return
         self.observers = [other for other in self.observers if other is not observer]
+        self._entering = [other for other in self._entering if other is not observer]
         name = type(observer).__qualname__  # not its repr, which is anybody's code
         _log.error("An observer (%s) raised and is dropped from run %s.", name, self.run_id, exc_info=error)
         pass_on(error, self._loop)
+
+
+def _is_entering(observer: Any) -> TypeGuard[Entering]:
+    return callable(getattr(type(observer), "entering", None))
 
 
 def pass_on(error: BaseException, loop: asyncio.AbstractEventLoop) -> None:
