@@ -183,6 +183,24 @@ class StepAbandoned(StepEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class LoopBlocked(StepEvent):
+    """
+    An async step held the event loop: nothing else of the process's loop ran meanwhile.
+
+    Told when the loop is free again, at the latest before the end of the run.
+
+    Attributes:
+        seconds: How long, at least; the guard may have noticed it a moment after it began.
+        file: Where its code stood when it was noticed: a file of the user's, where there is one.
+        line: Which line of the file.
+    """
+
+    seconds: float
+    file: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
 class StepFinished(StepEvent):
     """
     A step has its final status; also for steps that were skipped or cancelled before they began.

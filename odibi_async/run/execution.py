@@ -29,6 +29,7 @@ from odibi_async.graph.node import Node
 from odibi_async.graph.select import Selection
 from odibi_async.result import RunResult, Status
 from odibi_async.run.composition import Inside, Parts
+from odibi_async.run.guard import GUARD
 from odibi_async.run.layers import Guest
 from odibi_async.run.policies import Policies
 from odibi_async.run.slots import Slots
@@ -46,6 +47,7 @@ class Execution:
         graph: What is run.
         selection: The part of it that is run.
         given: Dataset -> value, for those that come from outside.
+        loop_blocked: Seconds that a step may hold the loop before the observers hear of it.
         guests: What makes the layers that this run is given.
 
     Attributes:
@@ -64,6 +66,7 @@ class Execution:
         threads: Threads,
         slots: Slots,
         observers: Sequence[Observer],
+        loop_blocked: float | None = None,
         guests: Sequence[Callable[[Inside], Guest]] = (),
     ) -> None:
         self.run_id = run_id
@@ -71,6 +74,7 @@ class Execution:
         self.deadline_passed = False
         self.was_cancelled = False
         self._loop = asyncio.get_running_loop()
+        self._loop_blocked = loop_blocked
         self._over = asyncio.Event()
         self._loading: asyncio.Task[None] | None = None
         context = contextvars.copy_context()
@@ -100,6 +104,10 @@ class Execution:
         Raises:
             BaseException: The run could not be prepared; nothing has run.
         """
+        with GUARD.watching(self._telling, self._loop_blocked):
+            return await self._run()
+
+    async def _run(self) -> RunResult:
         began, graph = perf_counter(), self._state.graph
         if self._telling.observers:
             names = tuple([graph.nodes[index].name for index in self._state.selection.nodes])

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from time import perf_counter, time
 from typing import Any, TypeGuard
 
 from odibi_async.abc import Entering, Observer
-from odibi_async.events import Event, StepFinished, StepStarted
+from odibi_async.events import Event, LoopBlocked, StepFinished, StepStarted
 from odibi_async.place import PLACE, new_place
 from odibi_async.quick import quick
 from odibi_async.result import StepResult
@@ -17,6 +18,33 @@ from odibi_async.result import StepResult
 _step_started = quick(StepStarted)
 _step_finished = quick(StepFinished)
 _log = logging.getLogger("odibi_async")
+
+
+@dataclass(slots=True, eq=False)
+class Hold:
+    """
+    A step that holds the loop.
+
+    Attributes:
+        telling: Tells of it.
+        step: The name of the step.
+        since: When it was first seen to hold it, in seconds of `perf_counter`.
+        file: Where its code stood.
+        line: Which line of the file.
+        until: When it was first seen that it no longer does.
+    """
+
+    telling: Telling
+    step: str
+    since: float
+    file: str
+    line: int
+    until: float | None = None
+
+    def end(self, at: float) -> None:
+        """It no longer holds the loop, at the latest at this time of `perf_counter`."""
+        if self.until is None:
+            self.until = at
 
 
 class Telling:
@@ -27,15 +55,17 @@ class Telling:
         run_id: The run.
         observers: Who hears of it.
         seq: The number of the next event.
+        holds: The steps that were seen to hold the loop and that nobody was told of; others than the loop add to it.
         epoch: What is added to seconds of `perf_counter` to get those of the clock.
     """
 
-    __slots__ = ("_entering", "_loop", "epoch", "observers", "run_id", "seq")
+    __slots__ = ("_entering", "_loop", "epoch", "holds", "observers", "run_id", "seq")
 
     def __init__(self, run_id: str, observers: Sequence[Observer], loop: asyncio.AbstractEventLoop) -> None:
         self.run_id = run_id
         self.observers = list(observers)
         self.seq = 0
+        self.holds: list[Hold] = []
         self.epoch = time() - perf_counter()
         self._loop = loop
         self._entering: list[Entering] = [each for each in self.observers if _is_entering(each)]
@@ -43,11 +73,15 @@ class Telling:
     def tell(self, kind: type[Event], *about: Any) -> None:
         """Tells of something that happens now."""
         if self.observers:
+            if self.holds:
+                self.report()
             self.hear(kind(self.run_id, self.seq, perf_counter() + self.epoch, *about))
 
     def started(self, step: str, at: float) -> None:
         """Tells that a step began at a time of `perf_counter`."""
         if self.observers:
+            if self.holds:
+                self.report()
             event = _step_started(self.run_id, self.seq, at + self.epoch, step)
             self.seq += 1
             for observer in self.observers:  # as `hear` does, for the two events that every step has
@@ -59,6 +93,8 @@ class Telling:
     def finished(self, record: StepResult, at: float | None = None) -> None:
         """Tells that a step ended, now or at a time of `perf_counter`."""
         if self.observers:
+            if self.holds:
+                self.report()
             at = (perf_counter() if at is None else at) + self.epoch
             event = _step_finished(self.run_id, self.seq, at, record.name, record.status, record)
             self.seq += 1
@@ -90,6 +126,15 @@ class Telling:
                     observer.entering(place)
                 except BaseException as error:
                     self._loop.call_soon_threadsafe(self.drop, observer, error)
+
+    def report(self) -> None:
+        """Tells of the steps that were seen to hold the loop. On the loop's thread: they do no longer."""
+        while self.holds and self.observers:
+            hold = self.holds.pop(0)
+            hold.end(now := perf_counter())
+            assert hold.until is not None
+            seconds = hold.until - hold.since
+            self.hear(LoopBlocked(self.run_id, self.seq, now + self.epoch, hold.step, seconds, hold.file, hold.line))
 
     def close(self) -> None:
         """The last event was told."""

@@ -259,6 +259,7 @@ class Runner:
             threads=threads,
             slots=home.slots,
             observers=(*self._observers, *checked(observers)),
+            loop_blocked=self.limits.loop_blocked,
             guests=guests,
         )
         self._runs.add(execution)
