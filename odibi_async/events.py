@@ -68,10 +68,12 @@ class RunStarted(Event):
     Attributes:
         steps: The names of the steps that it is to run, in topological order.
         graph: What these steps are, and those of the graph that it leaves out.
+        secrets: What was given as inputs and no text about the run may show; see also `StepOutline.secrets`.
     """
 
     steps: tuple[str, ...]
     graph: Outline = field(repr=False)
+    secrets: tuple[Secret, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +120,12 @@ class StepProgressed(StepEvent):
     Attributes:
         done: How many are.
         total: How many there are.
+        element: Which one it is, counted from 0.
     """
 
     done: int
     total: int
+    element: int
 
 
 @dataclass(frozen=True, slots=True)

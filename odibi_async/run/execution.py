@@ -37,6 +37,7 @@ from odibi_async.run.state import RunState
 from odibi_async.run.supervisor import Supervisor
 from odibi_async.run.telling import Telling, pass_on
 from odibi_async.run.tracebacks import freed
+from odibi_async.secret import Secret
 
 
 class Execution:
@@ -75,6 +76,7 @@ class Execution:
         self.was_cancelled = False
         self._loop = asyncio.get_running_loop()
         self._loop_blocked = loop_blocked
+        self._secrets = tuple([value for value in given.values() if isinstance(value, Secret)])
         self._over = asyncio.Event()
         self._loading: asyncio.Task[None] | None = None
         context = contextvars.copy_context()
@@ -111,7 +113,7 @@ class Execution:
         began, graph = perf_counter(), self._state.graph
         if self._telling.observers:
             names = tuple([graph.nodes[index].name for index in self._state.selection.nodes])
-            self._telling.tell(RunStarted, names, graph.outline)
+            self._telling.tell(RunStarted, names, graph.outline, self._secrets)
         deadline = None
         if self.policies.timeout is not None:
             deadline = self._loop.call_later(self.policies.timeout, self._on_deadline)
