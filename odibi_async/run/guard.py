@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator
 from time import perf_counter
 from typing import Any, Final
 
-from odibi_async.run.standing import place_of, standing
-from odibi_async.run.telling import Hold, Telling
+from odibi_async.run.standing import Hold, lines_of, place_of
+from odibi_async.run.telling import Telling
 
 LOOKS: Final = 5
 """How many times within the threshold the thread looks."""
@@ -68,7 +68,9 @@ class Guard:
             watched.runs[telling.run_id] = (telling, threshold)
             self._tick = min(self._tick, max(threshold / LOOKS, AT_LEAST))
             if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._look, name="odibi-async guard", daemon=True)
+                self._thread = threading.Thread(
+                    target=self._look, args=(perf_counter(),), name="odibi-async guard", daemon=True
+                )
                 with contextlib.suppress(RuntimeError):  # no thread can be had: nobody looks
                     self._thread.start()
 
@@ -80,11 +82,18 @@ class Guard:
                 if not watched.runs:
                     del self._loops[id(loop)]
 
-    def _look(self) -> None:
-        """What the thread does. It may outlast the last run by one tick, for a run that follows at once."""
+    def _look(self, woke: float) -> None:
+        """
+        What the thread does. It may outlast the last run by one tick, for a run that follows at once.
+
+        Args:
+            woke: When it was started: it may get the interpreter's lock a good while later.
+        """
         while True:
-            due = perf_counter() + self._tick
-            time.sleep(self._tick)
+            due = woke + self._tick
+            if (left := due - perf_counter()) > 0:  # else somebody has kept the interpreter's lock since then
+                time.sleep(left)
+            woke = perf_counter()
             with self._lock:
                 self._loops = {key: each for key, each in self._loops.items() if not each.loop.is_closed()}
                 if not self._loops:
@@ -110,32 +119,41 @@ class Watched:
         self.runs: dict[str, tuple[Telling, float]] = {}
         self._thread = threading.get_ident()
         self._clock = time.pthread_getcpuclockid(self._thread) if hasattr(time, "pthread_getcpuclockid") else None
-        self._burnt = self._cpu_seconds()
+        self._looked, self._burnt = perf_counter(), self._cpu_seconds()
         self._asked = self._answered = 0
         self._task: asyncio.Task[Any] | None = None
         self._since = 0.0
-        self._hold: Hold | None = None
+        self._hold: tuple[Telling, Hold] | None = None
 
     def look(self, due: float) -> None:
         """Looks which task the loop is in. In the guard's thread, which wanted to do so at the time that is named."""
         now, task = perf_counter(), asyncio.current_task(self.loop)
-        burnt, self._burnt = self._burnt, self._cpu_seconds()
+        kept_the_lock = self._has_kept_the_lock(due, now)
         if task is not None and task is self._task and self._answered != self._asked:
             if self._hold is None:
                 self._consider(task, now)
             return
-        if self._hold is not None:
-            self._hold.end(now)
-            self._call(self._hold.telling.report)
-        self._task, self._hold, self._since = task, None, now
-        if task is None:
-            return
-        if self._asked == self._answered:
+        ended, self._hold = self._hold, None
+        self._task, self._since = task, due if kept_the_lock else now
+        if task is not None and kept_the_lock:  # before a call to the loop, which gives the lock away
+            self._consider(task, now)
+        if task is not None and self._asked == self._answered:
             self._asked += 1
             self._call(self._answer, self._asked)
-        if self._burnt - burnt >= max(now - due, AT_LEAST) / 2 and now > due:
-            self._since = due  # this thread did not get the interpreter's lock, since that one did not give it away
-            self._consider(task, now)
+        if ended is not None:
+            telling, hold = ended
+            hold.end(now)
+            self._call(telling.report)
+
+    def _has_kept_the_lock(self, due: float, now: float) -> bool:
+        """
+        Whether the guard comes late because the loop's thread has not given the interpreter's lock away, as one call of
+        C code may do: since the guard was due, it has used the processor. A tenth of the time is enough, since others
+        may want the processor too.
+        """
+        looked, burnt = self._looked, self._burnt
+        self._looked, self._burnt = now, self._cpu_seconds()
+        return self._burnt - burnt - max(due - looked, 0.0) > max(now - due, AT_LEAST) / 10
 
     def _call(self, call: Callable[..., None], *args: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
@@ -144,19 +162,19 @@ class Watched:
     def _answer(self, number: int) -> None:
         """The loop comes round: nobody holds it. On the loop's thread."""
         self._answered = number
-        hold = self._hold
-        if hold is not None:
+        if self._hold is not None:
+            telling, hold = self._hold
             hold.end(perf_counter())
-            hold.telling.report()
+            telling.report()
 
     def _consider(self, task: asyncio.Task[Any], now: float) -> None:
         """Notes a task that has held the loop for too long, if it is a step's of a run that is observed."""
         place = place_of(task)
         telling, threshold = (None, 0.0) if place is None else self.runs.get(place.run_id, (None, 0.0))
         if place is not None and telling is not None and now - self._since >= threshold:
-            file, line = standing(self._thread, task)
-            self._hold = Hold(telling, place.step, self._since, file, line)
-            telling.holds.append(self._hold)
+            hold = Hold(place.step, self._since, lines_of(self._thread, task))
+            telling.holds.append(hold)
+            self._hold = (telling, hold)
 
     def _cpu_seconds(self) -> float:
         """What the loop's thread has used of a processor so far; 0 where that is not known."""

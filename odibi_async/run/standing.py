@@ -8,10 +8,11 @@ import gc
 import os
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextvars import Context
-from types import CodeType, FrameType
-from typing import Any, Final
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Final, NamedTuple
 
 from odibi_async.place import PLACE, Place
 
@@ -28,17 +29,58 @@ def place_of(task: asyncio.Task[Any]) -> Place | None:
     return None if context is None else context.get(PLACE)
 
 
-def standing(thread: int, task: asyncio.Task[Any]) -> tuple[str, int]:
-    """
-    The file and the line where a task that runs in a thread stands: in the user's code, not in a library that it calls.
+class Line(NamedTuple):
+    """A line of code that is under way."""
 
-    Where no code of the user's is under way, the outermost line of the library that the engine called.
+    file: str
+    number: int
+    is_engine: bool
+
+
+@dataclass(slots=True, eq=False)
+class Hold:
     """
-    found = [(frame.f_code, frame.f_lineno or 0) for frame in _frames(thread, task)]
-    called = [each for each in found if not _is_engine(each[0])] or found
-    own = next((each for each in called if not _is_library(each[0].co_filename)), None)
-    code, line = own or (called[-1] if called else (_nowhere, 0))
-    return code.co_filename, line
+    A step that holds the loop.
+
+    Attributes:
+        step: The name of the step.
+        since: When it was first seen to hold it, in seconds of `perf_counter`.
+        lines: The lines of its code that were under way, the innermost first.
+        until: When it was first seen that it no longer does.
+    """
+
+    step: str
+    since: float
+    lines: Sequence[Line]
+    until: float | None = None
+
+    def end(self, at: float) -> float:
+        """How many seconds it held the loop, which it no longer does, at the latest at this time."""
+        if self.until is None:
+            self.until = at
+        return self.until - self.since
+
+    @property
+    def where(self) -> tuple[str, int]:
+        """
+        The file and the line where it stood: in the user's code, not in a library that this called.
+
+        Where no code of the user's was under way, the outermost line of the library that the engine called.
+        """
+        called = [line for line in self.lines if not line.is_engine] or self.lines
+        own = next((line for line in called if not _is_library(line.file)), None)
+        found = own or (called[-1] if called else Line("<unknown>", 0, True))
+        return found.file, found.number
+
+
+def lines_of(thread: int, task: asyncio.Task[Any]) -> list[Line]:
+    """
+    The lines of a task that are under way in a thread, the innermost first.
+
+    The thread is not stopped: it goes on when whoever looks at it has had the interpreter's lock for 5 ms
+    (`sys.getswitchinterval`), or gives it away.
+    """
+    return [Line(frame.f_code.co_filename, frame.f_lineno or 0, _is_engine(frame)) for frame in _frames(thread, task)]
 
 
 def _frames(thread: int, task: asyncio.Task[Any]) -> Iterator[FrameType]:
@@ -50,8 +92,9 @@ def _frames(thread: int, task: asyncio.Task[Any]) -> Iterator[FrameType]:
         frame = None if frame is outermost else frame.f_back
 
 
-def _is_engine(code: CodeType) -> bool:
-    return os.path.abspath(code.co_filename).startswith(_package())
+def _is_engine(frame: FrameType) -> bool:
+    name = frame.f_globals.get("__name__")  # code that the engine has made has none
+    return name is None or name == _ENGINE or str(name).startswith(f"{_ENGINE}.")
 
 
 def _is_library(file: str) -> bool:
@@ -62,14 +105,6 @@ def _is_library(file: str) -> bool:
 
 
 @functools.cache
-def _package() -> str:
-    return os.path.join(os.path.dirname(os.path.abspath(sys.modules[_ENGINE].__file__ or "")), "")
-
-
-@functools.cache
 def _standard() -> tuple[str, ...]:
     paths = sysconfig.get_paths()
     return tuple(os.path.join(paths[name], "") for name in ("stdlib", "platstdlib"))
-
-
-_nowhere = compile("", "<unknown>", "exec")

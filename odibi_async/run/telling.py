@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from time import perf_counter, time
 from typing import Any, TypeGuard
 
@@ -14,37 +13,11 @@ from odibi_async.events import Event, LoopBlocked, StepFinished, StepStarted
 from odibi_async.place import PLACE, new_place
 from odibi_async.quick import quick
 from odibi_async.result import StepResult
+from odibi_async.run.standing import Hold
 
 _step_started = quick(StepStarted)
 _step_finished = quick(StepFinished)
 _log = logging.getLogger("odibi_async")
-
-
-@dataclass(slots=True, eq=False)
-class Hold:
-    """
-    A step that holds the loop.
-
-    Attributes:
-        telling: Tells of it.
-        step: The name of the step.
-        since: When it was first seen to hold it, in seconds of `perf_counter`.
-        file: Where its code stood.
-        line: Which line of the file.
-        until: When it was first seen that it no longer does.
-    """
-
-    telling: Telling
-    step: str
-    since: float
-    file: str
-    line: int
-    until: float | None = None
-
-    def end(self, at: float) -> None:
-        """It no longer holds the loop, at the latest at this time of `perf_counter`."""
-        if self.until is None:
-            self.until = at
 
 
 class Telling:
@@ -131,10 +104,8 @@ class Telling:
         """Tells of the steps that were seen to hold the loop. On the loop's thread: they do no longer."""
         while self.holds and self.observers:
             hold = self.holds.pop(0)
-            hold.end(now := perf_counter())
-            assert hold.until is not None
-            seconds = hold.until - hold.since
-            self.hear(LoopBlocked(self.run_id, self.seq, now + self.epoch, hold.step, seconds, hold.file, hold.line))
+            seconds, (file, line) = hold.end(now := perf_counter()), hold.where
+            self.hear(LoopBlocked(self.run_id, self.seq, now + self.epoch, hold.step, seconds, file, line))
 
     def close(self) -> None:
         """The last event was told."""
