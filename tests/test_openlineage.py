@@ -14,7 +14,7 @@ import pytest
 
 from odibi_async import Retry, RunError, Runner, Secret, run_pipeline, step
 from odibi_async.events import Event
-from odibi_async.observers.lineage import OpenLineage
+from odibi_async.observers.openlineage import OpenLineage
 
 TEXT = {"type": "string"}
 URI = {"type": "string", "format": "uri"}
