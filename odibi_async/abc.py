@@ -8,10 +8,26 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from odibi_async.events import Event
+from odibi_async.place import Place
 from odibi_async.steps import Step
 
 Observer = Callable[[Event], object]
 """Anything that takes an event. Called on the loop's thread, in order; it must not block."""
+
+
+class Entering(Protocol):
+    """An observer that is also asked before each call of a step, in the context in which the call is made."""
+
+    def __call__(self, event: Event, /) -> object:
+        """Hears of an event."""
+
+    def entering(self, place: Place, /) -> object:
+        """
+        Sets context variables for the code of the step. Called in the thread of the call; it must not block.
+
+        A resource is entered in two contexts, that of its task and that of its thread: one attempt, two calls.
+        """
+
 
 NodeType = Callable[[Step[..., Any, Any]], Callable[..., Any]]
 """

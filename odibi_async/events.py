@@ -84,6 +84,7 @@ class RunStarted(Event):
     Attributes:
         steps: The names of the steps that it is to run, in topological order.
         graph: What these steps are, and those of the graph that it leaves out.
+        secrets: What was given as inputs and no text about the run may show; see also `StepOutline.secrets`.
         peek: Gives a dataset, by its name, as the run has it now: `ABSENT` where it is not made yet or dropped, a
             `Handle` where it is not in memory. It keeps nothing of the run alive. Whoever keeps a value copies it first
             (`odibi_async.dataset.reader_copy`).
@@ -91,10 +92,11 @@ class RunStarted(Event):
 
     steps: tuple[str, ...]
     graph: Outline = field(repr=False)
+    secrets: tuple[Secret, ...] = field(default=(), repr=False)
     peek: Callable[[str], Any] = field(default=_nothing, repr=False, compare=False, metadata={"told": False})
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return RunStarted, (self.run_id, self.seq, self.at, self.steps, self.graph)
+        return RunStarted, (self.run_id, self.seq, self.at, self.steps, self.graph, self.secrets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +143,12 @@ class StepProgressed(StepEvent):
     Attributes:
         done: How many are.
         total: How many there are.
+        element: Which one it is, counted from 0.
     """
 
     done: int
     total: int
+    element: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +207,24 @@ class StepAbandoned(StepEvent):
     """
 
     __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LoopBlocked(StepEvent):
+    """
+    An async step held the event loop: nothing else of the process's loop ran meanwhile.
+
+    Told when the loop is free again, at the latest before the end of the run.
+
+    Attributes:
+        seconds: How long, at least; the guard may have noticed it a moment after it began.
+        file: Where its code stood when it was noticed: a file of the user's, where there is one.
+        line: Which line of the file.
+    """
+
+    seconds: float
+    file: str
+    line: int
 
 
 @dataclass(frozen=True, slots=True)

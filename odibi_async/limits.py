@@ -28,6 +28,8 @@ class Limits:
         temp_directory: Where SQL may spill what does not fit in it; `None` for the system's place.
         grace: Seconds that a cancelled step has for its clean-up before it is cancelled again, or
             abandoned when it runs in a thread.
+        loop_blocked: Seconds that an async step may hold the event loop before observers hear of it
+            (`odibi_async.events.LoopBlocked`); `None` to leave it at that.
     """
 
     concurrency: int | None = None
@@ -36,6 +38,7 @@ class Limits:
     memory: str | None = None
     temp_directory: str | os.PathLike[str] | None = None
     grace: float = 5.0
+    loop_blocked: float | None = 0.1
 
     def __post_init__(self) -> None:
         counts = {"concurrency": self.concurrency, "threads": self.threads}
@@ -46,6 +49,8 @@ class Limits:
             if not isinstance(count, int) or isinstance(count, bool) or count < 1:
                 raise OptionError(f"Limits: {name} is a whole number from 1 on, not {count!r}.")
         object.__setattr__(self, "grace", seconds_of("Limits: grace", self.grace))
+        blocked = seconds_of("Limits: loop_blocked", self.loop_blocked, above_zero=True)
+        object.__setattr__(self, "loop_blocked", blocked)
 
 
 def default_threads() -> int:

@@ -20,6 +20,7 @@ from odibi_async.events import (
     CacheDamaged,
     CacheMissed,
     Event,
+    LoopBlocked,
     Outline,
     RunFinished,
     RunStarted,
@@ -28,7 +29,7 @@ from odibi_async.events import (
     StepRetrying,
     StepStarted,
 )
-from odibi_async.result import RunResult, StepResult
+from odibi_async.result import RunResult, StepResult, seconds_text
 from odibi_async.secret import masked
 
 Listener = Callable[[Event], None]
@@ -203,7 +204,7 @@ class StatusLine:
 
 
 class Warnings:
-    """Tells on stderr of what a run gets along without: a thread that does not end, a cache that does not serve."""
+    """Warns on stderr of threads that do not end, of steps that hold the loop, and of a cache that does not serve."""
 
     def __init__(self, secrets: Collection[str], is_quiet: bool) -> None:
         self._secrets = secrets
@@ -213,6 +214,12 @@ class Warnings:
         match event:
             case StepAbandoned():
                 complain(f"step {event.step!r} does not end; its thread ends with the process")
+            case LoopBlocked() if not self._is_quiet:
+                where = harmless(f"{event.file}:{event.line}")
+                complain(
+                    f"async step {event.step!r} held the event loop for {seconds_text(event.seconds)} at {where};"
+                    " make it a plain function, which runs in a thread, or call what blocks with asyncio.to_thread"
+                )
             case CacheBypassed() if not self._is_quiet:
                 complain(masked(f"step {event.step!r} is not cached: {event.reason}", self._secrets))
             case CacheDamaged() if not self._is_quiet:

@@ -15,6 +15,7 @@ from odibi_async.events import (
     CacheBypassed,
     CacheDamaged,
     Event,
+    LoopBlocked,
     RunFinished,
     RunStarted,
     StepAbandoned,
@@ -247,6 +248,8 @@ def _warning(event: StepEvent) -> str:
     match event:
         case StepAbandoned():
             return "it was cancelled and did not end; its thread runs on."
+        case LoopBlocked():
+            return f"it held the event loop for {event.seconds:.2f} s at {event.file}, line {event.line}."
         case CacheBypassed():
             return f"it was not cached: {event.reason}"
         case CacheDamaged():

@@ -78,6 +78,7 @@ class Calls:
                     fn = functools.partial(call.fn, *args, **kwargs)
                 else:
                     fn = functools.partial(crossing.call, node, values, instead)
+                fn = functools.partial(self._entered, invocation, fn)
                 value = await self.in_thread(node, fn, invocation.held, on_start=on_start)
             else:
                 invocation.begin()
@@ -85,8 +86,18 @@ class Calls:
                     cross = functools.partial(crossing.crossed, node, values, instead)
                     values, instead = await self.in_thread(node, cross, None, around=crossing.around)
                 args, kwargs = call.arguments(values, instead)
+                self._enter(invocation)
                 value = await self._here(call, args, kwargs)
             return outputs_of(node, value)
+
+    def _enter(self, invocation: Invocation) -> None:
+        self._telling.enter(invocation.node.name, invocation.element, invocation.course.attempts)
+
+    @calls_users_code
+    def _entered(self, invocation: Invocation, fn: Callable[[], Any]) -> Any:
+        """What a function returns, in the thread and the context of an attempt."""
+        self._enter(invocation)
+        return fn()
 
     @calls_users_code
     async def _here(self, call: Call, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -154,10 +165,13 @@ class Calls:
         args, kwargs = when.arguments(values)
         who = f"The predicate of step {node.name!r}"
         if when.is_async:
+            self._telling.enter(node.name, attempt=0)
             wanted = _truth(who, await self._here(when, args, kwargs))
         else:
             ask = functools.partial(_asked, who, when.fn, args, kwargs)
-            wanted = bool(await self.in_thread(node, ask, None))
+            context = self.context.copy()
+            context.run(self._telling.enter, node.name, attempt=0)
+            wanted = bool(await self.in_thread(node, ask, None, context=context))
         if not self._may_begin():
             raise asyncio.CancelledError
         return wanted
@@ -166,7 +180,9 @@ class Calls:
     def directly(self, node: Node, held: Held) -> Sequence[Any]:
         """Calls a blocking function in the calling worker thread."""
         args, kwargs = node.call.arguments(self._state.values)
-        return outputs_of(node, self.context.copy().run(calling, held, node.call.fn, args, kwargs))
+        context = self.context.copy()
+        context.run(self._telling.enter, node.name)
+        return outputs_of(node, context.run(calling, held, node.call.fn, args, kwargs))
 
 
 def _within(around: Callable[[Node], AbstractContextManager[object]], node: Node, fn: Callable[[], Any]) -> Any:

@@ -30,6 +30,7 @@ from odibi_async.graph.select import Selection
 from odibi_async.result import RunResult, Status, Teller
 from odibi_async.run.composition import Inside, Parts
 from odibi_async.run.crossing import Crossing
+from odibi_async.run.guard import GUARD
 from odibi_async.run.layers import Guest
 from odibi_async.run.policies import Policies
 from odibi_async.run.slots import Slots
@@ -37,6 +38,7 @@ from odibi_async.run.state import RunState
 from odibi_async.run.supervisor import Supervisor
 from odibi_async.run.telling import Telling, pass_on
 from odibi_async.run.tracebacks import freed
+from odibi_async.secret import Secret
 
 
 class Execution:
@@ -47,6 +49,7 @@ class Execution:
         graph: What is run.
         selection: The part of it that is run.
         given: Dataset -> value, for those that come from outside.
+        loop_blocked: Seconds that a step may hold the loop before the observers hear of it.
         guests: What makes the layers that this run is given.
 
     Attributes:
@@ -65,6 +68,7 @@ class Execution:
         threads: Threads,
         slots: Slots,
         observers: Sequence[Observer],
+        loop_blocked: float | None = None,
         guests: Sequence[Callable[[Inside], Guest]] = (),
         crossing: Crossing | None = None,
         teller: Teller | None = None,
@@ -75,6 +79,8 @@ class Execution:
         self.deadline_passed = False
         self.was_cancelled = False
         self._loop = asyncio.get_running_loop()
+        self._loop_blocked = loop_blocked
+        self._secrets = tuple([value for value in given.values() if isinstance(value, Secret)])
         self._over = asyncio.Event()
         self._loading: asyncio.Task[None] | None = None
         context = contextvars.copy_context()
@@ -104,11 +110,15 @@ class Execution:
         Raises:
             BaseException: The run could not be prepared; nothing has run.
         """
+        with GUARD.watching(self._telling, self._loop_blocked):
+            return await self._run()
+
+    async def _run(self) -> RunResult:
         began, graph = perf_counter(), self._state.graph
         if self._telling.observers:
             names = tuple([graph.nodes[index].name for index in self._state.selection.nodes])
             self._state.fresh = {}
-            self._telling.tell(RunStarted, names, graph.outline, self._state.peek())
+            self._telling.tell(RunStarted, names, graph.outline, self._secrets, self._state.peek())
         deadline = None
         if self.policies.timeout is not None:
             deadline = self._loop.call_later(self.policies.timeout, self._on_deadline)

@@ -261,6 +261,7 @@ class Runner:
             threads=threads,
             slots=home.slots,
             observers=(*self._observers, *checked(observers)),
+            loop_blocked=self.limits.loop_blocked,
             guests=guests,
             crossing=crossing,
             teller=functools.partial(_told, graph.outline),

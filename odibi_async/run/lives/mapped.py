@@ -151,7 +151,7 @@ class Mapped:
                 elements.uses[index] = own.use
                 elements.found = own.found
             elements.made(index, made)
-            self._telling.tell(StepProgressed, node.name, elements.done, len(elements))
+            self._telling.tell(StepProgressed, node.name, elements.done, len(elements), index)
 
     def _begin(self, node: Node, course: Course, at: float) -> None:
         """The first element of a step to be called is the step's own start."""

@@ -72,6 +72,7 @@ class Plain:
             CURRENT.set(held)
         if telling.observers:
             telling.started(node.name, started)
+            telling.enter(node.name)
         try:
             call = node.call
             reads = call.reads

@@ -103,12 +103,17 @@ class Resources:
             invocation.begin()
             limit.start()
 
+        def enter() -> None:
+            self._telling.enter(node.name, attempt=invocation.course.attempts)
+
         async def in_thread(call: Callable[[], Any], sure: bool) -> Any:
             return await self._calls.in_thread(
                 node, call, invocation.held, context=context, on_start=on_start, late=False, sure=sure
             )
 
         invocation.course.attempts += 1
+        enter()
+        context.run(enter)
         args, kwargs = node.call.arguments(invocation.values or self._state.values)
         managed = Managed(node.call.fn, in_thread)
         try:

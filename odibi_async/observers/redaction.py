@@ -1,0 +1,54 @@
+"""What texts about a run may show: no secrets, no passwords in URLs, nothing that breaks a line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from urllib.parse import quote, quote_plus
+
+from odibi_async.errors import in_a_line
+from odibi_async.events import RunStarted
+from odibi_async.secret import MASK, masked
+
+_PASSWORD = re.compile(r"(?<=://)[^/?#\s@]*:[^/?#\s]*(?=@)")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+class Redaction:
+    """
+    Masks the secrets of one run: those among the params of its steps and among its inputs, as they are and as URLs
+    write them.
+
+    Args:
+        started: The first event of the run.
+    """
+
+    def __init__(self, started: RunStarted) -> None:
+        self._started = started
+        self._secrets: Collection[str] | None = None
+
+    def __call__(self, text: str) -> str:
+        """A text as it may be shown."""
+        if self._secrets is None:  # looked for only when there is something to show: graphs may be large
+            self._secrets = _secrets_of(self._started)
+        return _PASSWORD.sub(MASK, masked(text, self._secrets))
+
+    def line(self, text: str) -> str:
+        """The same on one line."""
+        return one_line(self(text))
+
+    def error(self, error: BaseException) -> str:
+        """What an error says, on one line."""
+        return self.line(in_a_line(error))
+
+
+def one_line(text: str) -> str:
+    """A text whose line breaks and other control characters are escaped."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def _secrets_of(started: RunStarted) -> Collection[str]:
+    own = (secret for outline in started.graph.values() for secret in outline.secrets)
+    texts = {secret.reveal() for secret in (*own, *started.secrets)}
+    quoted = {quote(text, safe="", errors="replace") for text in texts}
+    return texts | quoted | {quote_plus(text, errors="replace") for text in texts}
