@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Final, Never, Unpack
 
 from odibi_async.abc import Observer
 from odibi_async.building import Functions, Nodes, Planned, graph_of
-from odibi_async.cancellation import on_cancel
+from odibi_async.cancellation import CURRENT, on_cancel
 from odibi_async.graph import terms as selection
 from odibi_async.graph.drawing import boxes, dot, mermaid
 from odibi_async.graph.node import Input
@@ -186,6 +187,10 @@ async def run_pipeline(
         DeadlineError: The run did not end within `timeout`, whatever `on_error` says.
         asyncio.CancelledError: The caller was cancelled; every step has ended before it is raised.
     """
+    if "IPython" in sys.modules and CURRENT.get() is None:
+        from odibi_async.observers.notebook import live
+
+        observers = (*observers, *live())
     refuse("run_pipeline", unknown, (*RunOptions.__annotations__, "limits"), _AS_INPUT)
     runner = runner_of_loop() if limits is None else Runner(limits=limits)
     async with runner.borrowed():

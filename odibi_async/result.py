@@ -8,14 +8,22 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone
 from enum import StrEnum
-from typing import Any, TypeVar, overload
+from typing import Any, Protocol, TypeVar, overload
 
 from odibi_async.errors import DatasetMissing, OptionError, RunError, StepError, did_you_mean, in_a_line, portable
 from odibi_async.steps import Step, name_of
 
 T = TypeVar("T")
-Teller = Callable[["RunResult", "str | os.PathLike[str]", "Mapping[str, Any] | None"], str]
-"""Writes the story of a run."""
+
+
+class Teller(Protocol):
+    """What a result cannot know: how its run is drawn and told."""
+
+    def story(self, result: RunResult, path: str | os.PathLike[str], explanations: Mapping[str, Any] | None, /) -> str:
+        """Writes the story of the run; its path."""
+
+    def html(self, result: RunResult, /) -> str:
+        """The result as a notebook shows it."""
 
 
 class Status(StrEnum):
@@ -113,7 +121,7 @@ class RunResult:
         producers: Each dataset that a step of the pipeline makes, and that step.
         partial: What elements of a failed mapped step made: the step -> the element's number -> its result (a tuple
             where the step has several datasets).
-        teller: Writes its story.
+        teller: Draws it and writes its story.
     """
 
     run_id: str
@@ -147,7 +155,7 @@ class RunResult:
         """
         if self.teller is None:
             raise OptionError("This result was not made by a run, so nobody knows its graph.")
-        return self.teller(self, path, explanations)
+        return self.teller.story(self, path, explanations)
 
     @property
     def ok(self) -> bool:
@@ -233,6 +241,11 @@ class RunResult:
             "step_seconds": sum(record.run_seconds for record in records),
             "queue_seconds": max((record.queue_seconds for record in records), default=0.0),
         }
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        """What a notebook shows: the graph and a table, and a text form."""
+        bundle = {"text/plain": str(self)}
+        return bundle if self.teller is None else bundle | {"text/html": self.teller.html(self)}
 
     def __repr__(self) -> str:
         return f"<RunResult {self.run_id}: {self.status} in {seconds_text(self.seconds)}>"

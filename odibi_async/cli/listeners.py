@@ -6,10 +6,8 @@ import contextlib
 import dataclasses
 import json
 import queue
-import shutil
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
-from time import monotonic
 from typing import Any
 
 from odibi_async.cli.answer import Problem, Refused
@@ -22,8 +20,6 @@ from odibi_async.events import (
     Event,
     LoopBlocked,
     Outline,
-    RunFinished,
-    RunStarted,
     StepAbandoned,
     StepFinished,
     StepRetrying,
@@ -39,17 +35,13 @@ class Scribe:
     """
     An observer that hands on events to listeners in a thread of its own, where they may block.
 
-    Args:
-        tick: Called each second in which nothing happens.
-
     Attributes:
         has_abandoned: Whether a step was left to itself.
     """
 
-    def __init__(self, listeners: Sequence[Listener], tick: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, listeners: Sequence[Listener]) -> None:
         self.has_abandoned = False
         self._listeners = listeners
-        self._tick = tick
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._hand_on, name="odibi-async events")
 
@@ -66,14 +58,7 @@ class Scribe:
         self._thread.join()
 
     def _hand_on(self) -> None:
-        while True:
-            try:
-                event = self._events.get(timeout=1)
-            except queue.Empty:
-                self._tick()
-                continue
-            if event is None:
-                return
+        while (event := self._events.get()) is not None:
             for listener in self._listeners:
                 listener(event)
 
@@ -168,39 +153,6 @@ def _line(event: Event) -> str:
             rows = f", {event.result.rows:,} rows" if event.result.rows is not None else ""
             return f"{event.step}: {event.status}{because} after {event.result.run_seconds:.3f} s{rows}"
     return ""
-
-
-class StatusLine:
-    """One line on a terminal that says how far the run is, at most ten times a second."""
-
-    def __init__(self) -> None:
-        self._running: dict[str, None] = {}
-        self._done = self._total = 0
-        self._began = self._written = monotonic()
-
-    def __call__(self, event: Event) -> None:
-        match event:
-            case RunStarted():
-                self._total = len(event.steps)
-            case StepStarted():
-                self._running[event.step] = None
-            case StepFinished():
-                self._running.pop(event.step, None)
-                self._done += 1
-            case RunFinished():
-                self._write("")
-                return
-        if monotonic() - self._written > 0.1:
-            self.tick()
-
-    def tick(self) -> None:
-        """Writes it anew."""
-        names = harmless(", ".join(self._running))
-        self._write(f"{self._done} of {self._total} steps, {monotonic() - self._began:.0f} s: {names}")
-        self._written = monotonic()
-
-    def _write(self, text: str) -> None:
-        complain(f"\r\x1b[K{text[: shutil.get_terminal_size().columns - 1]}", end="")
 
 
 class Warnings:

@@ -14,12 +14,13 @@ from typing import Any, Final, cast
 from odibi_async.abc import Observer
 from odibi_async.cli import summary
 from odibi_async.cli.answer import Answer, Problem, Refused, problems_of
-from odibi_async.cli.listeners import EventFile, Lines, Scribe, StatusLine, Warnings
+from odibi_async.cli.listeners import EventFile, Lines, Scribe, Warnings
 from odibi_async.cli.output import is_rich
 from odibi_async.cli.plan import Plan
 from odibi_async.cli.signals import Signals
 from odibi_async.errors import GraphError, OdibiError, OptionError, RunError, in_a_line
 from odibi_async.limits import Limits
+from odibi_async.observers.progress import Progress
 from odibi_async.observers.tracker import Tracker
 from odibi_async.result import RunResult
 from odibi_async.runner import Runner, RunOptions
@@ -55,11 +56,12 @@ def executed(plan: Plan, how: HowToRun, signals: Signals) -> Answer:
     """
     secrets = plan.document.secrets
     events = None if how.events is None else EventFile(how.events, secrets)
-    status = StatusLine() if is_rich(sys.stderr) and not (how.quiet or how.verbose) else None
+    shows = is_rich(sys.stderr) and not (how.quiet or how.verbose)
+    status = Progress(sys.stderr, secrets=secrets) if shows else None
     lines = Lines(secrets) if how.verbose else None
     listeners = [each for each in (status, lines, Warnings(secrets, how.quiet), events) if each is not None]
     noting = signals.cancelling(lambda: None)  # no thread, no loop that is made or closed is to be interrupted
-    with events or contextlib.nullcontext(), noting, Scribe(listeners, *([status.tick] if status else [])) as scribe:
+    with events or contextlib.nullcontext(), noting, Scribe(listeners) as scribe:
         tracker = Tracker() if how.story is not None else None
         result, problems = _ended(plan, how, scribe, signals, tracker)
     page, unwritten = _told(how, tracker) if tracker is not None else ("", [])

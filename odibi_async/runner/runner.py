@@ -22,7 +22,6 @@ from odibi_async.building import Functions, Nodes
 from odibi_async.cancellation import CURRENT, waiting
 from odibi_async.durations import seconds_of
 from odibi_async.errors import OptionError, RunnerClosed
-from odibi_async.events import StepOutline
 from odibi_async.graph.graph import Graph
 from odibi_async.limits import Limits
 from odibi_async.result import RunResult
@@ -47,6 +46,7 @@ from odibi_async.runner.options import (
     refuse,
 )
 from odibi_async.runner.plans import plan
+from odibi_async.runner.teller import ResultTeller
 
 if TYPE_CHECKING:
     from odibi_async.cache.for_run import Caches
@@ -264,7 +264,7 @@ class Runner:
             loop_blocked=self.limits.loop_blocked,
             guests=guests,
             crossing=crossing,
-            teller=functools.partial(_told, graph.outline),
+            teller=ResultTeller(graph.outline),
         )
         self._runs.add(execution)
         return execution
@@ -300,19 +300,6 @@ class Runner:
 
         self._caches = self._caches or Caches(self.limits.grace)
         return (functools.partial(CacheLayer, self._caches.for_run(caching, graph, keeper)),)
-
-
-def _told(
-    graph: Mapping[str, StepOutline],
-    result: RunResult,
-    path: str | os.PathLike[str],
-    explanations: Mapping[str, Any] | None,
-) -> str:
-    """Writes the story of a run of this graph."""
-    from odibi_async.observers.record import RunRecord
-    from odibi_async.observers.story import tell_story
-
-    return tell_story(RunRecord.of(result, graph), path, explanations)
 
 
 def new_run_id() -> str:

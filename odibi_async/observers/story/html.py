@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable
 from typing import Any
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f]")
 _VOID = frozenset(("meta", "br", "input", "link"))
 
 
@@ -52,7 +54,7 @@ def _attribute(name: str, value: Any) -> str:
 
 def _clean(text: str) -> str:
     """A text without what HTML cannot hold: control characters become the sign for what cannot be shown."""
-    return "".join(c if c >= " " or c in "\n\t" else "\ufffd" for c in text)
+    return _CONTROL.sub("\ufffd", text)
 
 
 def table(headings: Iterable[Any], rows: Iterable[Iterable[Any]], **attributes: Any) -> Html:

@@ -12,13 +12,17 @@ from typing import Any, Final
 from odibi_async.observers.record import RunRecord
 from odibi_async.observers.story.html import Html, joined, tag
 from odibi_async.observers.story.overview import cards, execution, graph, verdict, warnings
-from odibi_async.observers.story.steps import steps
+from odibi_async.observers.story.steps import card, steps
 from odibi_async.observers.story.timeline import timeline
 from odibi_async.observers.story.view import View
 
 LARGEST: Final = 2_000_000
 """Bytes that a page has at most."""
 _LITTLE: Final = {"samples": False, "sources": False, "data": False}
+SOME: Final = 20
+"""Steps by which the size of a page is judged."""
+IN_TABLE, AS_JSON = 300, 700
+"""Bytes of a step in the table, and in the run as JSON, at least."""
 SHRINKING: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
     ("", {}),
     ("first rows", {"samples": False}),
@@ -39,10 +43,21 @@ def page(record: RunRecord, explanations: Mapping[str, Any]) -> str:
     """
     text = ""
     for left, how in SHRINKING:
-        text = _page(View(record=record, explanations=explanations, **how), left)
+        view = View(record=record, explanations=explanations, **how)
+        if how is not SHRINKING[-1][1] and _estimated(view) > LARGEST:
+            continue
+        text = _page(view, left)
         if len(text.encode("utf-8", "xmlcharrefreplace")) <= LARGEST:
             break
     return text
+
+
+def _estimated(view: View) -> float:
+    """Bytes that a page takes, judged by the details of some steps: making one that is too large takes long."""
+    names = view.first(view.most)
+    some = names[:: max(1, len(names) // SOME)]
+    details = sum(len(card(view, name).encode("utf-8", "replace")) for name in some) / max(1, len(some)) * len(names)
+    return details + len(names) * (IN_TABLE + (AS_JSON if view.data else 0))
 
 
 def _page(view: View, left: str) -> str:

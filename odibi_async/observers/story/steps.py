@@ -34,7 +34,7 @@ def steps(view: View) -> Html | None:
         tag("div", id="tools", class_="tools", hidden=True),
         table(COLUMNS, [_row(view, name) for name in listed], id="steps-table", aria_label="Steps"),
         tag("p", note, class_="dim") if len(shown) < len(records) else None,
-        [_card(view, name) for name in shown],
+        [card(view, name) for name in shown],
         id="steps",
     )
 
@@ -67,7 +67,8 @@ def _seconds(value: float | None) -> Html:
     return tag("td", seconds_text(value), class_="n", data_value=f"{value:.6f}")
 
 
-def _card(view: View, name: str) -> Html:
+def card(view: View, name: str) -> Html:
+    """All about a step."""
     step, said, diff = view.record.steps[name], message_of(view.record.steps[name]), view.changes[name][0]
     return folded(
         joined(
@@ -138,7 +139,7 @@ def _snapshots(view: View, heading: str, datasets: Sequence[str]) -> Html:
 
 
 def _snapshot(view: View, heading: str, snapshot: Snapshot) -> Html:
-    told = snapshot.told(None, (), view.record.secrets)
+    told = view.told(snapshot)
     count = "" if told["row_count"] is None else f", {told['row_count']:,} rows"
     title = tag("h3", f"{heading}: {snapshot.dataset} ({told['metadata']['type']}{count})")
     if not told["schema"]:

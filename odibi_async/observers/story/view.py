@@ -74,6 +74,16 @@ class View:
         """A text without the secrets of the run."""
         return masked(text, self.record.secrets)
 
+    @cached_property
+    def _told(self) -> dict[str, dict[str, Any]]:
+        return {}
+
+    def told(self, snapshot: Snapshot) -> dict[str, Any]:
+        """A snapshot in the words of ODIBI CORE."""
+        if snapshot.dataset not in self._told:
+            self._told[snapshot.dataset] = snapshot.told(None, (), self.record.secrets)
+        return self._told[snapshot.dataset]
+
     def snapshots(self, datasets: Sequence[str]) -> list[Snapshot]:
         """What these datasets looked like, those that were looked at."""
         return [found for found in map(self.record.snapshots.get, datasets) if found is not None]
@@ -85,7 +95,7 @@ class View:
         before, after = self._first_frame(step.outline.reads), self._first_frame(step.outline.makes)
         if before is None or after is None or step.result is None or not step.result.is_done:
             return None, None
-        return compared(before.told(None, (), ()), after.told(None, (), ()))
+        return compared(self.told(before), self.told(after))
 
     def _warned(self) -> Iterator[tuple[str, str]]:
         for each in self.record.warned:
