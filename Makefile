@@ -46,6 +46,7 @@ benchmarks: $(VENV)/ready
 	$(BIN)/python benchmarks/soak.py
 	$(BIN)/python benchmarks/pandas_pipeline.py
 	$(BIN)/python benchmarks/spark_pipeline.py
+	$(BIN)/python benchmarks/story.py
 
 # The versions of requirements-dev.txt, byte for byte.
 $(VENV)/ready: pyproject.toml requirements-dev.txt

@@ -177,3 +177,8 @@ def test_spark_pipeline_compares_with_pyspark_by_hand() -> None:
     lines(
         printed, *[rf"{name}: {NUMBER} times by hand" for name in ("chain", "branches")], "loop: lag", "cancel: cores"
     )
+
+
+def test_story_tells_what_tracker_and_story_cost() -> None:
+    printed = output_of("story.py", "--steps", "50", "--rounds", "1", "--large", "20")
+    lines(printed, rf"steps: tracker {NUMBER} us", rf"flights: {NUMBER} times", rf"large: 20 steps told in {NUMBER} s")

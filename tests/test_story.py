@@ -92,6 +92,7 @@ async def test_the_story_of_a_failed_run_begins_with_what_failed_and_where(tmp_p
         "Traceback (most recent call last)",
         "&quot;pipeline_id&quot;",
         "Python",
+        "<dt>Thread</dt><dd>MainThread</dd>",
     ):
         assert expected in text, expected
 

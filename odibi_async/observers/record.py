@@ -106,6 +106,7 @@ class StepRecord:
         retries: The attempts that failed and were followed by another.
         result: How it ended, without its error; `None` before.
         raised: Its error, if it failed.
+        thread: The name of the thread that called it last; `None` for one that was not called.
     """
 
     outline: StepOutline
@@ -113,6 +114,7 @@ class StepRecord:
     retries: list[Attempt] = field(default_factory=list)
     result: StepResult | None = None
     raised: Raised | None = None
+    thread: str | None = None
 
     def end(self, result: StepResult) -> None:
         """Takes in how it ended."""

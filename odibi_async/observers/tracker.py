@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import time
@@ -16,6 +17,7 @@ from odibi_async.observers.lineage import lineage
 from odibi_async.observers.record import RunRecord
 from odibi_async.observers.snapshot import Look, Snapshots
 from odibi_async.observers.story import tell_story, write_whole
+from odibi_async.place import Place
 from odibi_async.result import Status
 
 
@@ -59,6 +61,12 @@ class Tracker:
             run.record.hear(event)
             if isinstance(event, RunFinished):
                 self._forget()
+
+    def entering(self, place: Place) -> None:
+        """Notes the thread that a step is called in."""
+        run = self._runs.get(place.run_id)
+        if run is not None and place.step in run.record.steps:
+            run.record.steps[place.step].thread = threading.current_thread().name
 
     def _forget(self) -> None:
         over = [run_id for run_id, run in self._runs.items() if run.record.status is not Status.RUNNING]

@@ -132,6 +132,7 @@ def execution(view: View) -> Html:
         ("Began", iso(record.began)),
         ("Step seconds", seconds_text(sum(each.run_seconds for each in results))),
         ("Longest wait for a slot", seconds_text(max((each.queue_seconds for each in results), default=0.0))),
+        ("Threads", f"{len({step.thread for step in record.steps.values() if step.thread}):,}"),
         ("Cache hits", f"{view.counts['cached']:,} of {len(record.steps):,}"),
         ("Critical path", shortened([name for name in record.steps if name in path]) if path else ""),
         ("Digest of the pipeline", _digest(view)),

@@ -102,6 +102,7 @@ def _facts(view: View, name: str, step: StepRecord) -> Sequence[tuple[str, Any]]
         ("Makes", shortened(outline.makes) if outline.makes else ""),
         ("Began", iso(step.began)),
         ("Took", seconds_text(result.run_seconds) if result is not None and result.at is not None else ""),
+        ("Thread", step.thread),
         ("Attempts", result.attempts if result is not None and result.attempts > 1 else ""),
         ("Change of rows", "" if delta is None else f"{delta:+,}"),
         ("Cache", view.masked(str(result.cache)) if result is not None and result.cache is not None else ""),
