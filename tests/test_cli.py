@@ -952,3 +952,18 @@ def test_a_pipeline_in_python_runs_validates_and_draws_like_a_file(run: Run):
     Path("json.py").write_text("STEPS = []")
     assert run("validate", "json.py:STEPS", "--json").codes == ["OA205"]
     assert hasattr(sys.modules["json"], "dumps")
+
+
+def test_a_story_is_written_where_it_is_asked_for_and_never_over_a_configuration(run: Run):
+    functions("slow")
+    Path("functions.py").write_text("def slow(): return 1\n")
+    before = Path("odibi.yaml").read_text()
+    assert run("run", "--story", "odibi.yaml", *GIVEN).code == 0
+    assert Path("odibi.yaml").read_text() == before
+    assert Path("story.html").read_text().startswith("<!doctype html>")
+    assert "story: " in run("run", *GIVEN, "--story", "deep/other.html").out
+    assert Path("deep/other.html").exists()
+    assert run("run", "--story=odibi.yaml", *GIVEN).code == 2
+    told = run("run", *GIVEN, "--story", "/dev/null/story.html")
+    assert "OA315" in told.err
+    assert Path("odibi.yaml").read_text() == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -166,6 +167,21 @@ async def test_secrets_are_nowhere(tmp_path: Path):
     text = await told(tmp_path, orders, flaky)
     assert "hush-hush" not in text
     assert "refused **********" in text
+
+
+async def test_what_steps_log_is_told_and_the_handler_goes(tmp_path: Path):
+    log, before = logging.getLogger("somebody's"), list(logging.getLogger().handlers)
+
+    def says(orders: pd.DataFrame) -> None:
+        log.warning("%d rows & <b>", len(orders))
+
+    async def says_too(orders: pd.DataFrame) -> None:
+        log.error("from the loop")
+
+    text = await told(tmp_path, orders, says, says_too)
+    assert "WARNING somebody&#x27;s: 100 rows &amp; &lt;b&gt;" in text
+    assert "ERROR somebody&#x27;s: from the loop" in text
+    assert logging.getLogger().handlers == before
 
 
 async def test_frames_that_a_run_drops_are_looked_at_all_the_same(tmp_path: Path):

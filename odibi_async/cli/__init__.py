@@ -97,13 +97,11 @@ def _called(arguments: Sequence[str], signals: Signals, output: Output) -> Answe
 
 
 def _with_story(arguments: Sequence[str]) -> list[str]:
-    """The arguments with a file behind a `--story` that names none."""
+    """The arguments with a file behind each `--story` that names none: what follows it may be the configuration."""
+    following = [*arguments[1:], ""]
     return [
-        "--story=story.html" if each == "--story" and (nothing or following.startswith("-")) else each
-        for each, following, nothing in (
-            (each, arguments[place + 1] if place + 1 < len(arguments) else "", place + 1 >= len(arguments))
-            for place, each in enumerate(arguments)
-        )
+        "--story=story.html" if each == "--story" and not other.lower().endswith((".html", ".htm")) else each
+        for each, other in zip(arguments, following, strict=True)
     ]
 
 

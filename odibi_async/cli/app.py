@@ -140,6 +140,8 @@ def run(
 
     if no_cache and cache is not None:
         raise Refused(Problem(code="OA505", message="--cache and --no-cache exclude each other."))
+    if story is not None and not story.lower().endswith((".html", ".htm")):
+        raise Refused(Problem(code="OA505", message=f"--story {story!r}: the name of a page ends in .html."))
     plan = _planned(config, given, choice)
     check_given(plan)
     if dry_run:

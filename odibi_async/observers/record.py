@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
@@ -30,6 +32,8 @@ from odibi_async.result import RunResult, Status, StepResult
 from odibi_async.secret import Secret
 
 _log = logging.getLogger("odibi_async")
+LINES: Final = 50
+"""Lines of a step's log that are kept."""
 DEEPEST: Final = 10
 """Frames of a traceback that are kept, those closest to the error."""
 
@@ -107,6 +111,7 @@ class StepRecord:
         result: How it ended, without its error; `None` before.
         raised: Its error, if it failed.
         thread: The name of the thread that called it last; `None` for one that was not called.
+        log: The last lines that its code logged.
     """
 
     outline: StepOutline
@@ -115,6 +120,7 @@ class StepRecord:
     result: StepResult | None = None
     raised: Raised | None = None
     thread: str | None = None
+    log: deque[str] = field(default_factory=functools.partial(deque, maxlen=LINES))
 
     def end(self, result: StepResult) -> None:
         """Takes in how it ended."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -17,8 +18,32 @@ from odibi_async.observers.lineage import lineage
 from odibi_async.observers.record import RunRecord
 from odibi_async.observers.snapshot import Look, Snapshots
 from odibi_async.observers.story import tell_story, write_whole
-from odibi_async.place import Place
+from odibi_async.place import PLACE, Place
 from odibi_async.result import Status
+
+
+class _StepLogs(logging.Handler):
+    """
+    Notes what the code of steps logs, whatever logger it uses.
+
+    Args:
+        runs: The runs on record.
+    """
+
+    def __init__(self, runs: Mapping[str, _Run]) -> None:
+        super().__init__()
+        self._runs = runs
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Takes in a record that a step has logged."""
+        place = PLACE.get()
+        run = None if place is None else self._runs.get(place.run_id)
+        if place is not None and run is not None and place.step in run.record.steps:
+            try:
+                line = f"{record.levelname} {record.name}: {record.getMessage()}"
+            except Exception:  # the arguments are anybody's, and may not fit the message
+                line = f"{record.levelname} {record.name}: {record.msg}"
+            run.record.steps[place.step].log.append(line)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +60,8 @@ class Tracker:
 
     It may listen to any number of runs, also at the same time. What it tells is told of one of them: of the one
     that began last, unless another is named. Of each frame it keeps the columns, the number of rows and the first five,
-    looked at in a thread when the step that made it has ended; rows of Spark frames are never counted. The texts of
+    looked at in a thread when the step that made it has ended; rows of Spark frames are never counted. While it listens
+    to a run it keeps the last lines that each step logs, through a handler of the root logger. The texts of
     secrets among the params of steps and among the datasets show nowhere.
 
     Args:
@@ -51,16 +77,20 @@ class Tracker:
         self._look = Look(samples=samples, mask=(mask,) if isinstance(mask, str) else tuple(mask))
         self._runs: dict[str, _Run] = {}
         self._count = itertools.count(1)
+        self._logs = _StepLogs(self._runs)
         self._no_run = _Run(RunRecord("", time(), {}), 0)
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, RunStarted):
             record = RunRecord.started(event, Snapshots(self._look))
             self._runs[event.run_id] = _Run(record, next(self._count))
+            logging.getLogger().addHandler(self._logs)
         elif (run := self._runs.get(event.run_id)) is not None:
             run.record.hear(event)
             if isinstance(event, RunFinished):
                 self._forget()
+                if all(each.record.status is not Status.RUNNING for each in self._runs.values()):
+                    logging.getLogger().removeHandler(self._logs)
 
     def entering(self, place: Place) -> None:
         """Notes the thread that a step is called in."""

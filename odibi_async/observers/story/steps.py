@@ -85,6 +85,7 @@ def card(view: View, name: str) -> Html:
         _schema_changes(diff) if diff else None,
         _snapshots(view, "Before", step.outline.reads),
         _snapshots(view, "After", step.outline.makes),
+        _log(view, step),
         _source(view, step),
         opened=step.status == "failed",
         id=view.anchor(name),
@@ -149,6 +150,12 @@ def _snapshot(view: View, heading: str, snapshot: Snapshot) -> Html:
     types = [tag("td", entry["type"], class_="dim") for entry in told["schema"][:WIDEST]]
     rows = [[row[column] for column in columns] for row in told["sample_data"]] if view.samples else []
     return joined((title, table(columns, [types, *rows], aria_label=f"{heading}: {snapshot.dataset}")))
+
+
+def _log(view: View, step: StepRecord) -> Html | None:
+    if not step.log:
+        return None
+    return folded("Log", tag("pre", view.masked("\n".join(step.log)), tabindex="0"))
 
 
 def _source(view: View, step: StepRecord) -> Html | None:
