@@ -466,7 +466,13 @@ def test_the_end_of_a_loop_cancels_each_step_once():
         import asyncio
         from odibi_async import run_pipeline, step
 
+        started = 0
+
         async def work():
+            global started
+            started += 1
+            if started == 3:
+                asyncio.get_running_loop().call_later(0.01, asyncio.get_running_loop().stop)
             try:
                 await asyncio.sleep(100)
             finally:
@@ -474,7 +480,6 @@ def test_the_end_of_a_loop_cancels_each_step_once():
                 print("cleaned", flush=True)
 
         async def main():
-            asyncio.get_running_loop().call_later(0.05, asyncio.get_running_loop().stop)
             await run_pipeline([step(work, name=f"s{i}") for i in range(3)])
 
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from typing import Any
 
@@ -33,6 +34,8 @@ def executed(*cells: str) -> list[Any]:
     notebook = nbformat.v4.new_notebook(cells=cells_of)  # type: ignore[no-untyped-call]
     client = NotebookClient(notebook, timeout=120, kernel_name="python3", allow_errors=True)
     client.execute()
+    del client
+    gc.collect()  # what it left is cleaned up here, where no loop runs
     return [cell.outputs for cell in notebook.cells[1:]]
 
 
