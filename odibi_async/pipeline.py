@@ -190,7 +190,9 @@ async def run_pipeline(
     if "IPython" in sys.modules and CURRENT.get() is None:
         from odibi_async.observers.notebook import live
 
-        observers = (*observers, *live())
+        shown = live()
+        if shown and isinstance(observers, Iterable):
+            observers = (*observers, *shown)
     refuse("run_pipeline", unknown, (*RunOptions.__annotations__, "limits"), _AS_INPUT)
     runner = runner_of_loop() if limits is None else Runner(limits=limits)
     async with runner.borrowed():

@@ -85,7 +85,7 @@ def write_json() -> str:
 
 @pytest.mark.parametrize("write", [write_database, write_json])
 def test_the_code_that_people_have_runs_with_another_import(
-    write: Callable[[], str], capsys: pytest.CaptureFixture[str]
+    request: pytest.FixtureRequest, write: Callable[[], str], capsys: pytest.CaptureFixture[str]
 ):
     Path("orders.csv").write_text("customer,amount\n1,30\n2,20\n1,12\n")
     Path("names.csv").write_text("customer,name\n1,Ada\n2,Grace\n")
@@ -96,6 +96,7 @@ def test_the_code_that_people_have_runs_with_another_import(
 
     steps = ConfigLoader().load(uri, project="sales" if uri.endswith(".db") else None)
     context = create_engine_context("pandas")
+    request.addfinalizer(context.close)
     tracker = Tracker()
     events = EventEmitter()
     events.on("step_complete", lambda step, duration_ms: print(f"{step.name}: {duration_ms >= 0}"))
@@ -488,7 +489,9 @@ async def test_it_runs_where_a_loop_runs_already(context: Any):
         Orchestrator([step(lambda: 1 / 0, name="bad")], context, Tracker(), events).run()
 
 
-def test_the_predecessors_own_example_runs_with_another_import_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_predecessors_own_example_runs_with_another_import_line(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     from odibi_async.core import (
         CacheManager,
         ConfigLoader,
@@ -507,6 +510,7 @@ def test_the_predecessors_own_example_runs_with_another_import_line(tmp_path: Pa
     )
     steps = ConfigLoader().load("pipeline.json")
     context = create_engine_context("pandas")
+    request.addfinalizer(context.close)
     tracker, events = Tracker(), EventEmitter()
     orchestrator = Orchestrator(steps, context, tracker, events, parallel=True, max_workers=4, use_cache=False)
     result = orchestrator.run()

@@ -21,7 +21,7 @@ import pytest
 
 from odibi_async import Limits, Pipeline, Retry, RunError, Status, check_cancelled, resource, run_pipeline, step
 from odibi_async.errors import DeadlineError, GraphError, OptionError
-from odibi_async.events import RunFinished, StepEvent, StepFinished, StepRetrying, StepStarted
+from odibi_async.events import RunFinished, RunStarted, StepEvent, StepFinished, StepRetrying, StepStarted
 from odibi_async.testing import Recorder, VirtualLoop, failing, hanging, impatient, rehearse, slowed, virtual_clock
 
 ROOT = Path(__file__).parent.parent
@@ -175,6 +175,7 @@ async def test_a_step_that_hangs_ends_when_it_is_cancelled(kind: Any):
     run = asyncio.create_task(pipeline.run(limits=Limits(grace=5), observers=[recorder]))
     if not kind.is_resource:
         await recorder.wait_for(StepStarted, step="s")
+    await recorder.wait_for(RunStarted)
     await asyncio.sleep(0.01)
     assert not run.done()
     run.cancel()
