@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from odibi_async.abc import Described, Doubtful
-from odibi_async.cache.stored import Question, Stored, Uncached
+from odibi_async.cache.stored import Question, Uncached
 from odibi_async.cache_policy import CachePolicy
-from odibi_async.dataset import ABSENT, HandleList
+from odibi_async.dataset import ABSENT, Handle, HandleList
 from odibi_async.fingerprint.functions import FORMAT, combined, digest_of, digest_of_file, examined, is_mutable
 from odibi_async.graph.graph import Graph
 from odibi_async.graph.node import NOTHING, OUTSIDE, Node
@@ -156,7 +156,8 @@ class Questions:
 
     def _digest_of_data(self, name: str, value: Any) -> str:
         """The digest of what flows between steps; the order of a mapping counts: who goes through it can tell."""
-        return value.kept.digest if isinstance(value, Stored) else digest_of(value, name=name, ordered=True)
+        digest = value.digest if isinstance(value, Handle) else None
+        return digest or digest_of(value, name=name, ordered=True)
 
     def note(self, dataset: int, value: Any, digest: str) -> None:
         """Notes the digest of a dataset that nobody can change."""

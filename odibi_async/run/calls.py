@@ -8,6 +8,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from odibi_async.current import STEP
 from odibi_async.events import StepAbandoned
 from odibi_async.executors.threads import CallJob, Threads, calling
 from odibi_async.graph.node import Call, Node
@@ -58,6 +59,7 @@ class Calls:
         if not self._may_begin():
             raise asyncio.CancelledError
         invocation.course.attempts += 1
+        STEP.set((node.name, invocation.element))
         args, kwargs = call.arguments(invocation.values or self._state.values, invocation.instead)
         async with TimeLimit(node.step.timeout, self.threads.grace, at_once=not node.in_thread) as limit:
             if node.in_thread:
@@ -67,7 +69,9 @@ class Calls:
                     limit.start()
 
                 fn = functools.partial(call.fn, *args, **kwargs)
-                value = await self.in_thread(node, fn, invocation.held, on_start=on_start)
+                context = self.context.copy()
+                context.run(STEP.set, (node.name, invocation.element))
+                value = await self.in_thread(node, fn, invocation.held, context=context, on_start=on_start)
             else:
                 invocation.begin()
                 value = await self._here(call, args, kwargs)
@@ -105,7 +109,7 @@ class Calls:
         job = held.job = CallJob(
             self.threads,
             self._owner,
-            self._state.graph.heights[node.index],
+            self._state.priorities[node.index],
             fn,
             call=held,
             context=context or self.context.copy(),
@@ -146,7 +150,9 @@ class Calls:
     def directly(self, node: Node, held: Held) -> Sequence[Any]:
         """Calls a blocking function in the calling worker thread."""
         args, kwargs = node.call.arguments(self._state.values)
-        return outputs_of(node, self.context.copy().run(calling, held, node.call.fn, args, kwargs))
+        context = self.context.copy()
+        context.run(STEP.set, (node.name, None))
+        return outputs_of(node, context.run(calling, held, node.call.fn, args, kwargs))
 
 
 @calls_users_code

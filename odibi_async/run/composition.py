@@ -10,6 +10,7 @@ from typing import Any
 
 from odibi_async.executors.threads import Threads
 from odibi_async.graph.node import Node
+from odibi_async.result import Status
 from odibi_async.run.calls import Calls
 from odibi_async.run.datasets import Datasets
 from odibi_async.run.layers import Guest, Inner, Reading, Retrying, Slotted, composed
@@ -38,6 +39,7 @@ class Inside:
         recovery: Calls steps again.
         may_begin: Whether a call may begin.
         new_task: Makes a task of the run, by its life and its name.
+        status: How the run ends, as things are.
     """
 
     owner: object
@@ -46,6 +48,7 @@ class Inside:
     recovery: Recovery
     may_begin: Callable[[], bool]
     new_task: Callable[[Coroutine[Any, Any, Any], str], asyncio.Task[Any]]
+    status: Callable[[], Status]
 
 
 class Parts:
@@ -77,22 +80,24 @@ class Parts:
         may_begin = supervisor.may_begin
         self._calls = Calls(supervisor, state, self.datasets, telling, threads, context, may_begin)
         self._retrying = Retrying(policies, telling, may_begin)
-        slotted = Slotted(supervisor, slots, lambda node: state.graph.heights[node.index])
+        slotted = Slotted(supervisor, slots, lambda node: state.priorities[node.index])
         self._inner = (Reading(state, self.datasets), slotted)
+        self._recovery = Recovery(state, self.datasets, self._attempts_of)
 
     def new_task(self, life: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """A task of the run, in a context of its own."""
         return asyncio.Task(life, loop=self._supervisor.loop, name=name, context=self._context.copy())
 
-    def inside(self) -> Inside:
+    def inside(self, status: Callable[[], Status]) -> Inside:
         """What a guest gets."""
         return Inside(
             owner=self._supervisor,
             state=self._state,
             telling=self._telling,
-            recovery=Recovery(self._state, self.datasets, self._attempts_of),
+            recovery=self._recovery,
             may_begin=self._supervisor.may_begin,
             new_task=self.new_task,
+            status=status,
         )
 
     def begin(self, guests: Sequence[Guest]) -> None:

@@ -226,7 +226,7 @@ class Supervisor:
             if not self._is_draining:
                 self._drain_soon()
 
-        self._slots.enter(self, self._state.graph.heights[node.index], node.pool, grant)
+        self._slots.enter(self, self._state.priorities[node.index], node.pool, grant)
 
     def start_task(self, node: Node, life: Coroutine[Any, Any, None]) -> None:
         """Gives a step a task of its own, which has its ticket."""
