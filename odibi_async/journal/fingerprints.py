@@ -18,9 +18,10 @@ from __future__ import annotations
 
 import inspect
 import os
+import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from blake3 import blake3
 
@@ -85,7 +86,7 @@ class Fingerprints:
     def prepared(self, nodes: Sequence[Node]) -> None:
         """Looks at the code of all these steps, as it is now. Blocks."""
         for node in nodes:
-            if not (node.is_resource or isinstance(node.call.fn, Described)):
+            if not (node.is_resource or is_described(node.call.fn)):
                 self._static_of(node)
 
     def known(self, node: Node) -> Static | None:
@@ -148,7 +149,7 @@ class Fingerprints:
         fn = node.call.fn
         if policy.version is not None:
             return Code({"the version": digest_of((node.name, policy.version))}, [])
-        if isinstance(fn, Described):
+        if is_described(fn):
             contents = fn.contents(self._engine_of(node))
             return Code({name: digest_of(value, name=name, files=_by_text) for name, value in contents.items()}, [])
         if id(fn) not in self._codes:
@@ -158,6 +159,11 @@ class Fingerprints:
 
     def _engine_of(self, node: Node) -> Any:
         return next((self._values[d] for d in node.call.datasets if d in self._graph.hidden), None)
+
+
+def is_described(fn: Any) -> TypeGuard[Described]:
+    """Whether a callable says itself what its result follows from; a plain function never does, and that is cheap."""
+    return not isinstance(fn, types.FunctionType) and isinstance(fn, Described)
 
 
 def key_of(static: str, reads: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,10 +15,10 @@ from odibi_async.errors import Damaged, JournalUnavailable, OdibiError, RunAlive
 from odibi_async.fingerprint.functions import Undigestible, combined, digest_of, is_mutable
 from odibi_async.graph.graph import Graph
 from odibi_async.graph.select import Selection
-from odibi_async.journal.backend import RunRow, StepRow
+from odibi_async.journal.backend import RunRow
 from odibi_async.journal.journal import Journal
 from odibi_async.journal.records import GivenInput, RunRecord, StepRecord
-from odibi_async.journal.writer import surely
+from odibi_async.journal.writer import AT_ONCE, Job, Told, step_row, surely
 from odibi_async.result import Status
 from odibi_async.store.kept import Kept
 from odibi_async.store.store import Store
@@ -26,6 +27,9 @@ SMALL: Final = (bool, int, float, type(None))
 """Values of these types are digested and kept within microseconds."""
 SHORT: Final = 1024
 """Texts and bytes up to this length as well."""
+
+REMEMBERED: Final = 4096
+"""How many small values are remembered with where they are: many steps make the same."""
 
 Place = tuple[str, int | None]
 """The name of a step, and which element of it."""
@@ -91,6 +95,7 @@ class RunJournal:
         self._record: RunRecord | None = None
         self._pin = ""
         self._held = ExitStack()
+        self._smalls: dict[tuple[type, Any], Kept] = {}
 
     # -- its life --------------------------------------------------------------------------------------
 
@@ -208,9 +213,9 @@ class RunJournal:
                 return
             row, journal = self._row, self._journal
             journal.writer.flush()
-            rows = [self._step_row(each) for each in steps]
-            for start in range(0, len(rows), 500):
-                surely(lambda start=start: journal.backend.write(rows[start : start + 500]))
+            rows = [step_row(row.number, row.run_id, each) for each in steps]
+            for start in range(0, len(rows), AT_ONCE):
+                surely(partial(journal.backend.write, rows[start : start + AT_ONCE]))
             self._rewrite(row, replace(self._record, status=status, ended_at=time.time(), error=error))
             if seconds:
                 journal.backend.learn(row.pipeline, seconds)
@@ -218,15 +223,12 @@ class RunJournal:
 
     # -- steps -----------------------------------------------------------------------------------------
 
-    def put(self, record: StepRecord) -> asyncio.Future[None]:
+    def put(self, record: StepRecord, told: Told) -> asyncio.Future[None]:
         """Commits a step; the future is done when that is so. On the loop's thread."""
-        return self._journal.writer.put(self._step_row(record))
-
-    def _step_row(self, record: StepRecord) -> StepRow:
         assert self._row is not None
-        element = -1 if record.element is None else record.element
-        text = record.to_text(self._row.run_id)
-        return StepRow(run=self._row.number, step=record.step, element=element, text=text)
+        committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._journal.writer.put(Job(self._row.number, self._row.run_id, record, committed, told))
+        return committed
 
     def keep(self, names: Sequence[str], made: Sequence[Any], handles: Mapping[int, Kept]) -> tuple[Kept, ...]:
         """
@@ -276,13 +278,21 @@ class RunJournal:
 
     def small(self, made: Sequence[Any]) -> tuple[Kept, ...] | None:
         """What `keep` gives, where that takes microseconds; else `None`."""
-        for value in made:
-            if not is_small(value):
-                return None
+        if not all(map(is_small, made)):
+            return None
         try:
-            return tuple([self.store.keep(value, digest_of(value, ordered=True)) for value in made])
+            return tuple([self._small(value) for value in made])
         except (Undigestible, OdibiError):
             return None
+
+    def _small(self, value: Any) -> Kept:
+        known = (type(value), value)
+        kept = self._smalls.get(known)
+        if kept is None or value == 0:  # of floats there are two zeros
+            kept = self.store.keep(value, digest_of(value, ordered=True))
+            if len(self._smalls) < REMEMBERED:
+                self._smalls[known] = kept
+        return kept
 
     def has(self, kept: Kept) -> bool:
         """Whether a value lies in this store already."""

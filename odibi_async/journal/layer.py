@@ -24,6 +24,7 @@ from odibi_async.graph.node import OUTSIDE, Node
 from odibi_async.journal.fingerprints import Fingerprints, Static, digest_of_class, key_of
 from odibi_async.journal.for_run import RunJournal, is_small
 from odibi_async.journal.records import StepRecord
+from odibi_async.journal.writer import Told
 from odibi_async.result import Status, StepResult
 from odibi_async.run.composition import Inside
 from odibi_async.run.course import Invocation
@@ -86,6 +87,7 @@ class JournalLayer:
         self._digests: dict[int, str] = {}
         self._of_elements: dict[tuple[int, int], Sequence[str]] = {}
         self._written: set[str] = set()
+        self._told = Told()
 
     async def open(self) -> None:
         """Takes up the run, and looks at the code of its steps as it is now."""
@@ -101,12 +103,15 @@ class JournalLayer:
 
     async def close(self) -> None:
         """Commits how the run ended."""
+        await surely(self._close, self._inside.status())
+
+    def _close(self, status: Status) -> None:
         results = [self._state.record(self._graph.nodes[index]) for index in self._state.selection.nodes]
         ended = [result for result in results if result is not None]
         rest = [self._ended(result) for result in ended if result.name not in self._written]
         seconds = {each.name: each.run_seconds for each in ended if each.status is Status.SUCCEEDED}
         error = next((failure.summary for failure in self._state.failures.values()), "")
-        await surely(self._journal.close, self._inside.status(), rest, error, seconds)
+        self._journal.close(status, rest, error, seconds)
 
     def _ended(self, result: StepResult) -> StepRecord:
         """The row of a step that has none: it was skipped or cancelled, is a resource, or was mapped."""
@@ -300,7 +305,7 @@ class JournalLayer:
         for place, value in enumerate(made):
             if isinstance(value, Handle):
                 there = getattr(value, "kept", None)
-                if isinstance(there, Kept) and self._journal.has(there):
+                if isinstance(there, Kept) and await self._do(self._journal.has, there):
                     handles[place] = there
                 else:
                     value = await value.load()
@@ -334,7 +339,7 @@ class JournalLayer:
         if record.element is None:
             self._written.add(record.step)
         try:
-            await self._journal.put(record)
+            await self._journal.put(record, self._told)
         except JournalUnavailable as error:
             self._journal.trouble = error
             raise

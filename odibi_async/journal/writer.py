@@ -7,19 +7,72 @@ import contextlib
 import queue
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any, Final
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple, TypeVar
 
 from odibi_async.errors import JournalUnavailable
 from odibi_async.journal.backend import Backend, StepRow
+from odibi_async.journal.records import StepRecord
 
-AT_ONCE: Final = 128
-"""Rows in a commit at most: their steps all go on at one turn of the loop, which is not to be long."""
+T = TypeVar("T")
+AT_ONCE: Final = 1024
+"""Rows in a commit at most."""
+AT_A_TURN: Final = 64
+"""How many steps go on at a turn of the loop, of those that are committed."""
 PAUSES: Final = (0.02, 0.1, 0.4)
-"""Seconds after which a commit that failed is tried again."""
+"""Seconds after which what failed is tried again."""
 
-Job = tuple[StepRow, "asyncio.Future[None]"]
+
+class Job(NamedTuple):
+    """
+    A row to be written.
+
+    Attributes:
+        run: The number of its run.
+        run_id: The name of its run.
+        record: What it says.
+        committed: Done when it is.
+        told: Hears of that.
+    """
+
+    run: int
+    run_id: str
+    record: StepRecord
+    committed: asyncio.Future[None]
+    told: Told
+
+
+class Told:
+    """Lets the steps of one run go on when they are committed, some at a turn of the loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._over: deque[tuple[asyncio.Future[None], JournalUnavailable | None]] = deque()
+        self._is_due = False
+
+    def tell(self, futures: Sequence[asyncio.Future[None]], error: JournalUnavailable | None) -> None:
+        """From any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
+            self._loop.call_soon_threadsafe(self._take, futures, error)
+
+    def _take(self, futures: Sequence[asyncio.Future[None]], error: JournalUnavailable | None) -> None:
+        self._over.extend([(future, error) for future in futures])
+        if not self._is_due:
+            self._some()
+
+    def _some(self) -> None:
+        for _ in range(min(AT_A_TURN, len(self._over))):
+            future, error = self._over.popleft()
+            if future.done():  # nobody waits any more
+                continue
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(JournalUnavailable(*error.args))  # each its own: it will have another traceback
+        self._is_due = bool(self._over)
+        if self._is_due:
+            self._loop.call_soon(self._some)
 
 
 class Writer:
@@ -36,7 +89,6 @@ class Writer:
         self._users = 0
         self._jobs: queue.SimpleQueue[Job | threading.Event | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._is_over = False
 
     def enter(self) -> None:
         """Begins to serve one more run."""
@@ -57,11 +109,9 @@ class Writer:
             if thread is not None:
                 thread.join()
 
-    def put(self, row: StepRow) -> asyncio.Future[None]:
-        """Writes a row soon; the future is done when it is committed. On a loop's thread; does not block."""
-        future = asyncio.get_running_loop().create_future()
-        self._jobs.put((row, future))
-        return future
+    def put(self, job: Job) -> None:
+        """Writes a row soon. Does not block."""
+        self._jobs.put(job)
 
     def flush(self) -> None:
         """Returns when what was put before is written, or could not be. Blocks."""
@@ -72,67 +122,56 @@ class Writer:
     # -- in the thread ---------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        jobs: list[Job] = []
         while True:
-            job = self._next(jobs)
-            if isinstance(job, tuple):
-                jobs.append(job)
-            if jobs and (len(jobs) == AT_ONCE or not isinstance(job, tuple)):
+            jobs, end = self._taken()
+            if jobs:
                 self._commit(jobs)
-                jobs = []
-            if isinstance(job, threading.Event):
-                job.set()
-            elif job is None and not jobs and self._is_over:
+            if isinstance(end, threading.Event):
+                end.set()
+            elif end:
                 return
 
-    def _next(self, jobs: Sequence[Job]) -> Job | threading.Event | None:
-        """What comes next; `None` at the end, and where nothing is there for what waits to be committed."""
-        try:
-            job = self._jobs.get(block=not jobs)
-        except queue.Empty:
-            return None
-        self._is_over = job is None
-        return job
+    def _taken(self) -> tuple[list[Job], threading.Event | bool]:
+        """All jobs that are there, at least one; and what came after them, `True` for the end."""
+        jobs: list[Job] = []
+        with contextlib.suppress(queue.Empty):
+            while len(jobs) < AT_ONCE:
+                job = self._jobs.get(block=not jobs)
+                if not isinstance(job, Job):
+                    return jobs, True if job is None else job
+                jobs.append(job)
+        return jobs, False
 
     def _commit(self, jobs: Sequence[Job]) -> None:
         error: JournalUnavailable | None = None
         try:
-            write_surely(self._backend, [row for row, _ in jobs])
+            rows = [step_row(job.run, job.run_id, job.record) for job in jobs]
+            surely(lambda: self._backend.write(rows))
         except JournalUnavailable as raised:
             error = raised
-        waiting = defaultdict(list)
-        for _, future in jobs:
-            waiting[future.get_loop()].append(future)
-        for loop, futures in waiting.items():
-            with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
-                loop.call_soon_threadsafe(_tell, futures, error)
+        waiting: dict[Told, list[asyncio.Future[None]]] = {}
+        for job in jobs:
+            waiting.setdefault(job.told, []).append(job.committed)
+        for told, futures in waiting.items():
+            told.tell(futures, error)
 
 
-def write_surely(backend: Backend, rows: Sequence[StepRow]) -> None:
+def step_row(run: int, run_id: str, record: StepRecord) -> StepRow:
+    """What a run's record of a step is in the journal."""
+    element = -1 if record.element is None else record.element
+    return StepRow(run=run, step=record.step, element=element, text=record.to_text(run_id))
+
+
+def surely(call: Callable[[], T]) -> T:
     """
-    Writes rows, again if that fails: the same rows twice are the same as once.
+    What a call returns, which is tried again if the journal cannot be used: in doubt it has been done already.
 
     Raises:
         JournalUnavailable: It failed for good.
     """
-    surely(lambda: backend.write(rows))
-
-
-def surely(call: Any) -> Any:
-    """What a call returns, which is tried again if the journal cannot be used: in doubt it has been done already."""
     for pause in PAUSES:
         try:
             return call()
         except JournalUnavailable:
             time.sleep(pause)
     return call()
-
-
-def _tell(futures: Sequence[asyncio.Future[None]], error: JournalUnavailable | None) -> None:
-    for future in futures:
-        if future.done():  # nobody waits any more
-            continue
-        if error is None:
-            future.set_result(None)
-        else:
-            future.set_exception(type(error)(*error.args))  # each its own: it will have another traceback

@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from odibi_async.executors.threads import Threads
 from odibi_async.graph.node import Node
@@ -25,6 +25,9 @@ from odibi_async.run.slots import Slots
 from odibi_async.run.state import RunState
 from odibi_async.run.supervisor import Life, Supervisor
 from odibi_async.run.telling import Telling
+
+AT_A_TURN_WITH_GUESTS: Final = 64
+"""How many steps are started at a turn of the loop when guests are asked about each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +106,8 @@ class Parts:
     def begin(self, guests: Sequence[Guest]) -> None:
         """Starts the first steps, with these guests around their calls."""
         self._guests = guests
+        if guests:
+            self._supervisor.at_a_turn = self._supervisor.budget = AT_A_TURN_WITH_GUESTS
         self._supervisor.begin(self._lives())
 
     def _row_of(self, node: Node) -> Inner:

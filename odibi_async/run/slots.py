@@ -30,6 +30,7 @@ class Slots:
         self._waiting = 0
         self._served: dict[object, int] = {}
         self._count = 0
+        self._admits_soon = False
         self._loop = weakref.ref(asyncio.get_running_loop())  # not kept: a loop may keep its slots
 
     @property
@@ -92,13 +93,19 @@ class Slots:
                 given.set_result(held)
 
         self.enter(owner, priority, pool, grant)
-        self.admit()
+        if not self._admits_soon:  # when all that ask at this turn of the loop have asked, the most urgent goes first
+            self._admits_soon = True
+            asyncio.get_running_loop().call_soon(self._admit_all)
         try:
             return await given
         except asyncio.CancelledError:
             if given.done() and not given.cancelled():
                 given.result().end()
             raise
+
+    def _admit_all(self) -> None:
+        self._admits_soon = False
+        self.admit()
 
     def forget(self, owner: object) -> None:
         """Drops all that an owner has waiting here."""
