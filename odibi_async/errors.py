@@ -429,7 +429,7 @@ class RunUnknown(JournalError):
         known: The ids of the runs that it has, the newest first.
     """
 
-    code = "OA313"
+    code = "OA316"
 
     def __init__(self, run_id: str, known: Sequence[str]) -> None:
         super().__init__(run_id, known)
@@ -449,7 +449,7 @@ class RunExists(JournalError):
         run_id: The id.
     """
 
-    code = "OA314"
+    code = "OA317"
 
     def __init__(self, run_id: str) -> None:
         super().__init__(run_id)
@@ -469,7 +469,7 @@ class RunAlive(JournalError):
         pid: The number of the process there.
     """
 
-    code = "OA315"
+    code = "OA318"
 
     def __init__(self, run_id: str, host: str, pid: int) -> None:
         super().__init__(run_id, host, pid)

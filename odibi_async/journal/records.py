@@ -131,6 +131,12 @@ class StepRecord:
     pid: int = field(default_factory=os.getpid)
 
     @property
+    def row_count(self) -> int | None:
+        """Rows of the one frame that it made; `None` if it made something else."""
+        kept = self.kept or ()
+        return self.rows if self.rows is not None or len(kept) != 1 else kept[0].rows
+
+    @property
     def is_committed(self) -> bool:
         """Whether a resumed run may take what it made."""
         return self.status in DONE and self.key is not None and self.kept is not None

@@ -55,6 +55,7 @@ from odibi_async.store import Store
 
 if TYPE_CHECKING:
     from odibi_async.cache.for_run import Caches
+    from odibi_async.journal import Journal
     from odibi_async.journal.journals import Journals
 
 
@@ -242,6 +243,37 @@ class Runner:
         if steps is None:
             steps = await self._steps_of(run_id, journal)
         return await self.run(steps, inputs, **{**options, "run_id": run_id, "resume": True})
+
+    async def story(
+        self, run_id: str, path: str | os.PathLike[str] | None = None, *, journal: Journaling = None
+    ) -> str:
+        """
+        Writes the story of any run that the journal knows, whoever ran it.
+
+        Args:
+            run_id: The run.
+            path: The page; `None` for `story_<run_id>.html`.
+            journal: The journal; `None` for the runner's own.
+
+        Returns:
+            The path in full.
+
+        Raises:
+            JournalError: The journal does not know the run, or cannot be read.
+            OptionError: There is no journal.
+        """
+        asked = self._journaling if journal is None else journal
+        check_run_id(run_id, True, asked)
+        journals = await self._with_journals()
+        return await in_a_thread(self._tell, journals.journal(asked), run_id, path or f"story_{run_id}.html")
+
+    def _tell(self, journal: Journal, run_id: str, path: str | os.PathLike[str]) -> str:
+        from odibi_async.journal.told import told
+        from odibi_async.observers.story import tell_story
+
+        known = self._plans.get(journal.run(run_id).pipeline)
+        again = f"await runner.resume({run_id!r})"
+        return tell_story(told(journal, run_id, {} if known is None else known.graph.outline, again), path)
 
     async def _steps_of(self, run_id: str, journal: Journaling) -> Steps:
         """The steps of a run that the journal knows."""
