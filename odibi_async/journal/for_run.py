@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +17,7 @@ from odibi_async.graph.select import Selection
 from odibi_async.journal.backend import RunRow
 from odibi_async.journal.journal import Journal
 from odibi_async.journal.records import GivenInput, RunRecord, StepRecord
-from odibi_async.journal.writer import AT_ONCE, Job, Told, step_row, surely
+from odibi_async.journal.writer import AT_ONCE, Job, Told, step_row
 from odibi_async.result import Status
 from odibi_async.store.kept import Kept
 from odibi_async.store.store import Store
@@ -171,14 +170,14 @@ class RunJournal:
         else:
             text = record.to_text()
             backend = self._journal.backend
-            number: int | None = surely(lambda: backend.begin(about.run_id, about.pipeline, text))
+            number = backend.begin(about.run_id, about.pipeline, text)
             if number is None:
                 raise RunExists(about.run_id)
             self._row = RunRow(number=number, run_id=about.run_id, pipeline=about.pipeline, text=text)
         self._record = record
 
     def _rewrite(self, row: RunRow, record: RunRecord) -> None:
-        surely(lambda: self._journal.backend.rewrite(row.number, record.to_text()))
+        self._journal.backend.rewrite(row.number, record.to_text())
 
     def _inputs(self) -> tuple[dict[str, GivenInput], list[str]]:
         """What was given from outside, and the files that hold it."""
@@ -215,7 +214,7 @@ class RunJournal:
             journal.writer.flush()
             rows = [step_row(row.number, row.run_id, each) for each in steps]
             for start in range(0, len(rows), AT_ONCE):
-                surely(partial(journal.backend.write, rows[start : start + AT_ONCE]))
+                journal.backend.write(rows[start : start + AT_ONCE])
             self._rewrite(row, replace(self._record, status=status, ended_at=time.time(), error=error))
             if seconds:
                 journal.backend.learn(row.pipeline, seconds)

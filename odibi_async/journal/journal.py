@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +15,7 @@ from odibi_async.errors import Damaged, JournalUnavailable, OptionError, RunUnkn
 from odibi_async.journal.backend import Backend, RunRow
 from odibi_async.journal.records import RunRecord, StepRecord, run_of, step_of
 from odibi_async.journal.sqlite import SqliteBackend
-from odibi_async.journal.writer import Writer, surely
+from odibi_async.journal.writer import Writer
 from odibi_async.result import Status
 from odibi_async.store.store import Store
 
@@ -192,7 +191,7 @@ class Journal:
             if hold is None:
                 continue
             try:
-                surely(partial(self.backend.forget, [row.number]))
+                self.backend.forget([row.number])
                 where = self.store.directory if record is None or not record.store else Path(record.store)
                 stores.setdefault(where, Store(where)).pins.remove(self.pin_of(row.run_id))
                 gone.append(row.run_id)

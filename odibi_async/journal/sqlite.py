@@ -7,9 +7,10 @@ import os
 import secrets
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from blake3 import blake3
 
@@ -19,8 +20,11 @@ from odibi_async.journal.backend import Hold, RunRow, StepRow
 from odibi_async.journal.records import FORMAT
 from odibi_async.store.locks import file_lock, remove, try_lock
 
+T = TypeVar("T")
 PATIENCE: Final = 30.0
 """Seconds to wait for another process that writes."""
+PAUSES: Final = (0.02, 0.1, 0.4)
+"""Seconds after which what failed is tried again."""
 LEARNS: Final = 0.5
 """How much the last run counts among the durations of all runs."""
 
@@ -61,33 +65,29 @@ class SqliteBackend:
         return os.path.abspath(self._directory)
 
     def identity(self) -> str:
-        with self._connection():
-            return self._identity
+        self._do(lambda _: None)
+        return self._identity
 
     def begin(self, run_id: str, pipeline: str, text: str) -> int | None:
         insert = "INSERT INTO runs (run_id, pipeline, text) VALUES (?, ?, ?) ON CONFLICT (run_id) DO NOTHING"
-        with self._connection() as connection:
-            passing("before commit")
-            connection.execute(insert, (run_id, pipeline, text))
-            passing("after commit")
-            select = "SELECT number FROM runs WHERE run_id = ? AND text = ?"  # a second attempt finds its own row
+        select = "SELECT number FROM runs WHERE run_id = ? AND text = ?"  # a second attempt finds its own row
+
+        def begin(connection: sqlite3.Connection) -> int | None:
+            _committed(connection, insert, (run_id, pipeline, text))
             found = connection.execute(select, (run_id, text)).fetchone()
             return None if found is None else int(found[0])
 
+        return self._do(begin)
+
     def rewrite(self, number: int, text: str) -> None:
-        with self._connection() as connection:
-            passing("before commit")
-            connection.execute("UPDATE runs SET text = ? WHERE number = ?", (text, number))
-            passing("after commit")
+        update = "UPDATE runs SET text = ? WHERE number = ?"
+        self._do(lambda connection: _committed(connection, update, (text, number)))
 
     def write(self, rows: Sequence[StepRow]) -> None:
         # One statement is one transaction, and leaves Python's own lock just once: each time may cost milliseconds.
-        values = ", ".join(["(?, ?, ?, ?)"] * len(rows))
+        insert = f"INSERT OR REPLACE INTO steps VALUES {', '.join(['(?, ?, ?, ?)'] * len(rows))}"
         members = [member for row in rows for member in (row.run, row.step, row.element, row.text)]
-        with self._connection() as connection:
-            passing("before commit")
-            connection.execute(f"INSERT OR REPLACE INTO steps VALUES {values}", members)
-            passing("after commit")
+        self._do(lambda connection: _committed(connection, insert, members))
 
     def run(self, run_id: str) -> RunRow | None:
         found = self._all("SELECT number, run_id, pipeline, text FROM runs WHERE run_id = ?", run_id)
@@ -103,21 +103,29 @@ class SqliteBackend:
             yield StepRow(run=number, step=step, element=element, text=text)
 
     def forget(self, numbers: Sequence[int]) -> None:
-        with self._connection() as connection, _transaction(connection):
-            for number in numbers:
-                connection.execute("DELETE FROM steps WHERE run = ?", (number,))
-                connection.execute("DELETE FROM runs WHERE number = ?", (number,))
+        def forget(connection: sqlite3.Connection) -> None:
+            with _transaction(connection):
+                for number in numbers:
+                    connection.execute("DELETE FROM steps WHERE run = ?", (number,))
+                    connection.execute("DELETE FROM runs WHERE number = ?", (number,))
+
+        self._do(forget)
 
     def seconds(self, pipeline: str) -> dict[str, float]:
         return dict(self._all("SELECT step, seconds FROM durations WHERE pipeline = ?", pipeline))
 
     def learn(self, pipeline: str, seconds: Mapping[str, float]) -> None:
-        with self._connection() as connection, _transaction(connection):
-            connection.executemany(
-                "INSERT INTO durations VALUES (?, ?, ?) ON CONFLICT (pipeline, step) "
-                f"DO UPDATE SET seconds = seconds * {1 - LEARNS} + excluded.seconds * {LEARNS}",
-                [(pipeline, step, each) for step, each in seconds.items()],
-            )
+        insert = (
+            "INSERT INTO durations VALUES (?, ?, ?) ON CONFLICT (pipeline, step) "
+            f"DO UPDATE SET seconds = seconds * {1 - LEARNS} + excluded.seconds * {LEARNS}"
+        )
+        rows = [(pipeline, step, each) for step, each in seconds.items()]
+
+        def learn(connection: sqlite3.Connection) -> None:
+            with _transaction(connection):
+                connection.executemany(insert, rows)
+
+        self._do(learn)
 
     def check(self) -> None:
         [(said,), *_] = self._all("PRAGMA quick_check(1)")
@@ -145,25 +153,25 @@ class SqliteBackend:
                 opened.close()
 
     def _all(self, select: str, *members: Any) -> list[Any]:
-        with self._connection() as connection:
-            return connection.execute(select, members).fetchall()
+        return self._do(lambda connection: connection.execute(select, members).fetchall())
 
-    @contextlib.contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
-        """The open file; what goes wrong with it is `JournalUnavailable`, and closes it."""
+    def _do(self, call: Callable[[sqlite3.Connection], T]) -> T:
+        """What a call does with the open file; what fails for the moment is tried again, on a new connection."""
         with self._lock:
-            try:
-                if self._opened is None:
-                    self._opened = self._open()
-                yield self._opened
-            except sqlite3.Error as error:
-                self._close()
-                raise JournalUnavailable(self.name, f"{error}.") from error
-            except OSError as error:
-                self._close()
-                raise JournalUnavailable(self.name, f"{error.strerror or error}.") from error
-            except UnicodeError as error:  # SQLite takes no half of a surrogate pair
-                raise JournalUnavailable(self.name, f"a name cannot be written: {error}.") from error
+            for pause in (*PAUSES, None):
+                try:
+                    if self._opened is None:
+                        self._opened = self._open()
+                    return call(self._opened)
+                except (sqlite3.Error, OSError) as error:
+                    self._close()
+                    if pause is None or not _is_passing(error):
+                        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+                        raise JournalUnavailable(self.name, f"{reason}.") from error
+                    time.sleep(pause)
+                except UnicodeError as error:  # SQLite takes no half of a surrogate pair
+                    raise JournalUnavailable(self.name, f"a name cannot be written: {error}.") from error
+        raise AssertionError("unreachable")
 
     def _open(self) -> sqlite3.Connection:
         os.makedirs(self._directory, 0o700, exist_ok=True)
@@ -196,6 +204,20 @@ class SqliteBackend:
         if about.get("format") != FORMAT:
             raise JournalUnavailable(self.name, _foreign(about.get("format")))
         return str(about.get("identity"))
+
+
+def _is_passing(error: sqlite3.Error | OSError) -> bool:
+    """Whether it may go well the next time: not where the file is damaged, or others write longer than one can wait."""
+    if isinstance(error, OSError):
+        return True
+    return isinstance(error, sqlite3.OperationalError) and "locked" not in str(error)
+
+
+def _committed(connection: sqlite3.Connection, statement: str, members: Sequence[Any]) -> None:
+    """A transaction of one statement."""
+    passing("before commit")
+    connection.execute(statement, members)
+    passing("after commit")
 
 
 def _foreign(form: object) -> str:

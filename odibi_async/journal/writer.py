@@ -6,12 +6,11 @@ import asyncio
 import contextlib
 import queue
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeVar
 
-from odibi_async.errors import JournalUnavailable
+from odibi_async.errors import JournalUnavailable, in_a_line
 from odibi_async.journal.backend import Backend, StepRow
 from odibi_async.journal.records import StepRecord
 
@@ -20,8 +19,6 @@ AT_ONCE: Final = 1024
 """Rows in a commit at most."""
 AT_A_TURN: Final = 64
 """How many steps go on at a turn of the loop, of those that are committed."""
-PAUSES: Final = (0.02, 0.1, 0.4)
-"""Seconds after which what failed is tried again."""
 
 
 class Job(NamedTuple):
@@ -146,9 +143,11 @@ class Writer:
         error: JournalUnavailable | None = None
         try:
             rows = [step_row(job.run, job.run_id, job.record) for job in jobs]
-            surely(lambda: self._backend.write(rows))
+            self._backend.write(rows)
         except JournalUnavailable as raised:
             error = raised
+        except Exception as raised:  # a fault of ours: those who wait are told of it, too
+            error = JournalUnavailable(self._backend.name, in_a_line(raised))
         waiting: dict[Told, list[asyncio.Future[None]]] = {}
         for job in jobs:
             waiting.setdefault(job.told, []).append(job.committed)
@@ -160,18 +159,3 @@ def step_row(run: int, run_id: str, record: StepRecord) -> StepRow:
     """What a run's record of a step is in the journal."""
     element = -1 if record.element is None else record.element
     return StepRow(run=run, step=record.step, element=element, text=record.to_text(run_id))
-
-
-def surely(call: Callable[[], T]) -> T:
-    """
-    What a call returns, which is tried again if the journal cannot be used: in doubt it has been done already.
-
-    Raises:
-        JournalUnavailable: It failed for good.
-    """
-    for pause in PAUSES:
-        try:
-            return call()
-        except JournalUnavailable:
-            time.sleep(pause)
-    return call()
