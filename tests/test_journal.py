@@ -18,6 +18,7 @@ from odibi_async import (
     Pipeline,
     RunError,
     Runner,
+    Secret,
     current_step,
     resource,
     run_pipeline,
@@ -521,3 +522,19 @@ async def test_a_cancelled_run_says_so_and_is_resumed(tmp_path: Path):
         result = await runner.resume("r")
     assert result.ok
     assert calls == ["first"]
+
+
+async def test_no_secret_is_in_any_file_of_a_journal(tmp_path: Path):
+    async def use(token: Any, other: Any) -> int:
+        raise Broken(f"{token.reveal()} and {other.reveal()}")
+
+    def written() -> bytes:
+        return b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+    steps = [step(use, params={"token": Secret("hush-hush-1")})]
+    with pytest.raises(RunError):
+        await run_pipeline(steps, {"other": Secret("hush-hush-2")}, run_id="r", journal=tmp_path)
+    assert b"hush" not in await asyncio.to_thread(written)
+    with Journal(tmp_path) as journal:
+        [record] = await asyncio.to_thread(journal.steps, "r")
+    assert record.error.endswith("********** and **********")

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 from odibi_async.cache.stored import Again
 from odibi_async.dataset import ABSENT, Handle, HandleList, reader_copy
 from odibi_async.errors import Damaged, JournalUnavailable, OdibiError, StepError, in_a_line
-from odibi_async.events import JournalBypassed
+from odibi_async.events import JournalBypassed, RunStarted
 from odibi_async.executors.aside import surely
 from odibi_async.executors.threads import CallJob, Threads
 from odibi_async.fingerprint.functions import Undigestible, combined, digest_of
@@ -25,10 +25,12 @@ from odibi_async.journal.fingerprints import Fingerprints, Static, digest_of_cla
 from odibi_async.journal.for_run import RunJournal, is_small
 from odibi_async.journal.records import StepRecord
 from odibi_async.journal.writer import Told
+from odibi_async.observers.redaction import Redaction
 from odibi_async.result import Status, StepResult
 from odibi_async.run.composition import Inside
 from odibi_async.run.course import Invocation
 from odibi_async.run.layers import Inner
+from odibi_async.secret import Secret
 from odibi_async.store.kept import Kept
 
 T = TypeVar("T")
@@ -88,6 +90,14 @@ class JournalLayer:
         self._of_elements: dict[tuple[int, int], Sequence[str]] = {}
         self._written: set[str] = set()
         self._told = Told()
+        self._redaction = self._redacting()
+
+    def _redacting(self) -> Redaction:
+        """What keeps the secrets of the run's params and inputs out of its rows."""
+        given = [self._state.values[dataset] for dataset in self._state.given]
+        secrets = tuple(value for value in given if isinstance(value, Secret))
+        names = tuple(self._graph.nodes[index].name for index in self._state.selection.nodes)
+        return Redaction(RunStarted(self._inside.telling.run_id, 0, 0.0, names, self._graph.outline, secrets))
 
     async def open(self) -> None:
         """Takes up the run, and looks at the code of its steps as it is now."""
@@ -110,7 +120,7 @@ class JournalLayer:
         ended = [result for result in results if result is not None]
         rest = [self._ended(result) for result in ended if result.name not in self._written]
         seconds = {each.name: each.run_seconds for each in ended if each.status is Status.SUCCEEDED}
-        error = next((failure.summary for failure in self._state.failures.values()), "")
+        error = self._redaction(next((failure.summary for failure in self._state.failures.values()), ""))
         self._journal.close(status, rest, error, seconds)
 
     def _ended(self, result: StepResult) -> StepRecord:
@@ -121,7 +131,7 @@ class JournalLayer:
             attempts=result.attempts,
             started_at=result.at,
             seconds=result.run_seconds,
-            error="" if result.error is None else in_a_line(result.error),
+            error="" if result.error is None else self._redaction(in_a_line(result.error)),
             note=f"because of {result.skipped_because}" if result.skipped_because else "",
         )
 
@@ -291,6 +301,7 @@ class JournalLayer:
                 raise
             why = why or str(error)
         if why:
+            why = self._redaction(why)
             self._tell(invocation, f"{why.rstrip('.')}. It runs again when the run is resumed.")
         elif kept is not None:
             self._note(invocation, kept)
@@ -328,7 +339,7 @@ class JournalLayer:
     async def _failed(self, invocation: Invocation, error: Exception) -> None:
         """Commits that a step failed; if that fails too, its own error is the one to tell of."""
         if self._journal.trouble is None:
-            record = self._about(invocation, Status.FAILED, error=in_a_line(error))
+            record = self._about(invocation, Status.FAILED, error=self._redaction(in_a_line(error)))
             try:
                 await self._put(record)
             except JournalUnavailable:
