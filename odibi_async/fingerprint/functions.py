@@ -153,7 +153,7 @@ def examined(fn: Callable[..., Any], files: Callable[[PathLike[str]], str] = dig
     """
     core = _core(fn)
     package = (getattr(core, "__module__", None) or type(core).__module__).partition(".")[0]
-    is_itself = isinstance(fn, types.FunctionType | type) and _is_local(package, fn.__module__)
+    is_itself = isinstance(fn, types.FunctionType | type) and _is_local(package, fn.__module__ or "")
     first = _itself(fn) if is_itself else _Place("the call", f"how {_short(core)} is called", fn)
     titles = {id(core): f"the code of {_short(core)}"} if isinstance(core, types.FunctionType) else {}
     outside: dict[str, None] = {}
