@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from odibi_async.cache_policy import CachePolicy
 from odibi_async.cancellation import check_cancelled
+from odibi_async.current import current_step
 from odibi_async.engines import create_engine_context
 from odibi_async.errors import OdibiError, RunError, StepError
 from odibi_async.limits import Limits
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from odibi_async.cache import Cache
     from odibi_async.config import ConfigLoader, load_steps
     from odibi_async.engines.views import NodeContext
+    from odibi_async.journal import Journal
     from odibi_async.observers.emitter import EventEmitter
     from odibi_async.observers.tracker import Tracker
     from odibi_async.orchestrator import Orchestrator
@@ -27,6 +29,7 @@ __all__ = [
     "CachePolicy",
     "ConfigLoader",
     "EventEmitter",
+    "Journal",
     "Limits",
     "NodeContext",
     "OdibiError",
@@ -46,6 +49,7 @@ __all__ = [
     "__version__",
     "check_cancelled",
     "create_engine_context",
+    "current_step",
     "load_steps",
     "resource",
     "run_pipeline",
@@ -57,6 +61,7 @@ _LATER = {
     "Cache": "cache",
     "ConfigLoader": "config",
     "EventEmitter": "observers.emitter",
+    "Journal": "journal",
     "NodeContext": "engines.views",
     "Orchestrator": "orchestrator",
     "Tracker": "observers.tracker",

@@ -22,12 +22,16 @@ class Planned:
 
     Attributes:
         graph: Its steps and who waits for whom.
+        name: What a journal calls it; empty for the names of its last steps.
+        source: The configuration file that it was read from; empty where there is none.
     """
 
-    __slots__ = ("graph",)
+    __slots__ = ("graph", "name", "source")
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, name: str = "", source: str = "") -> None:
         self.graph = graph
+        self.name = name
+        self.source = source
 
 
 def graph_of(

@@ -102,6 +102,11 @@ class Handle(ABC):
     def rows(self) -> int | None:
         """How many rows it has; `None` where that is not known, or makes no sense."""
 
+    @property
+    def digest(self) -> str | None:
+        """The digest of its content; `None` where that is not known."""
+        return None
+
     @abstractmethod
     async def load(self) -> Any:
         """The value itself."""

@@ -193,6 +193,20 @@ class CacheDamaged(StepEvent):
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class JournalBypassed(StepEvent):
+    """
+    What a step made, or an element of one, cannot be taken from the journal: it runs again when the run is resumed.
+
+    Attributes:
+        reason: Why.
+        element: Which element of a mapped step it is; `None` for other steps.
+    """
+
+    reason: str
+    element: int | None = None
+
+
 class ResourceOpened(StepEvent):
     """A resource was entered, and its readers may start. `StepFinished` follows when it was exited."""
 

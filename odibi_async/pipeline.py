@@ -22,7 +22,7 @@ from odibi_async.result import RunResult
 from odibi_async.retry import Retry
 from odibi_async.run.policies import OnError
 from odibi_async.runner import Caching, Runner, RunOptions, Steps, runner_of_loop
-from odibi_async.runner.options import refuse
+from odibi_async.runner.options import Journaling, refuse
 from odibi_async.steps import Step
 
 HEARS_SECONDS: Final = 0.1
@@ -38,6 +38,7 @@ class Pipeline(Planned):
         inputs: The names of the datasets that are given from outside.
         functions: Name -> function, for configured steps of type function and for their `when`.
         nodes: Layer -> what makes the callables of its configured steps (`odibi_async.abc.NodeType`).
+        name: What a journal calls it; the names of its last steps when nothing is said.
 
     Raises:
         GraphError: With all the faults that there are, each with what would have been right.
@@ -50,8 +51,9 @@ class Pipeline(Planned):
         *,
         functions: Functions | None = None,
         nodes: Nodes | None = None,
+        name: str = "",
     ) -> None:
-        super().__init__(graph_of(steps, inputs, functions, nodes))
+        super().__init__(graph_of(steps, inputs, functions, nodes), name)
 
     @property
     def steps(self) -> tuple[Step[..., Any, Any], ...]:
@@ -95,7 +97,7 @@ class Pipeline(Planned):
         """
         chosen = selection.chosen(self.graph, terms, exclude)
         steps = [self.graph.nodes[index].step for index in chosen]
-        return Pipeline(selection.cut_loose(steps), selection.inputs_of(self.graph, chosen))
+        return Pipeline(selection.cut_loose(steps), selection.inputs_of(self.graph, chosen), name=self.name)
 
     def prefixed(self, prefix: str) -> Pipeline:
         """The same pipeline with this text before the names of its steps, its datasets and its inputs."""
@@ -155,6 +157,9 @@ async def run_pipeline(
     functions: Functions | None = None,
     nodes: Nodes | None = None,
     observers: Sequence[Observer] = (),
+    run_id: str | None = None,
+    resume: bool = False,
+    journal: Journaling = None,
     **unknown: Never,
 ) -> RunResult:
     """
@@ -177,6 +182,10 @@ async def run_pipeline(
         functions: Name -> function, for configured steps of type function and for their `when`.
         nodes: Layer -> what makes the callables of its configured steps (`odibi_async.abc.NodeType`).
         observers: Callables that take an event (`odibi_async.events`).
+        run_id: The run's name; `None` for one that sorts by time.
+        resume: Whether the journal has a run of this name, which is to go on where it was. Without `inputs`, it gets
+            those that it was given when it began.
+        journal: What each step makes is recorded here: a directory, or a `Journal`.
         **unknown: There is no other option; what comes closest is named.
 
     Raises:
@@ -184,6 +193,8 @@ async def run_pipeline(
         ConfigError: The configuration file cannot be read, or says what cannot be; nothing has run.
         GraphError: The steps do not make a pipeline; nothing has run.
         RunError: A step failed, and `on_error` is `"raise"`.
+        JournalError: The journal does not know the run that is to be resumed, or has one of this name already, or the
+            run is running elsewhere, or the journal cannot be used; nothing has run.
         DeadlineError: The run did not end within `timeout`, whatever `on_error` says.
         asyncio.CancelledError: The caller was cancelled; every step has ended before it is raised.
     """
@@ -208,6 +219,9 @@ async def run_pipeline(
             functions=functions,
             nodes=nodes,
             observers=observers,
+            run_id=run_id,
+            resume=resume,
+            journal=journal,
         )
         del steps, inputs  # a frame of a traceback is to keep no data
         return await running

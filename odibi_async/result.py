@@ -32,9 +32,11 @@ class Status(StrEnum):
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     CACHED = "cached"
+    RESUMED = "resumed"
     FAILED = "failed"
     SKIPPED = "skipped"
     CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ class StepResult:
     @property
     def is_done(self) -> bool:
         """Whether what the step was there for is done."""
-        return self.status in (Status.SUCCEEDED, Status.CACHED)
+        return self.status in (Status.SUCCEEDED, Status.CACHED, Status.RESUMED)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -231,7 +233,7 @@ class RunResult:
         """
         records = self.steps.values()
         statuses = Counter(record.status for record in records)
-        ends = (Status.SUCCEEDED, Status.CACHED, Status.FAILED, Status.SKIPPED, Status.CANCELLED)
+        ends = (Status.SUCCEEDED, Status.CACHED, Status.RESUMED, Status.FAILED, Status.SKIPPED, Status.CANCELLED)
         return {
             "steps": len(self.steps),
             **{str(status): statuses[status] for status in ends},

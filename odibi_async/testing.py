@@ -5,6 +5,7 @@ For tests of pipelines: hear what a run tells, make steps fail, hang or dawdle, 
     failing, slowed, hanging     a pipeline of which some steps do that
     impatient                    a pipeline that retries at once
     virtual_clock, VirtualLoop   a loop on which an hour of sleep takes no time
+    failpoint                    a moment in writing to disk at which a disk is full, or the process dies
     rehearse                     a run, with its events; the pytest fixture `odibi_run` is made from it
 """
 
@@ -32,6 +33,7 @@ import anyio.from_thread
 
 from odibi_async.errors import GraphError, GraphFault, OptionError, did_you_mean
 from odibi_async.events import Event, RunFinished, RunStarted
+from odibi_async.failpoints import ARMED, FAILPOINTS
 from odibi_async.graph.hints import hints_of
 from odibi_async.pipeline import Pipeline, run_pipeline
 from odibi_async.result import RunResult
@@ -256,6 +258,33 @@ def _behind(failpoint: _Fails | _Waits, fn: Callable[..., Any]) -> Callable[...,
     functools.update_wrapper(wrapper, fn, assigned=about, updated=())
     wrapper.__annotations__ = hints_of(fn)
     return wrapper
+
+
+@contextlib.contextmanager
+def failpoint(name: str, act: Callable[[], object]) -> Iterator[None]:
+    """
+    A block in which something happens at a moment in writing to disk, in every thread of this process.
+
+        with failpoint("before commit", lambda: os.kill(os.getpid(), signal.SIGKILL)):
+            ...
+
+    Args:
+        name: One of `FAILPOINTS`: before and after a dataset's file is written, synced and renamed, and before and
+            after rows of a journal are committed.
+        act: Called each time, where the writing is done. What it raises, the writing raises: an `OSError`, say.
+
+    Raises:
+        OptionError: There is no such moment, or something happens at it already.
+    """
+    if name not in FAILPOINTS:
+        raise OptionError(f"There is no failpoint {name!r}.{did_you_mean(name, FAILPOINTS)} It is one of {FAILPOINTS}.")
+    if name in ARMED:
+        raise OptionError(f"Something happens {name} already.")
+    ARMED[name] = act
+    try:
+        yield
+    finally:
+        del ARMED[name]
 
 
 # -- not waiting -------------------------------------------------------------------------------------------

@@ -987,3 +987,11 @@ def test_the_time_zone_belongs_to_code_that_looks_at_it(monkeypatch: pytest.Monk
     time.tzset()
     assert len({combined(looking) for looking, _ in seen}) == 3
     assert len({combined(blind) for _, blind in seen}) == 1
+
+
+def test_code_of_no_module_is_local_code():
+    names: dict[str, Any] = {}
+    exec("def one(): return 1", names)
+    other: dict[str, Any] = {}
+    exec("def one(): return 2", other)
+    assert code_of(names["one"]) != code_of(other["one"])

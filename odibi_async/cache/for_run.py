@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import functools
 import os
-import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextvars import Context
@@ -30,6 +29,7 @@ from odibi_async.cache.stored import Question, Stored, Uncached
 from odibi_async.cancellation import CURRENT
 from odibi_async.dataset import engine_of
 from odibi_async.errors import Damaged, OdibiError, in_a_line, shortened
+from odibi_async.executors.aside import surely
 from odibi_async.executors.threads import CallJob, Threads
 from odibi_async.fingerprint.functions import Undigestible, combined, digest_of, is_mutable
 from odibi_async.graph.graph import Graph
@@ -61,11 +61,13 @@ class RunCache:
 
     Attributes:
         questions: Which steps it asks about, and under which keys.
+        store: Where the cache keeps what steps make.
     """
 
     def __init__(
         self, cache: Cache, flights: Flights, threads: Threads, graph: Graph, keeper: FrameKeeper | None = None
     ) -> None:
+        self.store = cache.store
         self._cache = cache
         self._keeper = keeper
         self._lease: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
@@ -86,38 +88,13 @@ class RunCache:
     async def close(self) -> None:
         """Ends the protection; to be called again when it was cancelled before its first turn."""
         lease, self._lease = self._lease, contextlib.nullcontext()
-        await self._surely(lease.__exit__, None, None, None)
+        await surely(lease.__exit__, None, None, None)
 
     async def do(self, owner: object, call: Callable[..., T], *args: Any) -> T:
         """Calls what blocks, in a thread of the cache's own. If the waiting task was cancelled, it is at the end."""
         job = CallJob(self._threads, owner, 0, functools.partial(call, *args), context=Context())
         result: T = await self._threads.call(job)
         return result
-
-    async def _surely(self, call: Callable[..., object], *args: Any) -> None:
-        """
-        Calls what gives something back, whatever becomes of the waiting task and of its loop.
-
-        In a thread of its own: one that the loop provides would wait for ever when it begins while the loop ends.
-        """
-        loop, over = asyncio.get_running_loop(), asyncio.Event()
-
-        def work() -> None:
-            try:
-                call(*args)
-            finally:
-                with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
-                    loop.call_soon_threadsafe(over.set)
-
-        threading.Thread(target=work, name="odibi_async giving back").start()
-        cancelled: asyncio.CancelledError | None = None
-        while not over.is_set():
-            try:
-                await over.wait()
-            except asyncio.CancelledError as error:
-                cancelled = error
-        if cancelled is not None:
-            raise cancelled
 
     @contextlib.asynccontextmanager
     async def flight(self, owner: object, key: str) -> AsyncIterator[Flight]:
@@ -144,7 +121,7 @@ class RunCache:
                 yield flight
             finally:
                 flights.locks -= 1
-                await self._surely(lock.release)
+                await surely(lock.release)
 
     # -- what is there, and what is kept ---------------------------------------------------------------
 

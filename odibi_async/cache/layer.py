@@ -47,7 +47,8 @@ class CacheLayer:
             state.values[place] = reader_copy(state.values[place])
             self._questions.origins[place] = state.values[place]
         state.has_handles = True
-        inside.recovery.origins = self._questions.origins
+        inside.recovery.origins.update(self._questions.origins)
+        self._questions.origins = inside.recovery.origins
 
     async def open(self) -> None:
         """Protects everything that this run finds in the store from removal."""

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from odibi_async.abc import Described, Doubtful
-from odibi_async.cache.stored import Question, Stored, Uncached
+from odibi_async.cache.stored import Question, Uncached
 from odibi_async.cache_policy import CachePolicy
-from odibi_async.dataset import ABSENT, HandleList, engine_of
+from odibi_async.dataset import ABSENT, Handle, HandleList, engine_of
 from odibi_async.fingerprint.functions import FORMAT, combined, digest_of, digest_of_file, examined, is_mutable
 from odibi_async.graph.graph import Graph
 from odibi_async.graph.node import NOTHING, OUTSIDE, Node
@@ -66,9 +66,7 @@ class Questions:
         """
         if node.step.cache or isinstance(node.call.fn, Described):
             return
-        if any(
-            engine_of(each) == "spark" or (isinstance(each, Stored) and each.kept.kind == "spark") for each in frames
-        ):
+        if any(engine_of(each) == "spark" or _kind_kept(each) == "spark" for each in frames):
             raise Uncached(
                 "it works on Spark frames, through whose session it can read anything; use cache=True to"
                 " cache it anyway"
@@ -175,7 +173,8 @@ class Questions:
 
     def _digest_of_data(self, name: str, value: Any) -> str:
         """The digest of what flows between steps; the order of a mapping counts: who goes through it can tell."""
-        return value.kept.digest if isinstance(value, Stored) else digest_of(value, name=name, ordered=True)
+        digest = value.digest if isinstance(value, Handle) else None
+        return digest or digest_of(value, name=name, ordered=True)
 
     def note(self, dataset: int, value: Any, digest: str) -> None:
         """Notes the digest of a dataset that nobody can change."""
@@ -195,6 +194,11 @@ def _digests_of_files(value: Any) -> dict[str, str]:
     if not isinstance(paths, list | tuple | set) or not all(isinstance(path, str | os.PathLike) for path in paths):
         raise Uncached(f"its policy names files, but {type(value).__name__} is no path")
     return {f"the file {os.fspath(path)!r}": digest_of_file(path) for path in paths}
+
+
+def _kind_kept(value: Any) -> str:
+    """The kind of a dataset that is a handle of something kept; empty for all else."""
+    return str(getattr(getattr(value, "kept", None), "kind", "")) if isinstance(value, Handle) else ""
 
 
 def _doubt(fn: Described, engine: Any) -> str:

@@ -76,6 +76,10 @@ class Stored(Handle):
     def rows(self) -> int | None:
         return self.kept.rows
 
+    @property
+    def digest(self) -> str:
+        return self.kept.digest
+
     async def load(self) -> Any:
         """The value itself; of what is damaged, by calling its step."""
         return await self._load(self)

@@ -99,8 +99,5 @@ def verified(rows: Rows, store: Store) -> Removed:
 
 def removed(store: Store, entries: int, safe: float, needed: set[str]) -> Removed:
     """Removes the files that are not needed and were not used since `safe`."""
-    count = size = 0
-    for blob, length, used_at in store.blobs():
-        if blob not in needed and used_at < safe and store.discard(blob):
-            count, size = count + 1, size + length
+    count, size = store.unneeded(needed, safe)
     return Removed(entries=entries, blobs=count, bytes=size)

@@ -6,6 +6,7 @@ What a command needs is imported where it is called: `--help` loads no pydantic,
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,6 +107,8 @@ def run(
     timeout: Annotated[float | None, Parameter(validator=Number(gt=0))] = None,
     cache: str | None = None,
     no_cache: bool = False,
+    journal: str | None = None,
+    resume: str | None = None,
     engine: Engine | None = None,
     keep_going: bool = False,
     dry_run: bool = False,
@@ -127,6 +130,8 @@ def run(
         timeout: Seconds that the run may take.
         cache: A directory; what was computed before from the same content is taken from there.
         no_cache: Compute everything, also where the configuration names a cache.
+        journal: A directory, or a postgresql:// URL, where the run is recorded, so that it can be resumed.
+        resume: The id of a run in the journal that goes on where it was; last for the one that began last.
         engine: What the datasets of steps are that name no engine; pandas without it.
         keep_going: Do whatever does not need what failed, instead of cancelling the rest.
         dry_run: Say which steps would run, and run none.
@@ -137,6 +142,7 @@ def run(
     """
     from odibi_async.cli.plan import assigned, check_given
     from odibi_async.cli.running import STORY, HowToRun, executed
+    from odibi_async.cli.runs import VARIABLE, place_of
 
     if no_cache and cache is not None:
         raise Refused(Problem(code="OA505", message="--cache and --no-cache exclude each other."))
@@ -153,6 +159,8 @@ def run(
         pools={name: _slots(name, text) for name, text in assigned("--pool", pool).items()},
         timeout=timeout,
         cache=False if no_cache else cache or plan.document.cache,
+        journal=place_of(journal) if resume else journal or os.environ.get(VARIABLE) or None,
+        resume=resume,
         engine=engine,
         keep_going=keep_going,
         events=events,
@@ -396,6 +404,111 @@ def cache_clear(
     if step is None and tag is None:
         return removed(where.cache, "clear")
     return invalidated(where.cache, step, tag)
+
+
+runs = App(name="runs", help="Show the runs of a journal, go on with them, and remove them.")
+app.command(runs)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InJournal:
+    """
+    Which journal.
+
+    Attributes:
+        journal: Its directory or postgresql:// URL; that of ODIBI_ASYNC_JOURNAL without it.
+    """
+
+    journal: str | None = None
+
+
+@runs.command(name="ls")
+def runs_ls(*, pipeline: str | None = None, where: InJournal = InJournal(), talk: Talk = Talk()) -> Answer:
+    """
+    List the runs, the newest first.
+
+    Args:
+        pipeline: The name of a pipeline, for its runs alone.
+    """
+    from odibi_async.cli.runs import listed
+
+    return listed(where.journal, pipeline)
+
+
+@runs.command(name="show")
+def runs_show(run: str, /, *, where: InJournal = InJournal(), talk: Talk = Talk()) -> Answer:
+    """
+    Show what became of the steps of a run, and how long they usually take.
+
+    Args:
+        run: Its id; last for the one that began last.
+    """
+    from odibi_async.cli.runs import shown
+
+    return shown(where.journal, run)
+
+
+@runs.command(name="resume")
+def runs_resume(
+    run_id: str,
+    /,
+    *,
+    where: InJournal = InJournal(),
+    talk: Talk = Talk(),
+    signals: Annotated[Signals, Parameter(parse=False)],
+) -> Answer:
+    """
+    Go on with a run of a configuration where it was. odibi-async run --resume takes further options.
+
+    Args:
+        run_id: Its id; last for the one that began last.
+    """
+    from odibi_async.cli.runs import known, opened
+
+    with opened(where.journal) as journal:
+        found = known(journal, run_id)
+        source = journal.run(found).source
+    if not source:
+        message = f"run {found!r} was not read from a configuration: resume it from Python, Runner.resume."
+        raise Refused(Problem(code="OA505", message=message))
+    return run(source, journal=where.journal, resume=found, talk=talk, signals=signals)
+
+
+@runs.command(name="prune")
+def runs_prune(*, keep_last: int, where: InJournal = InJournal(), talk: Talk = Talk()) -> Answer:
+    """
+    Remove the runs of each pipeline but the last ones, with what only they need.
+
+    Args:
+        keep_last: How many stay.
+    """
+    from odibi_async.cli.runs import pruned
+
+    return pruned(where.journal, keep_last)
+
+
+@app.command
+def story(
+    run: str,
+    path: str | None = None,
+    /,
+    *,
+    open_story: Annotated[bool, Parameter(name="--open", negative=())] = False,
+    where: InJournal = InJournal(),
+    talk: Talk = Talk(),
+) -> Answer:
+    """
+    Write the story of a run in a journal.
+
+    Args:
+        run: Its id; last for the one that began last.
+        path: The page; story_<id>.html without it.
+        open_story: Show it in the browser.
+    """
+    from odibi_async.cli.runs import story as told
+
+    return told(where.journal, run, path, open_story)
 
 
 def misunderstood(error: CycloptsError, arguments: Sequence[str]) -> Problem:

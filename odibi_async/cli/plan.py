@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,9 @@ def planned(
     problems = problems_of(ConfigError(faults)) if faults else []
     try:
         if document.steps or not faults:
-            whole = Pipeline(document.steps, [*values, *(document.faulty - values.keys())], functions=functions)
+            inputs = [*values, *(document.faulty - values.keys())]
+            whole = Pipeline(document.steps, inputs, functions=functions, name=document.name or document.source.name)
+            whole.source = "" if is_python(str(path)) else os.path.abspath(path)
     except GraphError as error:
         problems += [each for each in problems_of(error, document) if not _is_known(each, document, problems)]
     if closely:

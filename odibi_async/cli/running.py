@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shlex
 import sys
 import webbrowser
 from collections.abc import Mapping
@@ -17,8 +18,9 @@ from odibi_async.cli.answer import Answer, Problem, Refused, problems_of
 from odibi_async.cli.listeners import EventFile, Lines, Scribe, Warnings
 from odibi_async.cli.output import is_rich
 from odibi_async.cli.plan import Plan
+from odibi_async.cli.runs import known, opened
 from odibi_async.cli.signals import Signals
-from odibi_async.errors import GraphError, OdibiError, OptionError, RunError, in_a_line
+from odibi_async.errors import GraphError, JournalError, OdibiError, OptionError, RunError, in_a_line
 from odibi_async.limits import Limits
 from odibi_async.observers.progress import Progress
 from odibi_async.observers.tracker import Tracker
@@ -38,6 +40,8 @@ class HowToRun:
     pools: Mapping[str, int]
     timeout: float | None
     cache: bool | str | None
+    journal: str | None
+    resume: str | None
     engine: str | None
     keep_going: bool
     events: str | None
@@ -65,13 +69,25 @@ def executed(plan: Plan, how: HowToRun, signals: Signals) -> Answer:
         tracker = Tracker() if how.story is not None else None
         result, problems = _ended(plan, how, scribe, signals, tracker)
     page, unwritten = _told(how, tracker) if tracker is not None else ("", [])
+    said = {"story": page, "resume": _again(plan, how, result)}
+    more = {name: text for name, text in said.items() if text}
     return Answer(
-        text=summary.text(plan, result) + (f"\nstory: {page}" if page else ""),
-        data=summary.data(plan, result) | ({"story": page} if page else {}),
+        text="\n".join((summary.text(plan, result), *(f"{name}: {text}" for name, text in more.items()))),
+        data=summary.data(plan, result) | more,
         problems=[*problems, *(events.problems if events else ()), *unwritten],
         secrets=secrets,
         must_end=scribe.has_abandoned,
     )
+
+
+def _again(plan: Plan, how: HowToRun, result: RunResult) -> str:
+    """The command that resumes a run; empty where there is nothing to resume."""
+    if how.journal is None or result.ok:
+        return ""
+    if plan.whole.source:
+        return f"odibi-async runs resume {result.run_id} --journal {shlex.quote(how.journal)}"
+    name = shlex.quote(plan.document.source.name)
+    return f"odibi-async run {name} --resume {result.run_id} --journal {shlex.quote(how.journal)}"
 
 
 def _told(how: HowToRun, tracker: Tracker) -> tuple[str, list[Problem]]:
@@ -95,7 +111,7 @@ def _ended(
         result.raise_for_failures()
     except RunError as error:
         return cast(RunResult, error.result), problems_of(error, plan.document)
-    except (GraphError, OptionError) as error:  # pools, limits
+    except (GraphError, OptionError, JournalError) as error:  # pools, limits, a run that is not there
         raise Refused(*problems_of(error, plan.document)) from error
     except (SystemExit, KeyboardInterrupt) as error:  # those go through every loop; a signal is an `Interrupted`
         message = f"an async step raised {in_a_line(error)}, which ends any run at once."
@@ -110,8 +126,11 @@ async def _run(plan: Plan, how: HowToRun, scribe: Scribe, signals: Signals, trac
         "timeout": how.timeout,
         "cache": how.cache,
         "engine": how.engine,
+        "journal": how.journal,
         "on_error": "continue" if how.keep_going else "raise",
     }
+    if how.resume is not None:
+        options |= {"run_id": await asyncio.to_thread(_run_id, how), "resume": True}
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     loop.set_exception_handler(_tell_of_errors)
     observers: list[Observer] = [scribe] if tracker is None else [scribe, tracker]
@@ -124,6 +143,12 @@ async def _run(plan: Plan, how: HowToRun, scribe: Scribe, signals: Signals, trac
                 await run.cancel()
             stopping.cancel()
             return await ending
+
+
+def _run_id(how: HowToRun) -> str:
+    """The run that is to be resumed."""
+    with opened(how.journal) as journal:
+        return known(journal, how.resume or "")
 
 
 def _tell_of_errors(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -175,6 +175,14 @@ class Write:
         with _masked(secrets):
             given[ENGINE].write(frame, place, **params)
 
+    def has_content(self, engine: Any) -> bool:
+        """Never: it is called for what it does."""
+        return False
+
+    def contents(self, engine: Any) -> Mapping[str, Any]:
+        """Where it writes and how, for a journal that is to know it again."""
+        return {"the place": self.value, "the options": self.params, **engine.libraries()}
+
 
 def _placed(node: Read | Write, given: Mapping[str, Any]) -> tuple[str, dict[str, Any], set[str]]:
     """Where to read or write, with which options, and what must not be shown."""

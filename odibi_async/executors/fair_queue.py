@@ -15,7 +15,7 @@ class FairQueue(Generic[T]):
     """Things that wait, of several owners: the owners take turns, each with its thing of the highest priority."""
 
     def __init__(self) -> None:
-        self._heaps: dict[object, list[tuple[int, int, T]]] = {}
+        self._heaps: dict[object, list[tuple[float, int, T]]] = {}
         self._turns: deque[object] = deque()
         self._count = itertools.count()
         self._length = 0
@@ -23,7 +23,7 @@ class FairQueue(Generic[T]):
     def __len__(self) -> int:
         return self._length
 
-    def put(self, owner: object, priority: int, thing: T) -> None:
+    def put(self, owner: object, priority: float, thing: T) -> None:
         self._length += 1
         heap = self._heaps.get(owner)
         if heap is None:
@@ -37,7 +37,7 @@ class FairQueue(Generic[T]):
         return self._turns[0]
 
     @property
-    def priority(self) -> int:
+    def priority(self) -> float:
         """That of the thing whose turn it is."""
         return -self._heaps[self._turns[0]][0][0]
 

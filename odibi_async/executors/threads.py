@@ -90,7 +90,7 @@ class Job(ABC):
         "worker",
     )
 
-    def __init__(self, threads: Threads, owner: object, priority: int, call: CurrentCall) -> None:
+    def __init__(self, threads: Threads, owner: object, priority: float, call: CurrentCall) -> None:
         self.threads = threads
         self.owner = owner
         self.priority = priority
@@ -407,7 +407,7 @@ class CallJob(Job):
         self,
         threads: Threads,
         owner: object,
-        priority: int,
+        priority: float,
         fn: Callable[[], Any],
         *,
         context: Context,

@@ -113,10 +113,12 @@ class Code(NamedTuple):
     Attributes:
         parts: What its result depends on beside its arguments: readable component -> digest or version.
         outside: What it, or a helper of it, is seen to do with the world outside, in words; see `outside`.
+        mutable: Those of the parts whose values code could change.
     """
 
     parts: dict[str, str]
     outside: list[str]
+    mutable: frozenset[str] = frozenset()
 
 
 def code_of(fn: Callable[..., Any]) -> dict[str, str]:
@@ -131,7 +133,7 @@ def code_of(fn: Callable[..., Any]) -> dict[str, str]:
     return examined(fn).parts
 
 
-def examined(fn: Callable[..., Any]) -> Code:
+def examined(fn: Callable[..., Any], files: Callable[[PathLike[str]], str] = digest_of_file) -> Code:
     """
     What the result of a function depends on beside its arguments, and what it does with the world outside.
 
@@ -144,18 +146,20 @@ def examined(fn: Callable[..., Any]) -> Code:
 
     Args:
         fn: A function, method, class, partial, `Step` or other callable.
+        files: What digests the file at a path that it reads from a variable.
 
     Raises:
         Undigestible: Something it reads has no content to identify it by, or what it reads cannot be told.
     """
     core = _core(fn)
     package = (getattr(core, "__module__", None) or type(core).__module__).partition(".")[0]
-    is_itself = isinstance(fn, types.FunctionType | type) and _is_local(package, fn.__module__)
+    is_itself = isinstance(fn, types.FunctionType | type) and _is_local(package, fn.__module__ or "")
     first = _itself(fn) if is_itself else _Place("the call", f"how {_short(core)} is called", fn)
     titles = {id(core): f"the code of {_short(core)}"} if isinstance(core, types.FunctionType) else {}
     outside: dict[str, None] = {}
-    parts = _components([first], package, titles, {*DATA, PYTHON}, outside)
-    return Code(parts, list(outside))
+    mutable: set[str] = set()
+    parts = _components([first], package, titles, {*DATA, PYTHON}, outside, mutable, files)
+    return Code(parts, list(outside), frozenset(mutable))
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +204,8 @@ def _components(
     titles: Mapping[Any, str] | None = None,
     library_names: Iterable[str] = (),
     outside: dict[str, None] | None = None,
+    mutable: set[str] | None = None,
+    files: Callable[[PathLike[str]], str] = digest_of_file,
 ) -> dict[str, str]:
     """Everything that some places lead to; each place has a unique name, by which others refer to it."""
     titles, libraries = titles or {}, set(library_names)
@@ -212,7 +218,9 @@ def _components(
         if place.key in parts:
             continue
         names[place.key] = _unlike(taken, titles.get(place.key, place.label))
-        part = parts[place.key] = _part(place, package)
+        part = parts[place.key] = _part(place, package, files)
+        if mutable is not None and not place.is_itself and is_mutable(place.value):
+            mutable.add(names[place.key])
         libraries |= part.libraries
         if outside is not None:
             outside.update(dict.fromkeys(part.outside))
@@ -234,9 +242,9 @@ def _unlike(taken: set[str], label: str) -> str:
     return name
 
 
-def _part(place: _Place, package: str | None) -> _Part:
+def _part(place: _Place, package: str | None, files: Callable[[PathLike[str]], str]) -> _Part:
     value = place.value
-    walker = _walker(package)
+    walker = _walker(package, files)
     if not place.is_itself:
         return _part_of(walker.encode(value, place.label), walker)
     if isinstance(value, types.FunctionType):
@@ -436,9 +444,9 @@ def _itself(value: Any) -> _Place:
     return _Place(id(value), label_of(value), value, is_itself=True)
 
 
-def _walker(package: str | None) -> Walker:
+def _walker(package: str | None, files: Callable[[PathLike[str]], str]) -> Walker:
     is_local = functools.partial(_is_local, package)
-    return Walker(ordered=True, files=digest_of_file, is_local=is_local, identities=True)
+    return Walker(ordered=True, files=files, is_local=is_local, identities=True)
 
 
 def _is_local(package: str | None, module: str) -> bool:

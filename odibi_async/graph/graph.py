@@ -8,7 +8,7 @@ by its place in `Graph.datasets`. A `Selection` says which part of a graph one r
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from odibi_async.errors import CycleError, GraphError, GraphFault, did_you_mean
@@ -117,6 +117,14 @@ class Graph:
         heights = [0] * len(self.nodes)
         for index in reversed(self.order):
             heights[index] = 1 + max((heights[other] for other in self.downstream[index]), default=-1)
+        return heights
+
+    def heights_in(self, seconds: Mapping[str, float]) -> list[float]:
+        """How many seconds the longest way down from each step takes, itself included; those not known as others."""
+        usual = sorted(seconds.values())[len(seconds) // 2]
+        heights = [seconds.get(node.name, usual) for node in self.nodes]
+        for index in reversed(self.order):
+            heights[index] += max((heights[other] for other in self.downstream[index]), default=0.0)
         return heights
 
     @functools.cached_property

@@ -82,10 +82,20 @@ class Raised:
 
     __slots__ = ("_trace", "line", "text", "where")
 
-    def __init__(self, error: BaseException) -> None:
+    def __init__(self, error: BaseException | None, line: str = "") -> None:
+        self._trace: TracebackException | None = None
+        self.line, self.text, self.where = line, line, ""
+        if error is not None:
+            self._take(error)
+
+    @classmethod
+    def said(cls, line: str) -> Raised:
+        """An error of which only the class and the first line of the message are known."""
+        return cls(None, line)
+
+    def _take(self, error: BaseException) -> None:
         self.text = f"{type(error).__name__}: {text_of(error)}".removesuffix(": ")
         self.line = in_a_line(error)
-        self._trace: TracebackException | None = None
         try:
             self._trace = TracebackException.from_exception(error, limit=-DEEPEST, lookup_lines=False)
         except Exception:  # it is anybody's class
@@ -170,6 +180,7 @@ class RunRecord:
         status: How it ended; `running` before.
         secrets: Texts that nothing told of the run may show.
         warned: What deserves attention.
+        again: What to do to resume the run; empty where it is not in a journal.
     """
 
     def __init__(
@@ -182,6 +193,7 @@ class RunRecord:
         self.status = Status.RUNNING
         self.secrets = {secret.reveal() for outline in steps.values() for secret in outline.secrets}
         self.warned: list[Warned] = []
+        self.again = ""
         self._peek: Callable[[str], Any] = lambda dataset: ABSENT
 
     @classmethod

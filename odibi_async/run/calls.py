@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+from odibi_async.current import STEP
 from odibi_async.events import StepAbandoned
 from odibi_async.executors.threads import CallJob, Threads, calling
 from odibi_async.graph.node import Call, Node
@@ -65,6 +66,7 @@ class Calls:
         invocation.course.attempts += 1
         values, instead = invocation.values or self._state.values, invocation.instead
         crossing = self._crossing if self._crossing is not None and self._crossing.concerns(node) else None
+        STEP.set((node.name, invocation.element))
         async with TimeLimit(node.step.timeout, self.threads.grace, at_once=not node.in_thread) as limit:
             if node.in_thread:
 
@@ -79,7 +81,9 @@ class Calls:
                 else:
                     fn = functools.partial(crossing.call, node, values, instead)
                 fn = functools.partial(self._entered, invocation, fn)
-                value = await self.in_thread(node, fn, invocation.held, on_start=on_start)
+                context = self.context.copy()
+                context.run(STEP.set, (node.name, invocation.element))
+                value = await self.in_thread(node, fn, invocation.held, context=context, on_start=on_start)
             else:
                 invocation.begin()
                 if crossing is not None:
@@ -136,7 +140,7 @@ class Calls:
         job = held.job = CallJob(
             threads,
             self._owner,
-            self._state.graph.heights[node.index],
+            self._state.priorities[node.index],
             fn,
             call=held,
             context=context or self.context.copy(),
@@ -181,6 +185,7 @@ class Calls:
         """Calls a blocking function in the calling worker thread."""
         args, kwargs = node.call.arguments(self._state.values)
         context = self.context.copy()
+        context.run(STEP.set, (node.name, None))
         context.run(self._telling.enter, node.name)
         return outputs_of(node, context.run(calling, held, node.call.fn, args, kwargs))
 

@@ -6,10 +6,11 @@ import asyncio
 import contextvars
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from odibi_async.executors.threads import Threads
 from odibi_async.graph.node import Node
+from odibi_async.result import Status
 from odibi_async.run.calls import Calls
 from odibi_async.run.crossing import Crossing
 from odibi_async.run.datasets import Datasets
@@ -26,6 +27,9 @@ from odibi_async.run.state import RunState
 from odibi_async.run.supervisor import Life, Supervisor
 from odibi_async.run.telling import Telling
 
+AT_A_TURN_WITH_GUESTS: Final = 64
+"""How many steps are started at a turn of the loop when guests are asked about each."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inside:
@@ -39,6 +43,7 @@ class Inside:
         recovery: Calls steps again.
         may_begin: Whether a call may begin.
         new_task: Makes a task of the run, by its life and its name.
+        status: How the run ends, as things are.
     """
 
     owner: object
@@ -47,6 +52,7 @@ class Inside:
     recovery: Recovery
     may_begin: Callable[[], bool]
     new_task: Callable[[Coroutine[Any, Any, Any], str], asyncio.Task[Any]]
+    status: Callable[[], Status]
 
 
 class Parts:
@@ -80,27 +86,31 @@ class Parts:
         may_begin = supervisor.may_begin
         self._calls = Calls(supervisor, state, self.datasets, telling, threads, context, may_begin, crossing)
         self._retrying = Retrying(policies, telling, may_begin)
-        slotted = Slotted(supervisor, slots, lambda node: state.graph.heights[node.index])
+        slotted = Slotted(supervisor, slots, lambda node: state.priorities[node.index])
         self._inner = (Reading(state, self.datasets), slotted)
+        self._recovery = Recovery(state, self.datasets, self._attempts_of)
 
     def new_task(self, life: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """A task of the run, in a context of its own."""
         return asyncio.Task(life, loop=self._supervisor.loop, name=name, context=self._context.copy())
 
-    def inside(self) -> Inside:
+    def inside(self, status: Callable[[], Status]) -> Inside:
         """What a guest gets."""
         return Inside(
             owner=self._supervisor,
             state=self._state,
             telling=self._telling,
-            recovery=Recovery(self._state, self.datasets, self._attempts_of),
+            recovery=self._recovery,
             may_begin=self._supervisor.may_begin,
             new_task=self.new_task,
+            status=status,
         )
 
     def begin(self, guests: Sequence[Guest]) -> None:
         """Starts the first steps, with these guests around their calls."""
         self._guests = guests
+        if guests:
+            self._supervisor.at_a_turn = self._supervisor.budget = AT_A_TURN_WITH_GUESTS
         self._supervisor.begin(self._lives())
 
     def _row_of(self, node: Node) -> Inner:

@@ -20,12 +20,13 @@ import anyio
 
 from odibi_async.abc import Observer
 from odibi_async.cancellation import CURRENT, CurrentCall
+from odibi_async.current import RUN
 from odibi_async.dataset import ABSENT
 from odibi_async.errors import DeadlineError, RunCancelled, RunError, StepError
 from odibi_async.events import RunFinished, RunStarted
 from odibi_async.executors.threads import Threads
 from odibi_async.graph.graph import Graph
-from odibi_async.graph.node import Node
+from odibi_async.graph.node import NOTHING, Node
 from odibi_async.graph.select import Selection
 from odibi_async.result import RunResult, Status, Teller
 from odibi_async.run.composition import Inside, Parts
@@ -51,6 +52,7 @@ class Execution:
         given: Dataset -> value, for those that come from outside.
         loop_blocked: Seconds that a step may hold the loop before the observers hear of it.
         guests: What makes the layers that this run is given.
+        seconds: How long steps took in earlier runs, by name.
 
     Attributes:
         was_cancelled: Whether it was cancelled, by whomever.
@@ -72,6 +74,7 @@ class Execution:
         guests: Sequence[Callable[[Inside], Guest]] = (),
         crossing: Crossing | None = None,
         teller: Teller | None = None,
+        seconds: Mapping[str, float] = NOTHING,
     ) -> None:
         self.run_id = run_id
         self._teller = teller
@@ -85,8 +88,9 @@ class Execution:
         self._loading: asyncio.Task[None] | None = None
         context = contextvars.copy_context()
         context.run(CURRENT.set, CurrentCall())
+        context.run(RUN.set, run_id)
         self._telling = Telling(run_id, observers, self._loop)
-        self._state = RunState(graph, selection, given, self._telling.epoch)
+        self._state = RunState(graph, selection, given, self._telling.epoch, seconds)
         self._supervisor = Supervisor(
             self._state,
             self._telling,
@@ -98,7 +102,7 @@ class Execution:
             on_last=self._wind_up,
         )
         self._parts = Parts(self._supervisor, self._state, self._telling, policies, slots, threads, context, crossing)
-        self._guests = [guest(self._parts.inside()) for guest in guests]
+        self._guests = [guest(self._parts.inside(self._status)) for guest in guests]
 
     async def run(self) -> RunResult:
         """
@@ -233,10 +237,8 @@ class Execution:
     # -- what it came to -------------------------------------------------------------------------------
 
     def _result(self, began: float, trouble: BaseException | None) -> RunResult:
-        state, status = self._state, Status.SUCCEEDED
-        if self.was_cancelled:
-            status = Status.CANCELLED
-        elif state.failures or self.deadline_passed or trouble is not None:
+        state, status = self._state, self._status()
+        if trouble is not None and status is Status.SUCCEEDED:
             status = Status.FAILED
         return RunResult(
             run_id=self.run_id,
@@ -250,6 +252,12 @@ class Execution:
             partial=state.partial,
             teller=self._teller,
         )
+
+    def _status(self) -> Status:
+        """How the run ends, as things are."""
+        if self.was_cancelled:
+            return Status.CANCELLED
+        return Status.FAILED if self._state.failures or self.deadline_passed else Status.SUCCEEDED
 
     def is_failure(self, result: RunResult) -> bool:
         """Whether it failed, and not since somebody cancelled it."""

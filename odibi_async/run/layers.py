@@ -114,7 +114,7 @@ class Reading:
 class Slotted:
     """Has each attempt wait for a slot, and hold it until it is over, also when its thread is abandoned."""
 
-    def __init__(self, owner: object, slots: Slots, priority: Callable[[Node], int]) -> None:
+    def __init__(self, owner: object, slots: Slots, priority: Callable[[Node], float]) -> None:
         self._owner = owner
         self._slots = slots
         self._priority = priority

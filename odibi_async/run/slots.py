@@ -30,6 +30,7 @@ class Slots:
         self._waiting = 0
         self._served: dict[object, int] = {}
         self._count = 0
+        self._admits_soon = False
         self._loop = weakref.ref(asyncio.get_running_loop())  # not kept: a loop may keep its slots
 
     @property
@@ -63,7 +64,7 @@ class Slots:
             self._pools[pool] -= 1
         return Held(self, pool)
 
-    def enter(self, owner: object, priority: int, pool: str | None, grant: Grant) -> None:
+    def enter(self, owner: object, priority: float, pool: str | None, grant: Grant) -> None:
         """Has `grant` called with a slot once there is one; call `admit` when all who are ready have entered."""
         lane = self._lanes.get(pool)
         if lane is None:
@@ -81,7 +82,7 @@ class Slots:
         if self._waiting:
             self.admit()
 
-    async def wait(self, owner: object, priority: int, pool: str | None) -> Held:
+    async def wait(self, owner: object, priority: float, pool: str | None) -> Held:
         """A slot, as soon as there is one. It is the caller's to give back."""
         given: asyncio.Future[Held] = asyncio.get_running_loop().create_future()
 
@@ -92,13 +93,19 @@ class Slots:
                 given.set_result(held)
 
         self.enter(owner, priority, pool, grant)
-        self.admit()
+        if not self._admits_soon:  # when all that ask at this turn of the loop have asked, the most urgent goes first
+            self._admits_soon = True
+            asyncio.get_running_loop().call_soon(self._admit_all)
         try:
             return await given
         except asyncio.CancelledError:
             if given.done() and not given.cancelled():
                 given.result().end()
             raise
+
+    def _admit_all(self) -> None:
+        self._admits_soon = False
+        self.admit()
 
     def forget(self, owner: object) -> None:
         """Drops all that an owner has waiting here."""
@@ -121,7 +128,8 @@ class Slots:
 
     def _next_lane(self) -> tuple[FairQueue[Grant] | None, str | None]:
         """The lane with room whose next owner was served the longest ago; for one owner, its most urgent step."""
-        best, chosen, where = (0, 0), None, None
+        best: tuple[int, float] = (0, 0)
+        chosen, where = None, None
         for pool, lane in self._lanes.items():
             if len(lane) and (pool is None or self._pools[pool] > 0):
                 rank = (-self._served[lane.turn], lane.priority)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from odibi_async.dataset import ABSENT, KINDS, Handle, engine_of
 from odibi_async.errors import StepError
 from odibi_async.graph.graph import Graph
-from odibi_async.graph.node import Node
+from odibi_async.graph.node import NOTHING, Node
 from odibi_async.graph.select import Selection
 from odibi_async.lazy import LazyMapping
 from odibi_async.quick import quick
@@ -51,9 +51,17 @@ class RunState:
         streaming: The mapped steps whose readers have been told of each element.
         has_handles: Whether any value may be a handle of one that is not in memory.
         fresh: The frames of steps whose end is not told yet, for observers; `None` where nobody listens.
+        seconds: How long steps took in earlier runs, by name.
     """
 
-    def __init__(self, graph: Graph, selection: Selection, given: Mapping[str, Any], epoch: float) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        selection: Selection,
+        given: Mapping[str, Any],
+        epoch: float,
+        seconds: Mapping[str, float] = NOTHING,
+    ) -> None:
         self.graph = graph
         self.selection = selection
         self.lock = threading.Lock()
@@ -72,7 +80,13 @@ class RunState:
         self.streaming: set[int] = set()
         self.has_handles = False
         self.fresh: dict[int, Any] | None = None
+        self.seconds = seconds
         self._epoch = epoch
+
+    @functools.cached_property
+    def priorities(self) -> Sequence[float]:
+        """How urgent each step is: how many steps, or where that is known how many seconds, stand below it."""
+        return self.graph.heights_in(self.seconds) if self.seconds else self.graph.heights
 
     # -- done ------------------------------------------------------------------------------------------
 

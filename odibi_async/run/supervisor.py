@@ -102,7 +102,8 @@ class Supervisor:
         running: The tickets of those that were started.
         held: The slots that they were given before.
         is_bounded: Whether any step has to wait for a slot.
-        budget: How many more steps may be started at this turn of the loop.
+        at_a_turn: How many steps may be started at a turn of the loop.
+        budget: How many more steps may be started at this turn.
         watch: Cancels what runs.
         lives: How each step lives, by its place.
         on_end: Told of each step that has ended, before those that it releases are started.
@@ -139,6 +140,7 @@ class Supervisor:
         self._stops_on_error = stops_on_error
         self._on_last = on_last
         self.lives: Sequence[Life] = ()
+        self.at_a_turn = AT_A_TURN
         self.budget = AT_A_TURN
         self._is_draining = False
         self._drain_is_due = False
@@ -215,7 +217,7 @@ class Supervisor:
 
     def _drain_again(self) -> None:
         self._drain_is_due = False
-        self.budget = AT_A_TURN
+        self.budget = self.at_a_turn
         self.drain()
 
     def _queue(self, node: Node, ready_at: float) -> None:
@@ -226,7 +228,7 @@ class Supervisor:
             if not self._is_draining:
                 self._drain_soon()
 
-        self._slots.enter(self, self._state.graph.heights[node.index], node.pool, grant)
+        self._slots.enter(self, self._state.priorities[node.index], node.pool, grant)
 
     def start_task(self, node: Node, life: Coroutine[Any, Any, None]) -> None:
         """Gives a step a task of its own, which has its ticket."""

@@ -19,8 +19,10 @@ from odibi_async.steps import is_async
 
 if TYPE_CHECKING:
     from odibi_async.cache import Cache  # loads what runs without a cache do without
+    from odibi_async.journal import Journal
 
 Caching: TypeAlias = "bool | str | os.PathLike[str] | Cache | None"
+Journaling: TypeAlias = "str | os.PathLike[str] | Journal | None"
 Steps: TypeAlias = "Planned | Iterable[Any] | str | os.PathLike[str]"
 
 
@@ -36,6 +38,9 @@ class RunOptions(TypedDict, total=False):
     functions: Functions | None
     nodes: Nodes | None
     observers: Sequence[Observer]
+    run_id: str | None
+    resume: bool
+    journal: Journaling
 
 
 _INSTEAD: Final = {
@@ -73,6 +78,21 @@ def check_cache(cache: Caching) -> Caching:
     if cache is None or isinstance(cache, bool | str | os.PathLike) or hasattr(cache, "lookup"):
         return cache
     raise OptionError(f"cache={cache!r}: True, False, a directory or a Cache(...) is needed.")
+
+
+def check_journal(journal: Journaling) -> Journaling:
+    if journal is None or isinstance(journal, str | os.PathLike) or hasattr(journal, "keep_last"):
+        return journal
+    raise OptionError(f"journal={journal!r}: a directory or a Journal(...) is needed.")
+
+
+def check_run_id(run_id: str | None, resume: bool, journal: Journaling) -> None:
+    if run_id is not None and not (isinstance(run_id, str) and run_id.strip()):
+        raise OptionError(f"run_id={run_id!r}: a text that is not empty is needed.")
+    if resume and journal is None:
+        raise OptionError("resume=True: the journal is needed that has the run, journal=DIRECTORY.")
+    if resume and run_id is None:
+        raise OptionError("resume=True: the id of the run is needed, run_id=.")
 
 
 def check_engine(engine: Any) -> None:

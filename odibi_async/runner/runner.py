@@ -10,15 +10,16 @@ import importlib
 import inspect
 import os
 import weakref
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Never, Self, Unpack
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Never, Self, Unpack
 
 import anyio
 
 from odibi_async.abc import FrameKeeper, Observer
-from odibi_async.building import Functions, Nodes
+from odibi_async.building import Functions, Nodes, Planned
 from odibi_async.cancellation import CURRENT, waiting
 from odibi_async.durations import seconds_of
 from odibi_async.errors import OptionError, RunnerClosed
@@ -36,20 +37,37 @@ from odibi_async.runner.contexts import Engines
 from odibi_async.runner.home import Home
 from odibi_async.runner.options import (
     Caching,
+    Journaling,
     RunOptions,
     Steps,
     check_cache,
     check_engine,
     check_given,
+    check_journal,
     check_pools,
+    check_run_id,
     checked,
     refuse,
 )
 from odibi_async.runner.plans import plan
 from odibi_async.runner.teller import ResultTeller
+from odibi_async.store import Store
 
 if TYPE_CHECKING:
     from odibi_async.cache.for_run import Caches
+    from odibi_async.journal import Journal
+    from odibi_async.journal.journals import Journals
+
+
+REMEMBERED: Final = 16
+"""How many pipelines a runner remembers for resuming their runs."""
+
+
+class Cached(NamedTuple):
+    """What makes a cache's layer of a run, and the store of that cache."""
+
+    layer: Callable[[Inside], Guest]
+    store: Store
 
 
 class Runner:
@@ -62,6 +80,7 @@ class Runner:
     Args:
         limits: How much may run at a time, over all runs.
         cache: For runs that name no other; see `run_pipeline`.
+        journal: For runs that name no other; see `run_pipeline`.
         observers: They hear the events of every run.
         drain: Seconds that runs have to end by themselves when the block is left, before they are cancelled.
         freeze: Whether what is in memory when the block is entered is hidden from the garbage collector until it is
@@ -73,6 +92,7 @@ class Runner:
         *,
         limits: Limits | None = None,
         cache: Caching = None,
+        journal: Journaling = None,
         observers: Sequence[Observer] = (),
         drain: float = 0.0,
         freeze: bool = False,
@@ -86,6 +106,7 @@ class Runner:
         self.freeze = freeze
         self._observers = checked(observers)
         self._caching = check_cache(cache)
+        self._journaling = check_journal(journal)
         self._engines = Engines(self.limits)
         self._runs: set[Execution] = set()
         self._idle: asyncio.Event | None = None
@@ -93,6 +114,8 @@ class Runner:
         self._borrowers = 0
         self._home: Home | None = None
         self._caches: Caches | None = None
+        self._journals: Journals | None = None
+        self._plans: OrderedDict[str, Planned] = OrderedDict()
 
     # -- its life --------------------------------------------------------------------------------------
 
@@ -152,6 +175,8 @@ class Runner:
         await self._engines.close()
         if self._caches is not None:
             await self._caches.close()
+        if self._journals is not None:
+            await self._journals.close()
 
     @contextlib.asynccontextmanager
     async def borrowed(self) -> AsyncIterator[Self]:
@@ -193,6 +218,75 @@ class Runner:
                 result = await self._living(execution)
         return execution.judged(result)
 
+    async def resume(
+        self,
+        run_id: str,
+        steps: Steps | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> RunResult:
+        """
+        Resumes a run and waits for the end: steps that are committed are not called again.
+
+        Args:
+            run_id: The run.
+            steps: Its steps. `None` for those of the pipeline of this name that this runner has run last, or for the
+                configuration that the run was read from.
+            inputs: Dataset -> value; `None` for what the run was given when it began.
+            **options: As for `run_pipeline`.
+
+        Raises:
+            JournalError: The journal does not know the run, or it is running elsewhere; nothing has run.
+        """
+        journal = options.get("journal", self._journaling)
+        check_run_id(run_id, True, journal)
+        if steps is None:
+            steps = await self._steps_of(run_id, journal)
+        return await self.run(steps, inputs, **{**options, "run_id": run_id, "resume": True})
+
+    async def story(
+        self, run_id: str, path: str | os.PathLike[str] | None = None, *, journal: Journaling = None
+    ) -> str:
+        """
+        Writes the story of any run that the journal knows, whoever ran it.
+
+        Args:
+            run_id: The run.
+            path: The page; `None` for `story_<run_id>.html`.
+            journal: The journal; `None` for the runner's own.
+
+        Returns:
+            The path in full.
+
+        Raises:
+            JournalError: The journal does not know the run, or cannot be read.
+            OptionError: There is no journal.
+        """
+        asked = self._journaling if journal is None else journal
+        check_run_id(run_id, True, asked)
+        journals = await self._with_journals()
+        return await in_a_thread(self._tell, journals.journal(asked), run_id, path or f"story_{run_id}.html")
+
+    def _tell(self, journal: Journal, run_id: str, path: str | os.PathLike[str]) -> str:
+        from odibi_async.journal.told import told
+        from odibi_async.observers.story import tell_story
+
+        known = self._plans.get(journal.run(run_id).pipeline)
+        again = f"await runner.resume({run_id!r})"
+        return tell_story(told(journal, run_id, {} if known is None else known.graph.outline, again), path)
+
+    async def _steps_of(self, run_id: str, journal: Journaling) -> Steps:
+        """The steps of a run that the journal knows."""
+        journals = await self._with_journals()
+        record = await in_a_thread(journals.journal(journal).run, run_id)
+        if record.pipeline in self._plans:
+            return self._plans[record.pipeline]
+        if record.source:
+            return str(record.source)
+        raise OptionError(
+            f"This runner has not run pipeline {record.pipeline!r} yet: give its steps, resume({run_id!r}, steps)."
+        )
+
     async def start(self, steps: Steps, inputs: Mapping[str, Any] | None = None, **options: Unpack[RunOptions]) -> Run:
         """
         Starts a run in the background; the arguments are those of `run_pipeline`.
@@ -233,14 +327,23 @@ class Runner:
         functions: Functions | None = None,
         nodes: Nodes | None = None,
         observers: Sequence[Observer] = (),
+        run_id: str | None = None,
+        resume: bool = False,
+        journal: Journaling = None,
     ) -> Execution:
         policies = Policies.of(retry, timeout, on_error)
+        journal = check_journal(self._journaling if journal is None else journal)
+        check_run_id(run_id, resume, journal)
+        run_id = new_run_id() if run_id is None else run_id
         home = self._at_home()
         await home.turns.take()
         if inputs is not None and not isinstance(inputs, Mapping):
             raise OptionError(f"inputs={inputs!r}: a mapping of datasets to values is needed.")
-        graph, documented = await plan(steps, inputs, functions, nodes)
-        caching = next((each for each in (cache, documented, self._caching) if each is not None), None)
+        if resume and inputs is None:
+            inputs = await self._recalled(journal, run_id)
+        planned = await plan(steps, inputs, functions, nodes)
+        graph = planned.graph
+        caching = next((each for each in (cache, planned.caching, self._caching) if each is not None), None)
         given = dict(inputs or {})
         check_given(given)
         selected = graph.select(given, targets)
@@ -249,14 +352,23 @@ class Runner:
         for name, dataset in graph.engines_of(selected).items():
             given[dataset] = await self._engines.context(name, engine)
         crossing = await self._engines.crossing(graph, selected, engine, home.elsewhere)
-        guests = await self._guests(caching, graph, crossing.keeper if crossing else None)
+        cached = await self._cached(caching, graph, crossing.keeper if crossing else None)
+        guests = [] if cached is None else [cached.layer]
+        seconds: Mapping[str, float] = {}
+        if journal is not None:
+            journals = await self._with_journals()
+            store = None if cached is None else cached.store
+            asked = journals.asked(journal, run_id, resume, planned.name, planned.planned.source, store)
+            seconds = await in_a_thread(journals.seconds, asked)
+            guests.insert(0, journals.guest(asked, graph, selected, given))
+            self._remember(planned.name, planned.planned)
         threads = home.threads or await home.workers()
         self._check_open()
         execution = Execution(
             graph,
             selected,
             given,
-            run_id=new_run_id(),
+            run_id=run_id,
             policies=policies,
             threads=threads,
             slots=home.slots,
@@ -265,6 +377,7 @@ class Runner:
             guests=guests,
             crossing=crossing,
             teller=ResultTeller(graph.outline),
+            seconds=seconds,
         )
         self._runs.add(execution)
         return execution
@@ -284,22 +397,42 @@ class Runner:
                 )
             self._home = Home(self.limits)
             self._caches = None
+            self._journals = None
         return self._home
 
-    async def _guests(
-        self, caching: Caching, graph: Graph, keeper: FrameKeeper | None
-    ) -> Sequence[Callable[[Inside], Guest]]:
-        """What makes the layers of a run: one with this cache, or none."""
+    async def _with_journals(self) -> Journals:
+        if self._journals is None:
+            await in_a_thread(importlib.import_module, "odibi_async.journal.journals")
+            from odibi_async.journal.journals import Journals
+
+            self._journals = self._journals or Journals(self.limits.grace)
+        return self._journals
+
+    async def _recalled(self, journal: Journaling, run_id: str) -> Mapping[str, Any]:
+        """What a run was given when it began."""
+        journals = await self._with_journals()
+        return await in_a_thread(journals.recalled, journal, run_id)
+
+    def _remember(self, name: str, planned: Planned) -> None:
+        """Remembers a pipeline for when one of its runs is to be resumed."""
+        self._plans[name] = planned
+        self._plans.move_to_end(name)
+        while len(self._plans) > REMEMBERED:
+            self._plans.popitem(last=False)
+
+    async def _cached(self, caching: Caching, graph: Graph, keeper: FrameKeeper | None) -> Cached | None:
+        """What makes the layer of a run with this cache, and the cache's store."""
         check_cache(caching)
         if caching is None or caching is False:
-            return ()
+            return None
         if self._caches is None:  # those who have a cache wait 50 ms, once
             await in_a_thread(importlib.import_module, "odibi_async.cache.layer")
         from odibi_async.cache.for_run import Caches
         from odibi_async.cache.layer import CacheLayer
 
         self._caches = self._caches or Caches(self.limits.grace)
-        return (functools.partial(CacheLayer, self._caches.for_run(caching, graph, keeper)),)
+        cache = self._caches.for_run(caching, graph, keeper)
+        return Cached(functools.partial(CacheLayer, cache), cache.store)
 
 
 def new_run_id() -> str:

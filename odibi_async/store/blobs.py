@@ -65,6 +65,17 @@ def digest_of_file(path: Path) -> tuple[str, int]:
     return hasher.hexdigest(), size
 
 
+def synced(path: Path) -> None:
+    """Returns when a file, or the names in a folder, have reached the disk."""
+    if os.name != "posix" and path.is_dir():  # there a folder cannot be opened, and keeps its names by itself
+        return
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
 def is_name(text: object) -> bool:
     return isinstance(text, str) and len(text) == 64 and set(text) <= set("0123456789abcdef")
 

@@ -9,9 +9,10 @@ bytes are checked before anything parses them.
     blobs/    the values
     work/     half-written files, a folder and a lock for each living writer
     leases/   a lock for each living run: nothing that was used since the oldest began is removed
+    pins/     a list for each run that may be resumed: nothing on it is removed
 
-Files are not synced. A process that is killed leaves no half-written blob, for a file gets its name when it is whole; a
-machine that loses power may leave one, which reading finds out.
+Files are not synced, except those that a journal asks for. A process that is killed leaves no half-written blob, for a
+file gets its name when it is whole; a machine that loses power may leave one, which reading finds out.
 """
 
 from __future__ import annotations
@@ -21,16 +22,18 @@ import os
 import secrets
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from odibi_async.errors import Damaged, OptionError, Unstorable
+from odibi_async.failpoints import passing
 from odibi_async.secret import Secret
-from odibi_async.store.blobs import digest_of_bytes, digest_of_file, fill, private, slices
+from odibi_async.store.blobs import digest_of_bytes, digest_of_file, fill, private, slices, synced
 from odibi_async.store.kept import Kept
 from odibi_async.store.kinds import dumped, key_of, parsed, pickled, unpickled
 from odibi_async.store.locks import Beacon, files_in, sweep
+from odibi_async.store.pins import Pins
 
 INLINE: Final = 4096
 """Bytes that are still kept in the row; making a file costs more than a larger row."""
@@ -66,14 +69,16 @@ class Store:
         self._opening = threading.Lock()
         self._work: Beacon | None = None
         self._swept = False
+        self.pins = Pins(self.directory / "pins")
 
-    def keep(self, value: Any, digest: str) -> Kept:
+    def keep(self, value: Any, digest: str, *, durable: bool = False) -> Kept:
         """
         Writes a value, unless its bytes are there already, and says where it is.
 
         Args:
             value: Is not changed by others meanwhile.
             digest: Digest of the value's content.
+            durable: Whether it has reached the disk when this returns, so that it outlasts a loss of power.
 
         Raises:
             Unstorable: It would not come back unchanged.
@@ -86,8 +91,17 @@ class Store:
         if size <= INLINE:
             return Kept(digest=digest, kind=kind, blob=blob, size=size, rows=rows, inline=b"".join(pieces))
         if not self.has(kept):
-            self._write(self._path(blob), pieces)
+            self._write(self._path(blob), pieces, durable)
+        elif durable:
+            self.sync(kept)
         return kept
+
+    def sync(self, kept: Kept) -> None:
+        """Returns when a value's file has reached the disk."""
+        if kept.inline is None:
+            path = self._path(kept.blob)
+            synced(path)
+            synced(path.parent)
 
     @contextlib.contextmanager
     def folder(self) -> Iterator[Path]:
@@ -212,6 +226,14 @@ class Store:
             return False
         return True
 
+    def unneeded(self, needed: Collection[str], before: float) -> tuple[int, int]:
+        """Removes the files that are neither needed nor pinned nor used since a time; their number and their bytes."""
+        needed, count, size = {*needed, *self.pins.blobs()}, 0, 0
+        for blob, length, used_at in self.blobs():
+            if blob not in needed and used_at < before and self.discard(blob):
+                count, size = count + 1, size + length
+        return count, size
+
     def is_sound(self, blob: str) -> bool:
         """Reads a whole file: whether its bytes are those of its name."""
         path = self._path(blob)
@@ -232,23 +254,34 @@ class Store:
 
     # Writing
 
-    def _write(self, path: Path, pieces: list[memoryview]) -> None:
+    def _write(self, path: Path, pieces: list[memoryview], durable: bool) -> None:
         try:
-            self._write_in(self._workplace(), path, pieces)
+            self._write_in(self._workplace(), path, pieces, durable)
         except FileNotFoundError:  # somebody removed the directory, or parts of it
             self.close()
             self._swept = False
-            self._write_in(self._workplace(), path, pieces)
+            self._write_in(self._workplace(), path, pieces, durable)
 
-    def _write_in(self, folder: Path, path: Path, pieces: list[memoryview]) -> None:
+    def _write_in(self, folder: Path, path: Path, pieces: list[memoryview], durable: bool) -> None:
         temporary = folder / secrets.token_hex(8)
         try:
+            passing("before write")
             with open(temporary, "xb", opener=private) as file:
                 for part in slices(pieces):
                     file.write(part)
+                passing("after write")
+                if durable:
+                    file.flush()
+                    passing("before sync")
+                    os.fsync(file.fileno())
+                    passing("after sync")
             with contextlib.suppress(FileExistsError):
                 os.mkdir(path.parent, 0o700)
+            passing("before rename")
             os.replace(temporary, path)
+            passing("after rename")
+            if durable:
+                synced(path.parent)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
@@ -327,9 +360,3 @@ def _memory(kept: Kept) -> Any:
     import numpy as np
 
     return np.empty(kept.size, "u1")
-
-
-# Bytes and files
-
-
-# Who is alive

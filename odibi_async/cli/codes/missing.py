@@ -108,4 +108,13 @@ $ echo 'from odibi_async import step; STEPS = [step(lambda: 1, name="one")]' > f
 $ odibi-async validate flows.py:STEPS""",
         form="console",
     ),
+    "OA412": Code(
+        title="there is no journal",
+        text="Name its directory with --journal, or with the environment variable ODIBI_ASYNC_JOURNAL.",
+        wrong="$ odibi-async runs ls --journal nowhere",
+        right="""
+$ odibi-async run --journal journal
+$ odibi-async runs ls --journal journal""",
+        form="console",
+    ),
 }

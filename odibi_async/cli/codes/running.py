@@ -158,6 +158,23 @@ from odibi_async import Cache
 Cache("cache").store.keep([1, 2], "0" * 64)""",
         form="python",
     ),
+    "OA312": Code(
+        title="a journal cannot be used",
+        text="It cannot be read or written, is of a later release, or is not a journal.",
+        wrong="""
+from odibi_async import run_pipeline_sync
+
+def one(): return 1
+
+run_pipeline_sync([one], journal="/dev/null/journal")""",
+        right="""
+from odibi_async import run_pipeline_sync
+
+def one(): return 1
+
+run_pipeline_sync([one], journal="journal")""",
+        form="python",
+    ),
     "OA313": Code(
         title="a frame cannot go from one engine to another as it is",
         text="A step reads a frame of another engine, and the frame is too large, or holds what the other engine or "
@@ -196,5 +213,45 @@ create_engine_context("pandas").close()""",
         wrong="$ odibi-async run --story /dev/null/story.html",
         right="$ odibi-async run --story story.html",
         form="console",
+    ),
+    "OA316": Code(
+        title="the journal has no such run",
+        text="odibi-async runs ls lists those that it has.",
+        wrong="""
+$ odibi-async run --journal journal
+$ odibi-async runs show yesterday --journal journal""",
+        right="""
+$ odibi-async run --journal journal
+$ odibi-async runs show last --journal journal""",
+        form="console",
+    ),
+    "OA317": Code(
+        title="the journal has this run already",
+        text="Say resume=True to go on with it, or another run_id.",
+        wrong="""
+from odibi_async import run_pipeline_sync
+
+def one(): return 1
+
+for _ in range(2):
+    run_pipeline_sync([one], run_id="today", journal="journal")""",
+        right="""
+from odibi_async import run_pipeline_sync
+
+def one(): return 1
+
+for again in (False, True):
+    run_pipeline_sync([one], run_id="today", journal="journal", resume=again)""",
+        form="python",
+    ),
+    "OA318": Code(
+        title="the run is still running",
+        text="A run is resumed when its process is gone: a lock that dies with it says so.",
+        wrong="""
+from odibi_async.errors import RunAlive
+
+raise RunAlive("nightly", "host", 4711)""",
+        right="import odibi_async",
+        form="python",
     ),
 }

@@ -24,6 +24,7 @@ from odibi_async.result import Status, seconds_text
 
 LIBRARIES: Final = ("odibi_async", "pandas", "numpy", "pyarrow", "duckdb", "pyspark")
 ENDED: Final = {"running": "has not ended; what happened so far", "cancelled": "was cancelled"}
+DONE: Final = (Status.SUCCEEDED, Status.RUNNING)
 WARNINGS: Final = 100
 """Warnings that are shown."""
 
@@ -39,9 +40,10 @@ def verdict(view: View) -> Html:
 
 
 def _failure(view: View) -> Html | None:
-    failed = view.record.failed
+    failed, again = view.record.failed, view.record.again
+    resume = tag("p", "Go on where it was: ", tag("code", again)) if again and view.record.status not in DONE else None
     if not failed:
-        return None
+        return resume
     raised = view.record.steps[failed[0]].raised
     said = "" if raised is None else f": {view.masked(raised.line)}{f' ({raised.where})' if raised.where else ''}"
     skipped = view.counts[Status.SKIPPED]
@@ -49,7 +51,8 @@ def _failure(view: View) -> Html | None:
     others = f" {len(failed) - 1:,} more failed." if len(failed) > 1 else ""
     link = tag("a", failed[0], href=f"#{view.anchor(failed[0])}")
     advice = "Mend it and run again: with a cache, what succeeded is not computed again."
-    return joined((tag("p", "Step ", link, f" failed{said}"), tag("p", f"{advice}{hint}{others}")))
+    told = tag("p", f"{hint}{others}".strip()) if resume else tag("p", f"{advice}{hint}{others}")
+    return joined((resume, tag("p", "Step ", link, f" failed{said}"), told))
 
 
 def cards(view: View) -> Html:

@@ -58,9 +58,7 @@ class Blocking:
         self._threads.put((job,))
 
     def _job(self, node: Node, ready_at: float, held: Held) -> StepJob:
-        return StepJob(
-            self, self._threads, self._supervisor, self._state.graph.heights[node.index], node, ready_at, held
-        )
+        return StepJob(self, self._threads, self._supervisor, self._state.priorities[node.index], node, ready_at, held)
 
     # -- in the worker thread --------------------------------------------------------------------------
 
@@ -147,7 +145,7 @@ class StepJob(Job):
     __slots__ = ("_life", "course", "held", "node")
 
     def __init__(
-        self, life: Blocking, threads: Threads, owner: object, priority: int, node: Node, ready_at: float, held: Held
+        self, life: Blocking, threads: Threads, owner: object, priority: float, node: Node, ready_at: float, held: Held
     ) -> None:
         super().__init__(threads, owner, priority, held)
         held.job = self

@@ -52,13 +52,13 @@ class Elements:
     Attributes:
         done: How many are.
         uses: What the cache did for those that it was asked about.
-        found: How those were found that were not called.
+        ways: How those were found that were not called.
     """
 
     def __init__(self, total: int, grace: float, *, goes_on: bool) -> None:
         self.done = 0
         self.uses: dict[int, CacheUse] = {}
-        self.found: Status | None = None
+        self.ways: dict[int, Status] = {}
         self._results: list[Any] = [ABSENT] * total
         self._failures: dict[int, BaseException] = {}
         self._grace = grace
@@ -102,6 +102,13 @@ class Elements:
             return CacheUse(hit=True)
         first = next(iter(misses))
         return CacheUse(hit=False, reason=f"{len(misses)} of {len(self)} elements, such as {first}: {misses[first]}")
+
+    @property
+    def found(self) -> Status | None:
+        """How all of them were found; `None` if any was called, or there is none."""
+        if not self._results or len(self.ways) < len(self._results):
+            return None
+        return Status.RESUMED if set(self.ways.values()) == {Status.RESUMED} else Status.CACHED
 
     def close(self) -> None:
         """The step has ended: what is not there now will never be."""

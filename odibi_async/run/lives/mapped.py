@@ -94,9 +94,8 @@ class Mapped:
         made = await elements.all(start, self._supervisor.may_begin)
         columns = zip(*made, strict=True) if made else [()] * len(node.outputs)
         course.use = elements.use
-        if course.use is not None and course.use.hit:
-            course.found = elements.found
-        elif not course.started:
+        course.found = elements.found
+        if course.found is None and not course.started:
             self._begin(node, course, perf_counter())
         return [gathered(list(column)) for column in columns]
 
@@ -149,7 +148,8 @@ class Mapped:
         else:
             if own.use is not None:
                 elements.uses[index] = own.use
-                elements.found = own.found
+            if own.found is not None:
+                elements.ways[index] = own.found
             elements.made(index, made)
             self._telling.tell(StepProgressed, node.name, elements.done, len(elements), index)
 

@@ -8,6 +8,7 @@ from time import perf_counter
 from typing import Any
 
 from odibi_async.cancellation import CURRENT
+from odibi_async.current import STEP
 from odibi_async.dataset import KINDS, reader_copy
 from odibi_async.graph.node import Node
 from odibi_async.run.course import Course
@@ -68,6 +69,7 @@ class Plain:
     @calls_users_code
     async def _live(self, node: Node, ready_at: float, held: Held | None) -> None:
         started, values, state, telling = perf_counter(), self._values, self._state, self._telling
+        STEP.set((node.name, None))
         if held is not None:
             CURRENT.set(held)
         if telling.observers:

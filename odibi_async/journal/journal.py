@@ -1,0 +1,220 @@
+"""The journal: which runs there were, what became of their steps, and where what they made is kept."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from blake3 import blake3
+
+from odibi_async.errors import Damaged, JournalUnavailable, OptionError, RunUnknown
+from odibi_async.journal.backend import Backend, RunRow
+from odibi_async.journal.records import RunRecord, StepRecord, run_of, step_of
+from odibi_async.journal.sqlite import SqliteBackend
+from odibi_async.journal.writer import Writer
+from odibi_async.result import Status
+from odibi_async.store.store import Store
+
+GRACE: Final = 60.0
+"""Seconds after its last use for which no file is removed, whether or not a lease protects it."""
+
+
+class Journal:
+    """
+    Records runs, so that one that was killed or failed goes on where it was.
+
+    Making one touches no disk. Everything here blocks, and is safe to call from several threads; any number of
+    processes may share a journal.
+
+    Args:
+        where: A directory, or the URL of a PostgreSQL database (`postgresql://...`, extra `postgres`).
+        keep_last: How many runs of each pipeline are kept, by the pipeline's exact name; `None` for all.
+        store: The directory for what steps make, where there is no cache. `None` for a directory of the journal's
+            own: in its directory, or in the user's data directory.
+    """
+
+    def __init__(
+        self,
+        where: str | os.PathLike[str],
+        *,
+        keep_last: int | None = None,
+        store: str | os.PathLike[str] | None = None,
+    ) -> None:
+        if keep_last is not None and not (type(keep_last) is int and keep_last > 0):
+            raise OptionError(f"keep_last={keep_last!r}: a number of runs above 0 is needed, or None for all.")
+        self.keep_last = keep_last
+        self.backend, own = _parts(where)
+        self.store = Store(own if store is None else store)
+        self.writer = Writer(self.backend)
+
+    def __repr__(self) -> str:
+        return f"<Journal {self.backend.name}>"
+
+    # -- what there is ---------------------------------------------------------------------------------
+
+    def runs(self, pipeline: str | None = None) -> list[RunRecord]:
+        """
+        All runs, or those of one pipeline, the newest first. One whose process died is `interrupted`.
+
+        Raises:
+            JournalUnavailable: The journal cannot be read.
+        """
+        return [self._now(row.run_id, record) for row, record in self._rows(pipeline) if record is not None]
+
+    def run(self, run_id: str) -> RunRecord:
+        """
+        One run.
+
+        Raises:
+            RunUnknown: The journal has no run with this id.
+            JournalUnavailable: The journal cannot be read.
+        """
+        return self._now(run_id, self.found(run_id)[1])
+
+    def steps(self, run_id: str) -> list[StepRecord]:
+        """
+        What became of the steps of a run so far, and of the elements of mapped steps. Damaged rows are left out.
+
+        Raises:
+            RunUnknown: The journal has no run with this id.
+            JournalUnavailable: The journal cannot be read.
+        """
+        row, _ = self.found(run_id)
+        return [record for record in self.records(row) if isinstance(record, StepRecord)]
+
+    def seconds(self, pipeline: str) -> Mapping[str, float]:
+        """How long the steps of a pipeline took in the runs that were recorded, by name; the last run counts most."""
+        return self.backend.seconds(pipeline)
+
+    def last(self, pipeline: str) -> RunRecord | None:
+        """The last run of a pipeline."""
+        return next(iter(self.runs(pipeline)), None)
+
+    # -- upkeep ----------------------------------------------------------------------------------------
+
+    def prune(self, keep_last: int | None = None) -> list[str]:
+        """
+        Removes the runs of each pipeline but the last ones, with what only they need. Runs that are alive stay.
+
+        Args:
+            keep_last: How many stay; `None` for what the journal was made with.
+
+        Returns:
+            The ids of the runs that were removed.
+        """
+        keep = self.keep_last if keep_last is None else keep_last
+        if keep is None:
+            raise OptionError("prune: keep_last= is needed, here or where the journal is made.")
+        counts: dict[str, int] = {}
+        old = []
+        for row, record in self._rows():
+            counts[row.pipeline] = counts.get(row.pipeline, 0) + 1
+            if counts[row.pipeline] > keep:
+                old.append((row, record))
+        return self._forget(old)
+
+    def forget(self, *run_ids: str) -> list[str]:
+        """
+        Removes runs, with what only they need. Runs that are alive stay.
+
+        Raises:
+            RunUnknown: The journal has no run with one of these ids.
+        """
+        return self._forget([self.found(run_id) for run_id in run_ids])
+
+    def close(self) -> None:
+        """Closes the files. The next call opens them again."""
+        self.backend.close()
+        self.store.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- for runs --------------------------------------------------------------------------------------
+
+    def found(self, run_id: str) -> tuple[RunRow, RunRecord]:
+        """The row of a run, and what it says."""
+        row = self.backend.run(run_id)
+        if row is None:
+            raise RunUnknown(run_id, [each.run_id for each in self.backend.runs()])
+        record = _read(row)
+        if record is None:
+            raise JournalUnavailable(self.backend.name, f"its row of run {run_id!r} is not what was written.")
+        return row, record
+
+    def records(self, row: RunRow) -> list[StepRecord | tuple[str, int | None]]:
+        """What it has of the steps of a run; of a damaged row, only whose it was."""
+        found: list[StepRecord | tuple[str, int | None]] = []
+        for each in self.backend.steps(row.number):
+            element = None if each.element < 0 else each.element
+            try:
+                found.append(step_of(row.run_id, each.step, element, each.text))
+            except (Damaged, ValueError, TypeError):
+                found.append((each.step, element))
+        return found
+
+    def pin_of(self, run_id: str) -> str:
+        """Under which name the store pins what a run needs."""
+        return blake3(f"{self.backend.identity()}\0{run_id}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+    def prune_after(self, pipeline: str) -> None:
+        """Removes the older runs of a pipeline, when one has ended."""
+        if self.keep_last is not None:
+            self._forget(self._rows(pipeline)[self.keep_last :])
+
+    # -- within ----------------------------------------------------------------------------------------
+
+    def _rows(self, pipeline: str | None = None) -> list[tuple[RunRow, RunRecord | None]]:
+        return [(row, _read(row)) for row in self.backend.runs(pipeline)]
+
+    def _now(self, run_id: str, record: RunRecord) -> RunRecord:
+        """A run that says that it is running is so only while somebody shows that it is alive."""
+        if record.status is not Status.RUNNING:
+            return record
+        hold = self.backend.hold(run_id)
+        if hold is None:
+            return record
+        hold.release()
+        return replace(record, status=Status.INTERRUPTED)
+
+    def _forget(self, old: Sequence[tuple[RunRow, RunRecord | None]]) -> list[str]:
+        gone, stores = [], {self.store.directory: self.store}
+        for row, record in old:
+            hold = self.backend.hold(row.run_id)
+            if hold is None:
+                continue
+            try:
+                self.backend.forget([row.number])
+                where = self.store.directory if record is None or not record.store else Path(record.store)
+                stores.setdefault(where, Store(where)).pins.remove(self.pin_of(row.run_id))
+                gone.append(row.run_id)
+            finally:
+                hold.release()
+        if gone:  # what lies in the store of a cache, the cache prunes
+            self.store.unneeded((), min(self.store.leased_since(), time.time() - GRACE))
+        return gone
+
+
+def _parts(where: Any) -> tuple[Backend, Path]:
+    """What keeps the rows, and the directory for what steps make. Touches no disk."""
+    if not isinstance(where, str | os.PathLike):
+        raise OptionError(f"Journal({where!r}): a directory or a URL is needed.")
+    text = os.fspath(where)
+    if "://" not in text:
+        return SqliteBackend(Path(text)), Path(text) / "store"
+    raise OptionError(f"Journal({text.split('://')[0]}://...): a directory or a postgresql:// URL is needed.")
+
+
+def _read(row: RunRow) -> RunRecord | None:
+    """What a row says; `None` where it is damaged."""
+    try:
+        return run_of(row.run_id, row.text)
+    except (Damaged, ValueError, TypeError, KeyError):
+        return None

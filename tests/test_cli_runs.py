@@ -1,0 +1,117 @@
+"""Runs from a shell: recorded, listed, resumed, told and removed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from odibi_async import Pipeline, RunError, Runner, step
+from odibi_async.cli import main
+from tests.shell import Said
+
+pytestmark = pytest.mark.foreign_loop  # a command runs its own loop, and imports while it does
+Run = Callable[..., Said]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    monkeypatch.chdir(tmp_path)
+    for variable in ("ODIBI_ASYNC_CONFIG", "ODIBI_ASYNC_JOURNAL"):
+        monkeypatch.delenv(variable, raising=False)
+
+    def run(*arguments: str) -> Said:
+        capfd.readouterr()
+        code = main(list(arguments))
+        return Said(code, *capfd.readouterr())
+
+    return run
+
+
+CONFIG = """
+version: 1
+name: sales
+steps:
+  - {name: orders, layer: ingest, value: orders.csv}
+  - {name: totals, type: sql, inputs: {data: orders}, value: SELECT sum(amount) AS total FROM data}
+  - {name: save, layer: store, value: PLACE, inputs: {data: totals}}
+"""
+
+
+def written(place: str) -> None:
+    Path("odibi.yaml").write_text(CONFIG.replace("PLACE", place))
+    Path("orders.csv").write_text("id,amount\n1,10\n2,20\n")
+
+
+def test_a_failed_run_is_listed_told_and_goes_on_where_it_was(run: Run):
+    written("/dev/null/x.csv")
+    failed = run("run", "--journal", "j")
+    assert failed.code == 1
+    [line] = [line for line in failed.out.splitlines() if line.startswith("resume: ")]
+    run_id = line.split()[4]
+    assert f"{run_id}  sales     failed" in run("runs", "ls", "--journal", "j").out
+    shown = run("runs", "show", "last", "--journal", "j").out
+    assert "orders  succeeded" in shown
+    assert "save    failed" in shown
+    told = run("story", "last", "deep/page.html", "--journal", "j")
+    assert told.code == 0
+    page = Path("deep/page.html").read_text()
+    assert f"odibi-async run --resume {run_id} --journal j" in page
+    assert "After: totals (pandas.DataFrame, 1 rows)" in page
+    assert "save failed" in page.replace('<a href="#step-2">save</a>', "save")
+    written("out.csv")
+    again = run("runs", "resume", "last", "--journal", "j")
+    assert (again.code, "2 resumed, 1 succeeded" in again.out) == (0, True)
+    assert pd.read_csv("out.csv")["total"].tolist() == [30]
+    assert "3 resumed" in run("run", "--resume", "last", "--journal", "j").out
+
+
+def test_the_journal_may_be_named_by_the_environment(run: Run, monkeypatch: pytest.MonkeyPatch):
+    written("out.csv")
+    assert run("runs", "ls").code == 4
+    monkeypatch.setenv("ODIBI_ASYNC_JOURNAL", "j")
+    assert run("runs", "ls").code == 4
+    for _ in range(3):
+        assert run("run").code == 0
+    assert len(run("runs", "ls", "--json").json["runs"]) == 3
+    assert len(run("runs", "ls", "--pipeline", "other", "--json").json["runs"]) == 0
+    assert "2 runs removed" in run("runs", "prune", "--keep-last", "1").out
+    assert len(run("runs", "ls", "--json").json["runs"]) == 1
+
+
+def test_what_cannot_be_resumed_is_told_of(run: Run):
+    written("out.csv")
+    assert run("run", "--journal", "j").code == 0
+    for arguments in (["run", "--resume", "nobody"], ["runs", "show", "nobody"], ["story", "nobody"]):
+        told = run(*arguments, "--journal", "j")
+        assert told.code != 0
+        assert "OA316" in told.err
+    assert "OA412" in run("run", "--resume", "last").err
+    Path("flows.py").write_text("def one(): return 1\nSTEPS = [one]\n")
+    assert run("run", "flows.py:STEPS", "--journal", "python").code == 0
+    assert "Runner.resume" in run("runs", "resume", "last", "--journal", "python").err
+    assert "1 resumed" in run("run", "flows.py:STEPS", "--resume", "last", "--journal", "python").out
+
+
+async def test_a_runner_tells_the_story_of_any_run_in_its_journal(tmp_path: Path):
+    def orders() -> pd.DataFrame:
+        return pd.DataFrame({"amount": [1, 2]})
+
+    def bad(orders: pd.DataFrame) -> Any:
+        raise ValueError("no <b>")
+
+    pipeline = Pipeline([step(orders, layer="ingest"), bad], name="p")
+    async with Runner(journal=tmp_path / "j") as runner:
+        with pytest.raises(RunError):
+            await runner.run(pipeline, run_id="r")
+        path = await runner.story("r", tmp_path / "story.html")
+    page = await asyncio.to_thread(Path(path).read_text)
+    assert "await runner.resume(&#x27;r&#x27;)" in page
+    assert "failed: ValueError: no &lt;b&gt;" in page
+    assert "data-from=" in page
+    async with Runner(journal=tmp_path / "j") as other:  # which knows no graph
+        await other.story("r", tmp_path / "story.html")
