@@ -399,7 +399,7 @@ class RunUnknown(JournalError):
         known: The ids of the runs that it has, the newest first.
     """
 
-    code = "OA313"
+    code = "OA412"
 
     def __init__(self, run_id: str, known: Sequence[str]) -> None:
         super().__init__(run_id, known)
@@ -419,7 +419,7 @@ class RunExists(JournalError):
         run_id: The id.
     """
 
-    code = "OA314"
+    code = "OA313"
 
     def __init__(self, run_id: str) -> None:
         super().__init__(run_id)
@@ -439,7 +439,7 @@ class RunAlive(JournalError):
         pid: The number of the process there.
     """
 
-    code = "OA315"
+    code = "OA314"
 
     def __init__(self, run_id: str, host: str, pid: int) -> None:
         super().__init__(run_id, host, pid)

@@ -6,10 +6,10 @@ What a command needs is imported where it is called: `--help` loads no pydantic,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter, UnknownCommandError, UnusedCliTokensError, ValidationError
 from cyclopts.validators import Number
@@ -103,6 +103,9 @@ def run(
     timeout: Annotated[float | None, Parameter(validator=Number(gt=0))] = None,
     cache: str | None = None,
     no_cache: bool = False,
+    journal: str | None = None,
+    run_id: str | None = None,
+    resume: str | None = None,
     keep_going: bool = False,
     dry_run: bool = False,
     events: str | None = None,
@@ -121,6 +124,9 @@ def run(
         timeout: Seconds that the run may take.
         cache: A directory; what was computed before from the same content is taken from there.
         no_cache: Compute everything, also where the configuration names a cache.
+        journal: A directory; what each step makes is recorded there, so that the run can be resumed.
+        run_id: What the journal is to call the run.
+        resume: The id of a run in the journal, or last: it goes on where it was, with what it was given.
         keep_going: Do whatever does not need what failed, instead of cancelling the rest.
         dry_run: Say which steps would run, and run none.
         events: A file that gets each event as a line of JSON.
@@ -131,7 +137,17 @@ def run(
 
     if no_cache and cache is not None:
         raise Refused(Problem(code="OA505", message="--cache and --no-cache exclude each other."))
-    plan = _planned(config, given, choice)
+    if resume is not None and (journal is None or run_id is not None):
+        wrong = "needs --journal DIR" if journal is None else "and --run-id exclude each other"
+        raise Refused(Problem(code="OA505", message=f"--resume {wrong}."))
+    recalled: Mapping[str, Any] = {}
+    if resume is not None and journal is not None:
+        from odibi_async.cli.journaling import resumption
+        from odibi_async.cli.lookup import configuration
+
+        resumed = resumption(journal, resume, configuration(config).name)
+        run_id, recalled = resumed.run_id, resumed.inputs
+    plan = _planned(config, given, choice, recalled=recalled)
     check_given(plan)
     if dry_run:
         order = plan.pipeline.order()
@@ -143,6 +159,9 @@ def run(
         timeout=timeout,
         cache=False if no_cache else cache or plan.document.cache,
         keep_going=keep_going,
+        journal=journal,
+        run_id=run_id,
+        resume=resume is not None,
         events=events,
         quiet=talk.quiet,
         verbose=talk.verbose,
@@ -377,6 +396,80 @@ def cache_clear(
     return invalidated(where.cache, step, tag)
 
 
+history = App(name="runs", help="Show the runs in a journal, resume one, and remove them.")
+app.command(history)
+
+
+@history.command(name="ls")
+def runs_ls(*, journal: str, pipeline: str | None = None, talk: Talk = Talk()) -> Answer:
+    """
+    List the runs, the newest first.
+
+    Args:
+        journal: The directory of the journal.
+        pipeline: Only the runs of the pipeline of this name.
+    """
+    from odibi_async.cli.journaling import runs
+
+    return runs(journal, pipeline)
+
+
+@history.command(name="show")
+def runs_show(run_id: str, /, *, journal: str, talk: Talk = Talk()) -> Answer:
+    """
+    Show what became of each step of a run, and how long such steps usually take.
+
+    Args:
+        run_id: The run.
+        journal: The directory of the journal.
+    """
+    from odibi_async.cli.journaling import shown
+
+    return shown(journal, run_id)
+
+
+@history.command(name="resume")
+def runs_resume(
+    run_id: str,
+    config: str | None = None,
+    /,
+    *,
+    journal: str,
+    given: Given = Given(),
+    choice: Choice = Choice(),
+    talk: Talk = Talk(),
+    signals: Annotated[Signals, Parameter(parse=False)],
+) -> Answer:
+    """
+    Go on with a run where it was; run --resume takes more options.
+
+    Args:
+        run_id: The run.
+        config: The configuration; the one that the run was read from without it.
+        journal: The directory of the journal.
+    """
+    from odibi_async.cli.journaling import source
+
+    config = config or source(journal, run_id)
+    return run(config, choice=choice, given=given, journal=journal, resume=run_id, talk=talk, signals=signals)
+
+
+@history.command(name="prune")
+def runs_prune(
+    *, journal: str, keep_last: Annotated[int, Parameter(validator=Number(gte=1))], talk: Talk = Talk()
+) -> Answer:
+    """
+    Remove the runs of each pipeline but the last ones, with what only they need.
+
+    Args:
+        journal: The directory of the journal.
+        keep_last: How many runs of each pipeline stay.
+    """
+    from odibi_async.cli.journaling import pruned
+
+    return pruned(journal, keep_last)
+
+
 def misunderstood(error: CycloptsError, arguments: Sequence[str]) -> Problem:
     """What is wrong with a command line, in words that know nothing of parsers."""
     message, first = str(error), arguments[0] if arguments else ""
@@ -392,7 +485,14 @@ def misunderstood(error: CycloptsError, arguments: Sequence[str]) -> Problem:
     return Problem(code="OA501", message=message)
 
 
-def _planned(config: str | None, given: Given, choice: Choice = Choice(), *, closely: bool = False) -> Plan:
+def _planned(
+    config: str | None,
+    given: Given,
+    choice: Choice = Choice(),
+    *,
+    closely: bool = False,
+    recalled: Mapping[str, Any] | None = None,
+) -> Plan:
     from odibi_async.cli.lookup import configuration
     from odibi_async.cli.plan import planned
 
@@ -404,6 +504,7 @@ def _planned(config: str | None, given: Given, choice: Choice = Choice(), *, clo
         select=choice.select,
         exclude=choice.exclude,
         closely=closely,
+        recalled=recalled or {},
     )
 
 

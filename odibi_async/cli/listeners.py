@@ -20,6 +20,7 @@ from odibi_async.events import (
     CacheDamaged,
     CacheMissed,
     Event,
+    JournalBypassed,
     Outline,
     RunFinished,
     RunStarted,
@@ -215,5 +216,7 @@ class Warnings:
                 complain(f"step {event.step!r} does not end; its thread ends with the process")
             case CacheBypassed() if not self._is_quiet:
                 complain(masked(f"step {event.step!r} is not cached: {event.reason}", self._secrets))
+            case JournalBypassed() if not self._is_quiet:
+                complain(masked(f"step {event.step!r} in the journal: {event.reason}", self._secrets))
             case CacheDamaged() if not self._is_quiet:
                 complain(f"what the cache had of step {event.step!r} is damaged, and it runs after all: {event.reason}")

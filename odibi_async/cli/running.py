@@ -15,7 +15,7 @@ from odibi_async.cli.listeners import EventFile, Lines, Scribe, StatusLine, Warn
 from odibi_async.cli.output import is_rich
 from odibi_async.cli.plan import Plan
 from odibi_async.cli.signals import Signals
-from odibi_async.errors import GraphError, OptionError, RunError, in_a_line
+from odibi_async.errors import GraphError, JournalError, OptionError, RunError, in_a_line
 from odibi_async.limits import Limits
 from odibi_async.result import RunResult
 from odibi_async.runner import Runner, RunOptions
@@ -31,6 +31,9 @@ class HowToRun:
     timeout: float | None
     cache: bool | str | None
     keep_going: bool
+    journal: str | None
+    run_id: str | None
+    resume: bool
     events: str | None
     quiet: bool
     verbose: bool
@@ -67,7 +70,7 @@ def _ended(plan: Plan, how: HowToRun, scribe: Scribe, signals: Signals) -> tuple
         result.raise_for_failures()
     except RunError as error:
         return cast(RunResult, error.result), problems_of(error, plan.document)
-    except (GraphError, OptionError) as error:  # pools, limits
+    except (GraphError, OptionError, JournalError) as error:  # pools, limits; a run that cannot be resumed
         raise Refused(*problems_of(error, plan.document)) from error
     except (SystemExit, KeyboardInterrupt) as error:  # those go through every loop; a signal is an `Interrupted`
         message = f"an async step raised {in_a_line(error)}, which ends any run at once."
@@ -82,6 +85,9 @@ async def _run(plan: Plan, how: HowToRun, scribe: Scribe, signals: Signals) -> R
         "timeout": how.timeout,
         "cache": how.cache,
         "on_error": "continue" if how.keep_going else "raise",
+        "journal": how.journal,
+        "run_id": how.run_id,
+        "resume": how.resume,
     }
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     loop.set_exception_handler(_tell_of_errors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -85,6 +86,22 @@ class Journal:
         """
         row, _ = self.found(run_id)
         return [record for record in self.records(row) if isinstance(record, StepRecord)]
+
+    def inputs(self, run_id: str) -> Mapping[str, Any]:
+        """
+        What a run was given when it began, as far as that is kept.
+
+        Raises:
+            RunUnknown: The journal has no run with this id.
+            JournalUnavailable: The journal cannot be read.
+        """
+        record = self.found(run_id)[1]
+        store, found = Store(record.store) if record.store else self.store, {}
+        for name, given in record.inputs.items():
+            with contextlib.suppress(Damaged):  # it is to be given again
+                if given.kept is not None:
+                    found[name] = store.load(given.kept)
+        return found
 
     def seconds(self, pipeline: str) -> Mapping[str, float]:
         """How long the steps of a pipeline took in the runs that were recorded, by name; the last run counts most."""

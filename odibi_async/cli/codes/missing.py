@@ -108,4 +108,24 @@ $ echo 'from odibi_async import step; STEPS = [step(lambda: 1, name="one")]' > f
 $ odibi-async validate flows.py:STEPS""",
         form="console",
     ),
+    "OA412": Code(
+        title="a journal has no such run",
+        text="odibi-async runs ls lists them; --resume last means the last run of the same configuration.",
+        wrong="""
+$ odibi-async run --journal runs --run-id monday
+$ odibi-async run --journal runs --resume tuesday""",
+        right="""
+$ odibi-async run --journal runs --run-id monday
+$ odibi-async run --journal runs --resume monday""",
+        form="console",
+    ),
+    "OA413": Code(
+        title="there is no such journal",
+        text="A journal is made by the first run with --journal DIR.",
+        wrong="$ odibi-async runs ls --journal runs",
+        right="""
+$ odibi-async run --journal runs
+$ odibi-async runs ls --journal runs""",
+        form="console",
+    ),
 }

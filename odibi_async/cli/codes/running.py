@@ -158,4 +158,59 @@ from odibi_async import Cache
 Cache("cache").store.keep([1, 2], "0" * 64)""",
         form="python",
     ),
+    "OA312": Code(
+        title="a journal cannot be used",
+        text="Its disk is full, its file is damaged, or another version has written it. What cannot be recorded is not "
+        "run: free some space and resume the run, or begin another journal.",
+        wrong="""
+$ odibi-async run --journal runs
+$ echo 'this is no journal, but a text that somebody has written there' > runs/journal.db
+$ odibi-async runs ls --journal runs""",
+        right="$ odibi-async run --journal runs",
+        form="console",
+    ),
+    "OA313": Code(
+        title="a run of this name is there already",
+        text="A journal has one run of a name. --resume goes on with it; without --run-id each gets a name of its own.",
+        wrong="""
+$ odibi-async run --journal runs --run-id monday
+$ odibi-async run --journal runs --run-id monday""",
+        right="""
+$ odibi-async run --journal runs --run-id monday
+$ odibi-async run --journal runs --resume monday""",
+        form="console",
+    ),
+    "OA314": Code(
+        title="a run is still running",
+        text="Only one process at a time runs a run. It can be resumed when that process has ended, however it ends.",
+        wrong="""
+import asyncio
+from odibi_async import Runner
+from odibi_async.events import StepStarted
+
+async def slow(): await asyncio.sleep(1)
+
+async def twice():
+    async with Runner(journal="runs") as runner:
+        run = await runner.start([slow], run_id="monday")
+        async for event in run.events():
+            if isinstance(event, StepStarted):
+                await runner.resume("monday", [slow])
+
+asyncio.run(twice())""",
+        right="""
+import asyncio
+from odibi_async import Runner
+
+async def quick(): await asyncio.sleep(0.01)
+
+async def once():
+    async with Runner(journal="runs") as runner:
+        run = await runner.start([quick], run_id="monday")
+        await run.result()
+        await runner.resume("monday", [quick])
+
+asyncio.run(once())""",
+        form="python",
+    ),
 }
