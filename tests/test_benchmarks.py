@@ -170,3 +170,16 @@ def test_cli_measures_each_command_beside_a_bare_interpreter() -> None:
         printed, *[rf"{name} +{NUMBER} s +{NUMBER} x" for name in ("bare", "--help", "validate", "graph", "libraries")]
     )
     lines(printed, rf"failing +{NUMBER} s .* \d+ lines$")
+
+
+def test_journal_prints_what_it_costs_and_what_it_is_good_for(tmp_path: Path) -> None:
+    trace = tmp_path / "small.json"
+    trace.write_text(json.dumps({"nodes": {"a": [[], 1.0], "b": [["a"], 2.0], "c": [["a"], 1.0]}}))
+    printed = output_of("journal.py", trace, "--steps", 40, "--width", 10, "--rounds", 1, "--seconds", 0.05)
+    lines(
+        printed,
+        rf"steps, sqlite, wall: {NUMBER} us without, {NUMBER} us with: {NUMBER} more",
+        rf"steps, sqlite, processor: longest gap {NUMBER} ms",
+        rf"resume: 40 committed steps, then the open one begins after {NUMBER} s",
+        rf"makespan, small, 8 slots: {NUMBER} of fifo with durations, {NUMBER} without",
+    )

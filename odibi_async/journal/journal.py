@@ -14,6 +14,7 @@ from blake3 import blake3
 
 from odibi_async.errors import Damaged, JournalUnavailable, OptionError, RunUnknown
 from odibi_async.journal.backend import Backend, RunRow
+from odibi_async.journal.postgres import PostgresBackend
 from odibi_async.journal.records import RunRecord, StepRecord, run_of, step_of
 from odibi_async.journal.sqlite import SqliteBackend
 from odibi_async.journal.writer import Writer
@@ -226,7 +227,11 @@ def _parts(where: Any) -> tuple[Backend, Path]:
     text = os.fspath(where)
     if "://" not in text:
         return SqliteBackend(Path(text)), Path(text) / "store"
-    raise OptionError(f"Journal({text.split('://')[0]}://...): a directory or a postgresql:// URL is needed.")
+    if not text.startswith(("postgresql://", "postgres://")):
+        raise OptionError(f"Journal({text.split('://')[0]}://...): a directory or a postgresql:// URL is needed.")
+    from platformdirs import user_data_path
+
+    return PostgresBackend(text), user_data_path("odibi_async", appauthor=False) / "store"
 
 
 def _read(row: RunRow) -> RunRecord | None:
