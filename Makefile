@@ -41,6 +41,7 @@ benchmarks: $(VENV)/ready
 	$(BIN)/python benchmarks/sql.py
 	$(BIN)/python benchmarks/store.py
 	$(BIN)/python benchmarks/cache.py
+	$(BIN)/python benchmarks/journal.py
 	$(BIN)/python benchmarks/speedup.py
 	$(BIN)/python benchmarks/fingerprint.py
 	$(BIN)/python benchmarks/soak.py

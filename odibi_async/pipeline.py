@@ -97,7 +97,9 @@ class Pipeline(Planned):
         """
         chosen = selection.chosen(self.graph, terms, exclude)
         steps = [self.graph.nodes[index].step for index in chosen]
-        return Pipeline(selection.cut_loose(steps), selection.inputs_of(self.graph, chosen), name=self.name)
+        part = Pipeline(selection.cut_loose(steps), selection.inputs_of(self.graph, chosen), name=self.name)
+        part.source = self.source
+        return part
 
     def prefixed(self, prefix: str) -> Pipeline:
         """The same pipeline with this text before the names of its steps, its datasets and its inputs."""

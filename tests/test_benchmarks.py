@@ -182,3 +182,16 @@ def test_spark_pipeline_compares_with_pyspark_by_hand() -> None:
 def test_story_tells_what_tracker_and_story_cost() -> None:
     printed = output_of("story.py", "--steps", "50", "--rounds", "1", "--large", "20")
     lines(printed, rf"steps: tracker {NUMBER} us", rf"flights: {NUMBER} times", rf"large: 20 steps told in {NUMBER} s")
+
+
+def test_journal_prints_what_it_costs_and_what_it_is_good_for(tmp_path: Path) -> None:
+    trace = tmp_path / "small.json"
+    trace.write_text(json.dumps({"nodes": {"a": [[], 1.0], "b": [["a"], 2.0], "c": [["a"], 1.0]}}))
+    printed = output_of("journal.py", trace, "--steps", 40, "--width", 10, "--rounds", 1, "--seconds", 0.05)
+    lines(
+        printed,
+        rf"steps, sqlite, wall: {NUMBER} us without, {NUMBER} us with: {NUMBER} more",
+        rf"steps, sqlite, processor: longest gap {NUMBER} ms",
+        rf"resume: 40 committed steps, then the open one begins after {NUMBER} s",
+        rf"makespan, small, 8 slots: {NUMBER} of fifo with durations, {NUMBER} without",
+    )

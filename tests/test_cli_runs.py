@@ -53,7 +53,7 @@ def test_a_failed_run_is_listed_told_and_goes_on_where_it_was(run: Run):
     assert failed.code == 1
     [line] = [line for line in failed.out.splitlines() if line.startswith("resume: ")]
     run_id = line.split()[4]
-    assert f"{run_id}  sales     failed" in run("runs", "ls", "--journal", "j").out
+    assert f"{run_id}  odibi.yaml  failed" in run("runs", "ls", "--journal", "j").out
     shown = run("runs", "show", "last", "--journal", "j").out
     assert "orders  succeeded" in shown
     assert "save    failed" in shown
@@ -115,3 +115,15 @@ async def test_a_runner_tells_the_story_of_any_run_in_its_journal(tmp_path: Path
     assert "data-from=" in page
     async with Runner(journal=tmp_path / "j") as other:  # which knows no graph
         await other.story("r", tmp_path / "story.html")
+
+
+def test_what_a_run_was_given_is_given_again_when_it_is_resumed(run: Run):
+    Path("functions.py").write_text("def twice(number):\n    return 2 * number\n")
+    Path("odibi.yaml").write_text(
+        "version: 1\nsteps:\n  - {name: twice, type: function, value: twice, inputs: {number: number}}\n"
+        "  - {name: bad, type: function, value: twice, inputs: {number: twice}, when: twice, cache: false}\n"
+    )
+    options = ("--functions", "functions", "--journal", "j")
+    assert run("run", "-p", "number=4", *options).code in (0, 1)
+    again = run("run", "--resume", "last", *options)
+    assert "reads 'number'" not in again.err

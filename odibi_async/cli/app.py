@@ -7,10 +7,10 @@ What a command needs is imported where it is called: `--help` loads no pydantic,
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter, UnknownCommandError, UnusedCliTokensError, ValidationError
 from cyclopts.validators import Number
@@ -140,15 +140,19 @@ def run(
         open_story: Show the story in the browser.
         traceback: Show where a step raised its error.
     """
+    from odibi_async.cli.lookup import configuration
     from odibi_async.cli.plan import assigned, check_given
     from odibi_async.cli.running import STORY, HowToRun, executed
-    from odibi_async.cli.runs import VARIABLE, place_of
+    from odibi_async.cli.runs import VARIABLE, place_of, resumption
 
     if no_cache and cache is not None:
         raise Refused(Problem(code="OA505", message="--cache and --no-cache exclude each other."))
     if story is not None and not story.lower().endswith((".html", ".htm")):
         raise Refused(Problem(code="OA505", message=f"--story {story!r}: the name of a page ends in .html."))
-    plan = _planned(config, given, choice)
+    recalled: Mapping[str, Any] = {}
+    if resume is not None:
+        resume, recalled = resumption(place_of(journal), resume, configuration(config).name)
+    plan = _planned(config, given, choice, recalled=recalled)
     check_given(plan)
     if dry_run:
         order = plan.pipeline.order()
@@ -533,6 +537,7 @@ def _planned(
     *,
     closely: bool = False,
     engine: str | None = None,
+    recalled: Mapping[str, Any] | None = None,
 ) -> Plan:
     from odibi_async.cli.lookup import configuration
     from odibi_async.cli.plan import planned
@@ -546,6 +551,7 @@ def _planned(
         exclude=choice.exclude,
         closely=closely,
         engine=engine,
+        recalled=recalled or {},
     )
 
 

@@ -18,6 +18,7 @@ from odibi_async.events import (
     CacheDamaged,
     CacheMissed,
     Event,
+    JournalBypassed,
     LoopBlocked,
     Outline,
     StepAbandoned,
@@ -174,5 +175,7 @@ class Warnings:
                 )
             case CacheBypassed() if not self._is_quiet:
                 complain(masked(f"step {event.step!r} is not cached: {event.reason}", self._secrets))
+            case JournalBypassed() if not self._is_quiet:
+                complain(masked(f"step {event.step!r} in the journal: {event.reason}", self._secrets))
             case CacheDamaged() if not self._is_quiet:
                 complain(f"what the cache had of step {event.step!r} is damaged, and it runs after all: {event.reason}")

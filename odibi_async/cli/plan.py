@@ -14,6 +14,7 @@ from odibi_async.cli.answer import Problem, Refused, problems_of
 from odibi_async.cli.python import document_of, imported, is_python
 from odibi_async.config import Document, examine, looked_at_closely
 from odibi_async.errors import ConfigError, Fault, GraphError
+from odibi_async.graph.node import NOTHING
 from odibi_async.pipeline import Pipeline
 from odibi_async.steps import Step
 
@@ -46,21 +47,23 @@ def planned(
     exclude: Sequence[str] = (),
     closely: bool = False,
     engine: str | None = None,
+    recalled: Mapping[str, Any] = NOTHING,
 ) -> Plan:
     """
-    Reads and checks everything, and chooses; `closely` says whether queries are parsed, too, those for pandas.
+    Reads and checks everything, and chooses; `closely` says whether queries are parsed, too, those for pandas, and
+    `recalled` what a run was given that is resumed.
 
     Raises:
         Refused: With all that is wrong, whatever its kind.
     """
-    values = {name: _value(text) for name, text in assigned("-p", given).items()}
+    values = {**recalled, **{name: _value(text) for name, text in assigned("-p", given).items()}}
     functions = _functions_of(modules)
     document, faults = _document_of(path, project)
     problems = problems_of(ConfigError(faults)) if faults else []
     try:
         if document.steps or not faults:
-            inputs = [*values, *(document.faulty - values.keys())]
-            whole = Pipeline(document.steps, inputs, functions=functions, name=document.name or document.source.name)
+            known = [*values, *(document.faulty - values.keys())]
+            whole = Pipeline(document.steps, known, functions=functions, name=path.name)
             whole.source = "" if is_python(str(path)) else os.path.abspath(path)
     except GraphError as error:
         problems += [each for each in problems_of(error, document) if not _is_known(each, document, problems)]

@@ -18,7 +18,6 @@ from odibi_async.cli.answer import Answer, Problem, Refused, problems_of
 from odibi_async.cli.listeners import EventFile, Lines, Scribe, Warnings
 from odibi_async.cli.output import is_rich
 from odibi_async.cli.plan import Plan
-from odibi_async.cli.runs import known, opened
 from odibi_async.cli.signals import Signals
 from odibi_async.errors import GraphError, JournalError, OdibiError, OptionError, RunError, in_a_line
 from odibi_async.limits import Limits
@@ -130,7 +129,7 @@ async def _run(plan: Plan, how: HowToRun, scribe: Scribe, signals: Signals, trac
         "on_error": "continue" if how.keep_going else "raise",
     }
     if how.resume is not None:
-        options |= {"run_id": await asyncio.to_thread(_run_id, how), "resume": True}
+        options |= {"run_id": how.resume, "resume": True}
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     loop.set_exception_handler(_tell_of_errors)
     observers: list[Observer] = [scribe] if tracker is None else [scribe, tracker]
@@ -143,12 +142,6 @@ async def _run(plan: Plan, how: HowToRun, scribe: Scribe, signals: Signals, trac
                 await run.cancel()
             stopping.cancel()
             return await ending
-
-
-def _run_id(how: HowToRun) -> str:
-    """The run that is to be resumed."""
-    with opened(how.journal) as journal:
-        return known(journal, how.resume or "")
 
 
 def _tell_of_errors(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -100,6 +100,24 @@ def story(journal: str | None, run_id: str, path: str | None, show: bool) -> Ans
     return Answer(text=f"story: {page}", data={"story": page})
 
 
+def resumption(journal: str, run_id: str, pipeline: str) -> tuple[str, Mapping[str, Any]]:
+    """
+    The run that is to be resumed, and what it was given when it began, as far as that is kept.
+
+    Args:
+        journal: The journal.
+        run_id: The run; `last` for the last one of the pipeline.
+        pipeline: What the journal calls the pipeline.
+    """
+    with opened(journal) as found:
+        if run_id == "last":
+            last = found.last(pipeline)
+            if last is None:
+                raise Refused(Problem(code="OA316", message=f"the journal has no run of {pipeline!r} yet."))
+            run_id = last.run_id
+        return run_id, found.inputs(run_id)
+
+
 def known(journal: Journal, run_id: str) -> str:
     """The id of a run: `last` stands for the one that began last."""
     if run_id != "last":

@@ -449,8 +449,8 @@ def _walker(package: str | None, files: Callable[[PathLike[str]], str]) -> Walke
     return Walker(ordered=True, files=files, is_local=is_local, identities=True)
 
 
-def _is_local(package: str | None, module: str) -> bool:
-    return library_of(module) is None or (package is not None and module.partition(".")[0] == package)
+def _is_local(package: str | None, module: str | None) -> bool:
+    return module is None or library_of(module) is None or (package is not None and module.split(".")[0] == package)
 
 
 def _part_of(encoding: bytes, walker: Walker) -> _Part:

@@ -22,8 +22,10 @@ DATA: Final = ("pandas", "numpy", "pyarrow", "bottleneck", "numexpr")
 _OWN: Final = __name__.partition(".")[0]
 
 
-def library_of(module: str) -> str | None:
+def library_of(module: str | None) -> str | None:
     """The top-level name of the library that a module is part of, `Python`, or `None` for local code."""
+    if module is None:  # a function that was made by `exec`
+        return None
     top = module.partition(".")[0]
     if top == _OWN:
         return _OWN

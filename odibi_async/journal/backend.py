@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
+
+from odibi_async.journal.records import FORMAT
+
+LEARNS: Final = 0.5
+"""How much the last run counts among the durations of all runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,3 +108,10 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Closes what is open; the next call opens it again."""
+
+
+def foreign(form: object) -> str:
+    """Why what is there is not used: it says of itself that it is of another form, or nothing at all."""
+    if form is None:
+        return "its file is no journal of odibi_async."
+    return f"its format is {form!r}, and this version of odibi_async reads {FORMAT!r}."

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from odibi_async.errors import Damaged, JournalUnavailable, OdibiError, RunAlive, RunExists
+from odibi_async.errors import JournalUnavailable, OdibiError, RunAlive, RunExists
 from odibi_async.fingerprint.functions import Undigestible, combined, digest_of, is_mutable
 from odibi_async.graph.graph import Graph
 from odibi_async.graph.select import Selection
@@ -321,15 +321,3 @@ class RunJournal:
     def _unavailable(self, error: OSError) -> JournalUnavailable:
         text = error.strerror or str(error)
         return JournalUnavailable(self._journal.backend.name, f"{text} ({self.store.directory}).")
-
-
-def recalled(record: RunRecord | None, store: Store) -> dict[str, Any]:
-    """What a run was given when it began, as far as it is kept."""
-    found = {}
-    for name, given in (record.inputs if record is not None else {}).items():
-        if given.kept is not None:
-            try:
-                found[name] = store.load(given.kept)
-            except Damaged:
-                continue  # it is to be given again
-    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from blake3 import blake3
 
 from odibi_async.errors import Damaged, JournalUnavailable, OptionError, RunUnknown
 from odibi_async.journal.backend import Backend, RunRow
+from odibi_async.journal.postgres import PostgresBackend
 from odibi_async.journal.records import RunRecord, StepRecord, run_of, step_of
 from odibi_async.journal.sqlite import SqliteBackend
 from odibi_async.journal.writer import Writer
@@ -85,6 +87,22 @@ class Journal:
         """
         row, _ = self.found(run_id)
         return [record for record in self.records(row) if isinstance(record, StepRecord)]
+
+    def inputs(self, run_id: str) -> Mapping[str, Any]:
+        """
+        What a run was given when it began, as far as that is kept.
+
+        Raises:
+            RunUnknown: The journal has no run with this id.
+            JournalUnavailable: The journal cannot be read.
+        """
+        record = self.found(run_id)[1]
+        store, found = Store(record.store) if record.store else self.store, {}
+        for name, given in record.inputs.items():
+            with contextlib.suppress(Damaged):  # it is to be given again
+                if given.kept is not None:
+                    found[name] = store.load(given.kept)
+        return found
 
     def seconds(self, pipeline: str) -> Mapping[str, float]:
         """How long the steps of a pipeline took in the runs that were recorded, by name; the last run counts most."""
@@ -209,7 +227,11 @@ def _parts(where: Any) -> tuple[Backend, Path]:
     text = os.fspath(where)
     if "://" not in text:
         return SqliteBackend(Path(text)), Path(text) / "store"
-    raise OptionError(f"Journal({text.split('://')[0]}://...): a directory or a postgresql:// URL is needed.")
+    if not text.startswith(("postgresql://", "postgres://")):
+        raise OptionError(f"Journal({text.split('://')[0]}://...): a directory or a postgresql:// URL is needed.")
+    from platformdirs import user_data_path
+
+    return PostgresBackend(text), user_data_path("odibi_async", appauthor=False) / "store"
 
 
 def _read(row: RunRow) -> RunRecord | None:

@@ -14,7 +14,7 @@ from odibi_async.errors import RunExists
 from odibi_async.executors.threads import Threads
 from odibi_async.graph.graph import Graph
 from odibi_async.graph.select import Selection
-from odibi_async.journal.for_run import Asked, RunJournal, recalled
+from odibi_async.journal.for_run import Asked, RunJournal
 from odibi_async.journal.journal import Journal
 from odibi_async.journal.layer import JournalLayer
 from odibi_async.run.composition import Inside
@@ -74,9 +74,7 @@ class Journals:
             RunUnknown: The journal does not have it.
             JournalUnavailable: The journal cannot be read.
         """
-        known = self.journal(journal)
-        record = known.found(run_id)[1]
-        return recalled(record, Store(record.store) if record.store else known.store)
+        return self.journal(journal).inputs(run_id)
 
     def seconds(self, asked: Asked) -> Mapping[str, float]:
         """

@@ -16,7 +16,7 @@ from blake3 import blake3
 
 from odibi_async.errors import JournalUnavailable
 from odibi_async.failpoints import passing
-from odibi_async.journal.backend import Hold, RunRow, StepRow
+from odibi_async.journal.backend import LEARNS, Hold, RunRow, StepRow, foreign
 from odibi_async.journal.records import FORMAT
 from odibi_async.store.locks import file_lock, remove, try_lock
 
@@ -25,8 +25,6 @@ PATIENCE: Final = 30.0
 """Seconds to wait for another process that writes."""
 PAUSES: Final = (0.02, 0.1, 0.4)
 """Seconds after which what failed is tried again."""
-LEARNS: Final = 0.5
-"""How much the last run counts among the durations of all runs."""
 
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -158,20 +156,21 @@ class SqliteBackend:
     def _do(self, call: Callable[[sqlite3.Connection], T]) -> T:
         """What a call does with the open file; what fails for the moment is tried again, on a new connection."""
         with self._lock:
-            for pause in (*PAUSES, None):
+            pauses = iter(PAUSES)
+            while True:
                 try:
                     if self._opened is None:
                         self._opened = self._open()
                     return call(self._opened)
                 except (sqlite3.Error, OSError) as error:
                     self._close()
+                    pause = next(pauses, None)
                     if pause is None or not _is_passing(error):
                         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
                         raise JournalUnavailable(self.name, f"{reason}.") from error
                     time.sleep(pause)
                 except UnicodeError as error:  # SQLite takes no half of a surrogate pair
                     raise JournalUnavailable(self.name, f"a name cannot be written: {error}.") from error
-        raise AssertionError("unreachable")
 
     def _open(self) -> sqlite3.Connection:
         os.makedirs(self._directory, 0o700, exist_ok=True)
@@ -202,7 +201,7 @@ class SqliteBackend:
         except sqlite3.OperationalError:
             about = {}
         if about.get("format") != FORMAT:
-            raise JournalUnavailable(self.name, _foreign(about.get("format")))
+            raise JournalUnavailable(self.name, foreign(about.get("format")))
         return str(about.get("identity"))
 
 
@@ -218,12 +217,6 @@ def _committed(connection: sqlite3.Connection, statement: str, members: Sequence
     passing("before commit")
     connection.execute(statement, members)
     passing("after commit")
-
-
-def _foreign(form: object) -> str:
-    if form is None:
-        return "its file is no journal of odibi_async."
-    return f"its format is {form!r}, and this version of odibi_async reads {FORMAT!r}."
 
 
 class _FileHold:

@@ -50,7 +50,7 @@ async def plan(
     if isinstance(steps, str | os.PathLike):
         document, path = await in_a_thread(_loaded, steps)
         graph = graph_of(document.steps, inputs or (), functions, nodes)
-        return Plan(Planned(graph, document.source.name, path), document.cache)
+        return Plan(Planned(graph, os.path.basename(path), path), document.cache)
     return Plan(Planned(graph_of(steps, inputs or (), functions, nodes)), None)
 
 
