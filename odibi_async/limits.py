@@ -23,6 +23,7 @@ class Limits:
         concurrency: Steps, and elements of mapped steps; `None` for no limit.
         threads: Blocking steps, those that were abandoned included. `None`: the usable CPUs (by affinity
             and cgroup quota) and 4 more, at most 32.
+        processes: Worker processes for steps with `run_on="process"`. `None`: the usable CPUs.
         pools: Name -> how many steps with this `pool=` may run at a time.
         memory: What SQL over frames may take, such as `"4GB"`; `None` for 80 % of the machine's.
         temp_directory: Where SQL may spill what does not fit in it; `None` for the system's place.
@@ -32,16 +33,17 @@ class Limits:
 
     concurrency: int | None = None
     threads: int | None = None
+    processes: int | None = None
     pools: Mapping[str, int] = field(default_factory=dict)
     memory: str | None = None
     temp_directory: str | os.PathLike[str] | None = None
     grace: float = 5.0
 
     def __post_init__(self) -> None:
-        counts = {"concurrency": self.concurrency, "threads": self.threads}
+        counts = {"concurrency": self.concurrency, "threads": self.threads, "processes": self.processes}
         counts.update({f"pools[{name!r}]": count for name, count in self.pools.items()})
         for name, count in counts.items():
-            if count is None and name in ("concurrency", "threads"):
+            if count is None and name in ("concurrency", "threads", "processes"):
                 continue
             if not isinstance(count, int) or isinstance(count, bool) or count < 1:
                 raise OptionError(f"Limits: {name} is a whole number from 1 on, not {count!r}.")

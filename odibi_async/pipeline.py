@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Final, Never, Unpack
 
-from odibi_async.abc import Observer
+from odibi_async.abc import Executor, Observer
 from odibi_async.building import Functions, Nodes, Planned, graph_of
 from odibi_async.cancellation import on_cancel
 from odibi_async.graph import terms as selection
@@ -137,6 +137,7 @@ async def run_pipeline(
     functions: Functions | None = None,
     nodes: Nodes | None = None,
     observers: Sequence[Observer] = (),
+    executors: Mapping[str, Executor] | None = None,
     **unknown: Never,
 ) -> RunResult:
     """
@@ -159,6 +160,7 @@ async def run_pipeline(
         functions: Name -> function, for configured steps of type function and for their `when`.
         nodes: Layer -> what makes the callables of its configured steps (`odibi_async.abc.NodeType`).
         observers: Callables that take an event (`odibi_async.events`).
+        executors: Name -> executor, for steps whose `run_on` says the name: `{"dask": DaskExecutor(...)}`.
         **unknown: There is no other option; what comes closest is named.
 
     Raises:
@@ -184,6 +186,7 @@ async def run_pipeline(
             functions=functions,
             nodes=nodes,
             observers=observers,
+            executors=executors or {},
         )
         del steps, inputs  # a frame of a traceback is to keep no data
         return await running

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from types import FunctionType
-from typing import Any, Final, Generic, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Final, Generic, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, get_args, overload
 
 from odibi_async.cache_policy import CachePolicy
 from odibi_async.durations import seconds_of
@@ -21,8 +21,10 @@ from odibi_async.retry import Retry
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
-RunOn = Literal["loop", "thread"]
-PLACES: tuple[RunOn, ...] = ("loop", "thread")
+Place = Literal["loop", "thread", "process", "dask"]
+PLACES: tuple[Place, ...] = get_args(Place)
+"""Where a step may run; others have the names that their executors are given."""
+RunOn = Place | str
 CONFIGURED = ("config_op", "sql")
 """The types of steps that say in words what they do."""
 ENDS = ("connect", "store", "publish")
@@ -67,7 +69,8 @@ class Step(Generic[P, R, T]):
         metadata: Anything you want to keep with it.
         retry: How it is called again after a failure; `None` for the policy of the run.
         timeout: Seconds that each call may take; `None` for no limit.
-        run_on: `"loop"` or `"thread"`; `None` for the loop when the function is async, else a thread.
+        run_on: `"loop"`, `"thread"`, `"process"`, or the name of an executor that the run is given, such as `"dask"`;
+            `None` for the loop when the function is async, else a thread.
         after: Steps to wait for without reading what they make.
         when: A predicate with parameters bound like the function's; the step is skipped if it is false.
         tags: Words to find it by.
@@ -132,7 +135,8 @@ class Step(Generic[P, R, T]):
             )
         if self.run_on is not None and self.run_on not in PLACES:
             hint = did_you_mean(str(self.run_on), PLACES)
-            raise OptionError(f"Step {self.name!r}: run_on={self.run_on!r} is none of {', '.join(PLACES)}.{hint}")
+            if hint or not (isinstance(self.run_on, str) and self.run_on):
+                raise OptionError(f"Step {self.name!r}: run_on={self.run_on!r} is none of {', '.join(PLACES)}.{hint}")
         if self.cache is not None and not isinstance(self.cache, bool | CachePolicy):
             raise OptionError(f"Step {self.name!r}: cache={self.cache!r}: True, False or CachePolicy(...) is needed.")
 

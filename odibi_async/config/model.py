@@ -21,7 +21,8 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from odibi_async.config.formats.source import Keys, spelled
 from odibi_async.errors import did_you_mean
-from odibi_async.steps import PLACES, RunOn
+from odibi_async.steps import PLACES
+from odibi_async.steps import Place as RunsOn
 
 StepType = Literal["config_op", "sql", "function"]
 Engine = Literal["pandas", "spark"]
@@ -152,7 +153,7 @@ class DefaultsModel(_Model):
     after: Names | None = None
     map_over: Name | None = None
     cache: Caching | None = None
-    run_on: RunOn | None = None
+    run_on: RunsOn | None = None
     project: Name | None = None
     enabled: bool = True
 

@@ -134,9 +134,16 @@ class Graph:
         return {node.pool: node.name for node in self.nodes if node.pool is not None}
 
     @functools.cached_property
+    def executors(self) -> dict[str, str]:
+        """The executors that steps name, each with one of these steps."""
+        return {node.executor: node.name for node in self.nodes if node.executor is not None}
+
+    @functools.cached_property
     def is_simple(self) -> bool:
         """Whether all steps run on the loop, and none is a resource, mapped, or in a pool."""
-        return not any(n.in_thread or n.is_resource or n.maps is not None or n.pool is not None for n in self.nodes)
+        return not self.executors and not any(
+            n.in_thread or n.is_resource or n.maps is not None or n.pool is not None for n in self.nodes
+        )
 
     @functools.cached_property
     def has_threads(self) -> bool:

@@ -87,6 +87,7 @@ class Node:
         reads: The datasets that the function and the predicate read, each once.
         single: Whether it makes just one dataset.
         in_thread: Whether it runs in a worker thread.
+        executor: The name of the executor that calls it; `None` for those that run on the loop or in a thread.
         is_resource: Whether it is a context manager.
         maps: The parameter that gets one element at a time, if there is one.
         pool: The pool that it takes a slot of.
@@ -98,6 +99,7 @@ class Node:
 
     __slots__ = (
         "call",
+        "executor",
         "in_thread",
         "index",
         "is_resource",
@@ -132,13 +134,15 @@ class Node:
             self.reads = self.needs = tuple(dict.fromkeys(reads))
         run_on = step.run_on
         self.in_thread = not call.is_async if run_on is None else run_on == "thread"
+        self.executor = None if run_on in (None, "loop", "thread") else run_on
         self.single = len(outputs) == 1
         self.is_resource = step.type == "resource"
         self.maps = maps = step.map_over
         self.pool = step.pool
         self.streams_from: int | None = None
         self.resources: tuple[int, ...] = ()
-        self.plain = plain = when is None and maps is None and step.timeout is None and not self.is_resource
+        plain = when is None and maps is None and step.timeout is None and not self.is_resource
+        self.plain = plain = plain and self.executor is None
         self.runs_plain = plain and call.is_async and not call.bindings
 
 

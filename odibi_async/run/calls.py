@@ -8,13 +8,14 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from odibi_async.abc import Executor, Work
 from odibi_async.events import StepAbandoned
 from odibi_async.executors.threads import CallJob, Threads, calling
 from odibi_async.graph.node import Call, Node
 from odibi_async.run.attempts import TimeLimit
 from odibi_async.run.course import Invocation
 from odibi_async.run.datasets import Datasets
-from odibi_async.run.outputs import outputs_of, refuse_used_up
+from odibi_async.run.outputs import made_of, outputs_of, refuse_used_up
 from odibi_async.run.slots import Held
 from odibi_async.run.state import RunState
 from odibi_async.run.telling import Telling
@@ -28,6 +29,7 @@ class Calls:
     Args:
         owner: For whom threads are taken: runs take turns at them.
         may_begin: Whether a call may begin.
+        executors: Name -> what calls the steps that say so.
 
     Attributes:
         context: What each call gets a copy of.
@@ -43,6 +45,7 @@ class Calls:
         threads: Threads,
         context: contextvars.Context,
         may_begin: Callable[[], bool],
+        executors: Mapping[str, Executor],
     ) -> None:
         self.context = context
         self.threads = threads
@@ -51,6 +54,7 @@ class Calls:
         self._datasets = datasets
         self._telling = telling
         self._may_begin = may_begin
+        self._executors = executors
 
     async def attempt(self, invocation: Invocation) -> Sequence[Any]:
         """Calls a step's function once, within its time limit; what it made, one value a dataset."""
@@ -59,19 +63,58 @@ class Calls:
             raise asyncio.CancelledError
         invocation.course.attempts += 1
         args, kwargs = call.arguments(invocation.values or self._state.values, invocation.instead)
-        async with TimeLimit(node.step.timeout, self.threads.grace, at_once=not node.in_thread) as limit:
+        is_here = not node.in_thread and node.executor is None
+        async with TimeLimit(node.step.timeout, self.threads.grace, at_once=is_here) as limit:
+
+            def on_start() -> None:
+                invocation.begin()
+                limit.start()
+
+            if node.executor is not None:
+                return await self._elsewhere(node, args, kwargs, on_start)
             if node.in_thread:
-
-                def on_start() -> None:
-                    invocation.begin()
-                    limit.start()
-
                 fn = functools.partial(call.fn, *args, **kwargs)
                 value = await self.in_thread(node, fn, invocation.held, on_start=on_start)
             else:
                 invocation.begin()
                 value = await self._here(call, args, kwargs)
             return outputs_of(node, value)
+
+    async def _elsewhere(
+        self, node: Node, args: Sequence[Any], kwargs: Mapping[str, Any], on_start: Callable[[], None]
+    ) -> Sequence[Any]:
+        """What an executor makes of a call. A caller that is cancelled goes on when the call has ended."""
+        assert node.executor is not None
+        work = Work(
+            step=node.name,
+            fn=node.call.fn,
+            args=args,
+            kwargs=kwargs,
+            outputs=functools.partial(made_of, node.name, len(node.outputs), node.step.outputs),
+            datasets=len(node.outputs),
+            timeout=node.step.timeout,
+            owner=self._owner,
+            priority=self._state.graph.heights[node.index],
+            units={} if node.pool is None else {node.pool: 1},
+            context=self.context,
+            on_start=on_start,
+        )
+        task = self._executors[node.executor].submit(work)
+        cancelled: asyncio.CancelledError | None = None
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError as error:
+                if cancelled is None:
+                    task.cancel()
+                cancelled = cancelled or error
+        if cancelled is not None:
+            task.cancelled() or task.exception()  # heard, so that the loop does not complain
+            try:
+                raise cancelled
+            finally:
+                del cancelled
+        return task.result()
 
     @calls_users_code
     async def _here(self, call: Call, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from odibi_async.abc import Executor
 from odibi_async.executors.threads import Threads
 from odibi_async.graph.node import Node
 from odibi_async.run.calls import Calls
 from odibi_async.run.datasets import Datasets
-from odibi_async.run.layers import Guest, Inner, Reading, Retrying, Slotted, composed
+from odibi_async.run.layers import Fetching, Guest, Inner, Reading, Retrying, Slotted, composed
 from odibi_async.run.lives.blocking import Blocking
 from odibi_async.run.lives.called import Called
 from odibi_async.run.lives.mapped import Mapped
@@ -65,6 +66,7 @@ class Parts:
         slots: Slots,
         threads: Threads,
         context: contextvars.Context,
+        executors: Mapping[str, Executor],
     ) -> None:
         self.datasets = Datasets(state)
         self._supervisor = supervisor
@@ -75,10 +77,11 @@ class Parts:
         self._context = context
         self._guests: Sequence[Guest] = ()
         may_begin = supervisor.may_begin
-        self._calls = Calls(supervisor, state, self.datasets, telling, threads, context, may_begin)
+        self._calls = Calls(supervisor, state, self.datasets, telling, threads, context, may_begin, executors)
         self._retrying = Retrying(policies, telling, may_begin)
         slotted = Slotted(supervisor, slots, lambda node: state.graph.heights[node.index])
-        self._inner = (Reading(state, self.datasets), slotted)
+        self._inner = (Reading(state, self.datasets, executors), slotted)
+        self._fetching = Fetching()
 
     def new_task(self, life: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """A task of the run, in a context of its own."""
@@ -102,7 +105,8 @@ class Parts:
 
     def _row_of(self, node: Node) -> Inner:
         """A call of a step with everything around it."""
-        return composed([*self._guests, self._retrying, *self._inner], node, self._calls.attempt)
+        fetching = [self._fetching] if any(guest.wants(node) for guest in self._guests) else []
+        return composed([*self._guests, self._retrying, *fetching, *self._inner], node, self._calls.attempt)
 
     def _attempts_of(self, node: Node, attempt: Inner | None = None) -> Inner:
         """A call of a step, or another attempt, that nothing is asked about before."""
@@ -121,11 +125,11 @@ class Parts:
             self._retrying,
             self._row_of,
             self._attempt_of,
-            asks_itself=bool(self._guests),
+            asks_itself=self._state.has_handles,
         )
         plain = Plain(*common, called, self._context)
         blocking = Blocking(*common, self._calls, self._retrying, called, is_bounded=self._slots.is_bounded)
-        if self._state.graph.is_simple and not self._guests:
+        if self._state.graph.is_simple and not self._state.has_handles:
             return [plain if node.runs_plain else called for node in self._state.graph.nodes]
         mapped = Mapped(
             *common,
@@ -142,7 +146,7 @@ class Parts:
                 return resources
             if node.maps is not None:
                 return mapped
-            if self._guests:  # what it reads may have to be loaded
+            if self._state.has_handles:  # what it reads may have to be loaded
                 return called
             if node.runs_plain:
                 return plain

@@ -28,11 +28,26 @@ class Datasets:
         self.get_back: Callable[[int], Awaitable[Any]] | None = None
 
     async def read(
-        self, call: Call, instead: Mapping[str, Any] = NOTHING
+        self,
+        call: Call,
+        instead: Mapping[str, Any] = NOTHING,
+        takes: Callable[[Handle], bool] = lambda _: False,
     ) -> tuple[Mapping[int, Any], Mapping[str, Any]]:
-        """The datasets that a call reads, and what it gets in place of some: all of it in memory."""
-        values = {dataset: await self.value(dataset) for dataset in call.datasets}
-        return values, {name: await _loaded(value) for name, value in instead.items()}
+        """
+        The datasets that a call reads, and what it gets in place of some.
+
+        Args:
+            call: The call.
+            instead: Parameter -> what it gets in place of a dataset.
+            takes: Which handles it is given as they are; all others are loaded.
+        """
+
+        def is_taken(value: Any) -> bool:
+            return isinstance(value, Handle) and takes(value)
+
+        table = self._state.values
+        values = {d: table[d] if is_taken(table[d]) else await self.value(d) for d in call.datasets}
+        return values, {name: value if is_taken(value) else await loaded(value) for name, value in instead.items()}
 
     async def value(self, dataset: int) -> Any:
         """A dataset, loaded if it is elsewhere; if it was dropped and is needed again, it is recovered."""
@@ -60,5 +75,6 @@ def gathered(elements: list[Any]) -> list[Any] | HandleList:
     return HandleList(elements) if any(isinstance(each, Handle) for each in elements) else elements
 
 
-async def _loaded(value: Any) -> Any:
+async def loaded(value: Any) -> Any:
+    """A value, in memory."""
     return await value.load() if isinstance(value, Handle) else value

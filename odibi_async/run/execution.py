@@ -18,14 +18,14 @@ from typing import Any
 
 import anyio
 
-from odibi_async.abc import Observer
+from odibi_async.abc import Executor, Observer
 from odibi_async.cancellation import CURRENT, CurrentCall
 from odibi_async.dataset import ABSENT
 from odibi_async.errors import DeadlineError, RunCancelled, RunError, StepError
 from odibi_async.events import RunFinished, RunStarted
 from odibi_async.executors.threads import Threads
 from odibi_async.graph.graph import Graph
-from odibi_async.graph.node import Node
+from odibi_async.graph.node import NOTHING, Node
 from odibi_async.graph.select import Selection
 from odibi_async.result import RunResult, Status
 from odibi_async.run.composition import Inside, Parts
@@ -47,6 +47,7 @@ class Execution:
         selection: The part of it that is run.
         given: Dataset -> value, for those that come from outside.
         guests: What makes the layers that this run is given.
+        executors: Name -> what calls the steps that say so (`run_on=`).
 
     Attributes:
         was_cancelled: Whether it was cancelled, by whomever.
@@ -65,6 +66,7 @@ class Execution:
         slots: Slots,
         observers: Sequence[Observer],
         guests: Sequence[Callable[[Inside], Guest]] = (),
+        executors: Mapping[str, Executor] = NOTHING,
     ) -> None:
         self.run_id = run_id
         self.policies = policies
@@ -87,7 +89,8 @@ class Execution:
             stops_on_error=policies.on_error == "raise",
             on_last=self._wind_up,
         )
-        self._parts = Parts(self._supervisor, self._state, self._telling, policies, slots, threads, context)
+        self._state.has_handles = bool(graph.executors)
+        self._parts = Parts(self._supervisor, self._state, self._telling, policies, slots, threads, context, executors)
         self._guests = [guest(self._parts.inside()) for guest in guests]
 
     async def run(self) -> RunResult:
@@ -189,7 +192,8 @@ class Execution:
 
     def _wind_up(self) -> None:
         """Every step has its record: what the caller gets is loaded, unless the time is over."""
-        if self._guests and not (self.was_cancelled or self.deadline_passed) and self._parts.datasets.lying():
+        is_wanted = not (self.was_cancelled or self.deadline_passed)
+        if is_wanted and self._state.has_handles and self._parts.datasets.lying():
             self._loading = self._parts.new_task(self._load_outputs(), "odibi_async loading")
             self._loading.add_done_callback(lambda _: self._over.set())
         else:

@@ -255,7 +255,7 @@ class Supervisor:
         state = self._state
         record = state.cancellation(node, course) if cancelled else state.failure(node, course, error, element)
         ready = [] if settled else state.settle(node, ())
-        if isinstance(error, KeyboardInterrupt | SystemExit) and not node.in_thread:
+        if isinstance(error, KeyboardInterrupt | SystemExit) and not (node.in_thread or node.executor):
             self.interrupt = self.interrupt or error
         if not cancelled and (self._stops_on_error or self.interrupt is not None):
             self.stop()

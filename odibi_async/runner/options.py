@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypedDict
 
-from odibi_async.abc import Observer
+from odibi_async.abc import Executor, Observer
 from odibi_async.building import Functions, Nodes, Planned
 from odibi_async.dataset import KINDS
 from odibi_async.engines import ENGINES
@@ -36,6 +36,7 @@ class RunOptions(TypedDict, total=False):
     functions: Functions | None
     nodes: Nodes | None
     observers: Sequence[Observer]
+    executors: Mapping[str, Executor]
 
 
 _INSTEAD: Final = {
@@ -91,6 +92,32 @@ def checked(observers: Iterable[Observer]) -> Sequence[Observer]:
         if not callable(observer) or is_async(observer):
             raise OptionError(f"An observer is a plain callable that takes an event; {observer!r} is not.")
     return observers
+
+
+def check_executors(executors: Mapping[str, Executor]) -> Mapping[str, Executor]:
+    if not isinstance(executors, Mapping):
+        raise OptionError(f"executors={executors!r}: a mapping from names to executors is needed.")
+    for name, executor in executors.items():
+        if name in ("loop", "thread") or not isinstance(name, str) or not hasattr(executor, "submit"):
+            raise OptionError(f"executors={{{name!r}: {executor!r}}}: a name of your own and an executor are needed.")
+    return executors
+
+
+def check_places(known: Iterable[str], graph: Graph) -> None:
+    known = ("loop", "thread", *known)
+    faults = [
+        GraphFault(
+            "OA215",
+            f"Step {step!r} runs on {name!r}, which is no executor of this run.{did_you_mean(name, known)}"
+            f" Known: {', '.join(known)}; give others with executors={{{name!r}: ...}}.",
+            step,
+            ("run_on",),
+        )
+        for name, step in graph.executors.items()
+        if name not in known
+    ]
+    if faults:
+        raise GraphError(faults)
 
 
 def check_pools(limits: Limits, graph: Graph) -> None:

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any, Never, Self, Unpack
 
 import anyio
 
-from odibi_async.abc import Observer
+from odibi_async.abc import Executor, Observer
 from odibi_async.building import Functions, Nodes
 from odibi_async.cancellation import CURRENT, waiting
 from odibi_async.durations import seconds_of
 from odibi_async.errors import OptionError, RunnerClosed
 from odibi_async.graph.graph import Graph
+from odibi_async.graph.node import NOTHING
 from odibi_async.limits import Limits
 from odibi_async.result import RunResult
 from odibi_async.retry import Retry
@@ -40,11 +41,14 @@ from odibi_async.runner.options import (
     Steps,
     check_cache,
     check_engine,
+    check_executors,
     check_given,
+    check_places,
     check_pools,
     checked,
     refuse,
 )
+from odibi_async.runner.places import Executors
 from odibi_async.runner.plans import plan
 
 if TYPE_CHECKING:
@@ -62,6 +66,8 @@ class Runner:
         limits: How much may run at a time, over all runs.
         cache: For runs that name no other; see `run_pipeline`.
         observers: They hear the events of every run.
+        executors: Name -> executor, for steps whose `run_on` says the name: `{"dask": DaskExecutor(...)}`. The runner
+            opens them before the first run that needs them, and closes them.
         drain: Seconds that runs have to end by themselves when the block is left, before they are cancelled.
         freeze: Whether what is in memory when the block is entered is hidden from the garbage collector until it is
             left (`gc.freeze`): in a service with much that lives long, full collections are the longest stalls.
@@ -73,6 +79,7 @@ class Runner:
         limits: Limits | None = None,
         cache: Caching = None,
         observers: Sequence[Observer] = (),
+        executors: Mapping[str, Executor] | None = None,
         drain: float = 0.0,
         freeze: bool = False,
         **unknown: Never,
@@ -85,6 +92,8 @@ class Runner:
         self.freeze = freeze
         self._observers = checked(observers)
         self._caching = check_cache(cache)
+        self._given_executors = check_executors(executors or {})
+        self._executors = Executors(self.limits)
         self._engines = Engines(self.limits)
         self._runs: set[Execution] = set()
         self._idle: asyncio.Event | None = None
@@ -148,6 +157,7 @@ class Runner:
 
     async def _release(self) -> None:
         """Closes what was opened for runs."""
+        await self._executors.close()
         await self._engines.close()
         if self._caches is not None:
             await self._caches.close()
@@ -232,6 +242,7 @@ class Runner:
         functions: Functions | None = None,
         nodes: Nodes | None = None,
         observers: Sequence[Observer] = (),
+        executors: Mapping[str, Executor] | None = None,
     ) -> Execution:
         policies = Policies.of(retry, timeout, on_error)
         home = self._at_home()
@@ -244,11 +255,14 @@ class Runner:
         check_given(given)
         selected = graph.select(given, targets)
         check_pools(self.limits, graph)
+        places = {**self._given_executors, **check_executors(executors or {})}
+        check_places({"process", *places}, graph)
         check_engine(engine)
         for name, dataset in graph.engines_of(selected).items():
             given[dataset] = await self._engines.context(name, engine)
         guests = await self._guests(caching, graph)
         threads = home.threads or await home.workers()
+        called_by = await self._executors.opened(graph.executors, places) if graph.executors else NOTHING
         self._check_open()
         execution = Execution(
             graph,
@@ -260,6 +274,7 @@ class Runner:
             slots=home.slots,
             observers=(*self._observers, *checked(observers)),
             guests=guests,
+            executors=called_by,
         )
         self._runs.add(execution)
         return execution
@@ -279,6 +294,7 @@ class Runner:
                 )
             self._home = Home(self.limits)
             self._caches = None
+            self._executors = Executors(self.limits)
         return self._home
 
     async def _guests(self, caching: Caching, graph: Graph) -> Sequence[Callable[[Inside], Guest]]:
