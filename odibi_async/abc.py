@@ -57,6 +57,19 @@ class Work:
     on_start: Callable[[], None]
 
 
+class Raised(Exception):
+    """
+    What a task of an executor raises when the function did.
+
+    Attributes:
+        error: What the function raised. A task cannot raise all of that itself: `SystemExit` would end its loop.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
+
+
 class Executor(Protocol):
     """
     A place where steps are called: worker processes, a cluster.
@@ -78,8 +91,9 @@ class Executor(Protocol):
         Has a function called. Must not block.
 
         Returns:
-            A task that gives one value, or one handle, for each dataset. Cancelling it ends the call; it is done when
-            nothing of the call is running any more, or when that cannot be helped.
+            A task that gives one value, or one handle, for each dataset, or raises: `Raised` with what the function
+            raised, else an error of the executor's own. Cancelling it ends the call; it is done when nothing of the
+            call is running any more, or when that cannot be helped.
         """
 
 

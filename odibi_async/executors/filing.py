@@ -103,7 +103,12 @@ def read(file: Filed) -> Any:
 
 class FileHandle(Handle):
     """
-    Stands for a dataset in a file, which is removed when nobody has the handle any more.
+    Stands for a dataset in a file.
+
+    Args:
+        file: Where it is.
+        in_thread: Calls a function in a worker thread.
+        discard: Takes the file when nobody has the handle any more. Must not block.
 
     Attributes:
         file: Where it is.
@@ -111,10 +116,10 @@ class FileHandle(Handle):
 
     __slots__ = ("__weakref__", "_in_thread", "file")
 
-    def __init__(self, file: Filed, in_thread: Callable[..., Awaitable[Any]]) -> None:
+    def __init__(self, file: Filed, in_thread: Callable[..., Awaitable[Any]], discard: Callable[[Filed], None]) -> None:
         self.file = file
         self._in_thread = in_thread
-        weakref.finalize(self, Filed.remove, file)
+        weakref.finalize(self, discard, file).atexit = False
 
     @property
     def rows(self) -> int | None:

@@ -21,6 +21,7 @@ import sys
 import tempfile
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import copy_context
 from multiprocessing.connection import Connection, Pipe, wait
@@ -29,7 +30,7 @@ from typing import Any, Final
 import anyio
 import anyio.to_thread
 
-from odibi_async.abc import Work
+from odibi_async.abc import Raised, Work
 from odibi_async.cancellation import on_cancel
 from odibi_async.dataset import Handle, HandleList
 from odibi_async.errors import NotPortable, WorkerLost
@@ -125,6 +126,7 @@ class Pool:
     def __init__(self, directory: str | os.PathLike[str] | None) -> None:
         self._folder = tempfile.mkdtemp(prefix="odibi_async-", dir=directory)
         self._idle: list[Process] = []
+        self._garbage: deque[Filed] = deque()
         self._lock = threading.Lock()
         self._is_closed = False
         self._cleaning = weakref.finalize(self, _clean, self._idle, self._folder)
@@ -138,6 +140,8 @@ class Pool:
     def call(self, work: Work, on_start: Callable[[], None]) -> Sequence[Any]:
         """What a function makes in a process: one value, or handle, for each dataset."""
         sending = Sending(self._folder)
+        while self._garbage:
+            self._garbage.pop().remove()
         try:
             packed = _packed(work, sending)
             with self._process(work.step) as process, on_cancel(process.kill):
@@ -151,7 +155,9 @@ class Pool:
                 file.remove()
 
     def _dataset(self, result: Filed | bytes) -> Any:
-        return FileHandle(result, _in_thread) if isinstance(result, Filed) else pickle.loads(result)
+        return (
+            FileHandle(result, _in_thread, self._garbage.append) if isinstance(result, Filed) else pickle.loads(result)
+        )
 
     @contextlib.contextmanager
     def _process(self, step: str) -> Iterator[Process]:
@@ -167,11 +173,11 @@ class Pool:
         try:
             yield process
         except BaseException as error:
-            if not isinstance(error, _Raised):
+            if isinstance(error, Raised | NotPortable):
+                self._give_back(process)
+            else:
                 process.end()
-                raise
-            self._give_back(process)
-            raise error.error from error.error.__cause__
+            raise
         else:
             self._give_back(process)
 
@@ -181,13 +187,6 @@ class Pool:
                 self._idle.append(process)
                 return
         process.end()
-
-
-class _Raised(Exception):
-    """The function raised; the process is well."""
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
 
 
 class Process:
@@ -253,11 +252,9 @@ class Process:
             elif kind == LOG:
                 _log(about[0])
             elif kind == RAISED:
-                raise _Raised(unpacked_error(about[0]))
+                raise Raised(unpacked_error(about[0]))
             elif kind == UNPACKED:
-                error = NotPortable(self.step, about[0])
-                error.__cause__ = unpacked_error(about[1])
-                raise _Raised(error)
+                raise NotPortable(self.step, about[0]) from unpacked_error(about[1])
 
     def _heard(self) -> bytes:
         """
@@ -271,10 +268,10 @@ class Process:
         return self._connection.recv_bytes()
 
     def _end_in_words(self) -> str:
-        try:
-            code = self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            return "its process closed the connection."
+        if self._end is not None:
+            wait([self._end], 5)
+        self.kill()  # those that it has started; it has ended itself, and is not forgotten by the system before `wait`
+        code = self._process.wait()
         if code >= 0:
             return f"its process ended with exit code {code}."
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"

@@ -8,7 +8,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from odibi_async.abc import Executor, Work
+from odibi_async.abc import Executor, Raised, Work
 from odibi_async.events import StepAbandoned
 from odibi_async.executors.threads import CallJob, Threads, calling
 from odibi_async.graph.node import Call, Node
@@ -114,6 +114,9 @@ class Calls:
                 raise cancelled
             finally:
                 del cancelled
+        raised = task.exception()
+        if isinstance(raised, Raised):
+            raise raised.error
         return task.result()
 
     @calls_users_code
