@@ -11,6 +11,16 @@ from dataclasses import dataclass, field
 from odibi_async.durations import seconds_of
 from odibi_async.errors import OptionError
 
+Units = tuple[tuple[str, int], ...]
+"""How much of which pools a step takes, in the order of their names."""
+
+
+def units_of(pool: str | Mapping[str, int] | None) -> Units:
+    """What a step's `pool` means: a name alone is one unit of that pool."""
+    if pool is None:
+        return ()
+    return ((pool, 1),) if isinstance(pool, str) else tuple(sorted(pool.items()))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -24,7 +34,8 @@ class Limits:
         threads: Blocking steps, those that were abandoned included. `None`: the usable CPUs (by affinity
             and cgroup quota) and 4 more, at most 32.
         processes: Worker processes for steps with `run_on="process"`. `None`: the usable CPUs.
-        pools: Name -> how many steps with this `pool=` may run at a time.
+        pools: Name -> how much there is of it: steps that run at a time, or units of what steps say that they
+            take: `Limits(pools={"db": 4, "gb": 16})` for `step(pool="db")` and `step(pool={"gb": 4})`.
         memory: What SQL over frames may take, such as `"4GB"`; `None` for 80 % of the machine's.
         temp_directory: Where SQL may spill what does not fit in it; `None` for the system's place.
         grace: Seconds that a cancelled step has for its clean-up before it is cancelled again, or

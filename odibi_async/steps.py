@@ -74,7 +74,8 @@ class Step(Generic[P, R, T]):
         after: Steps to wait for without reading what they make.
         when: A predicate with parameters bound like the function's; the step is skipped if it is false.
         tags: Words to find it by.
-        pool: The name of the pool of slots (`Limits.pools`) that it takes one of.
+        pool: The name of the pool (`Limits.pools`) that it takes a slot of, or pool -> how many units it takes, such
+            as `{"gb": 4, "licence": 1}`, all at once.
         map_over: The parameter that gets, instead of a list, each of its elements in turn; the dataset is
             the list of the results. Each element has its own retries, timeout, cache entry and slot.
         cache: Whether, and how, what it makes is kept in the cache of a run that has one; `None` to leave it to the
@@ -97,7 +98,7 @@ class Step(Generic[P, R, T]):
     after: tuple[str, ...] = ()
     when: Callable[..., Any] | None = None
     tags: tuple[str, ...] = ()
-    pool: str | None = None
+    pool: str | Mapping[str, int] | None = None
     map_over: str | None = None
     cache: bool | CachePolicy | None = None
 
@@ -137,6 +138,11 @@ class Step(Generic[P, R, T]):
             hint = did_you_mean(str(self.run_on), PLACES)
             if hint or not (isinstance(self.run_on, str) and self.run_on):
                 raise OptionError(f"Step {self.name!r}: run_on={self.run_on!r} is none of {', '.join(PLACES)}.{hint}")
+        if self.pool is not None and not _is_pool(self.pool):
+            raise OptionError(
+                f"Step {self.name!r}: pool={self.pool!r}: the name of a pool is needed, or names with whole numbers"
+                " from 1 on, such as {'gb': 4}."
+            )
         if self.cache is not None and not isinstance(self.cache, bool | CachePolicy):
             raise OptionError(f"Step {self.name!r}: cache={self.cache!r}: True, False or CachePolicy(...) is needed.")
 
@@ -229,7 +235,7 @@ class StepOptions(TypedDict, total=False):
     after: Sequence[str | Step[..., Any, Any] | Callable[..., Any]] | str
     when: Callable[..., Any]
     tags: Sequence[str]
-    pool: str
+    pool: str | Mapping[str, int]
     map_over: str
     cache: bool | CachePolicy | None
 
@@ -404,6 +410,12 @@ def is_async(fn: Any) -> bool:
         else:
             break
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(type(fn), "__call__", None))  # noqa: B004
+
+
+def _is_pool(pool: Any) -> bool:
+    if isinstance(pool, Mapping):
+        return all(isinstance(name, str) and type(units) is int and units > 0 for name, units in pool.items())
+    return isinstance(pool, str)
 
 
 def _named_outputs(step: str, outputs: Sequence[str] | Mapping[str, str]) -> dict[str, str]:

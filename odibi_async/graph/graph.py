@@ -131,7 +131,7 @@ class Graph:
     @functools.cached_property
     def pools(self) -> dict[str, str]:
         """The pools that steps name, each with one of these steps."""
-        return {node.pool: node.name for node in self.nodes if node.pool is not None}
+        return {name: node.name for node in self.nodes for name, _ in node.pool}
 
     @functools.cached_property
     def executors(self) -> dict[str, str]:
@@ -142,7 +142,7 @@ class Graph:
     def is_simple(self) -> bool:
         """Whether all steps run on the loop, and none is a resource, mapped, or in a pool."""
         return not self.executors and not any(
-            n.in_thread or n.is_resource or n.maps is not None or n.pool is not None for n in self.nodes
+            n.in_thread or n.is_resource or n.maps is not None or n.pool for n in self.nodes
         )
 
     @functools.cached_property

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from odibi_async.dataset import ABSENT, reader_copy
+from odibi_async.limits import units_of
 from odibi_async.steps import Step
 
 OUTSIDE = -1
@@ -90,7 +91,7 @@ class Node:
         executor: The name of the executor that calls it; `None` for those that run on the loop or in a thread.
         is_resource: Whether it is a context manager.
         maps: The parameter that gets one element at a time, if there is one.
-        pool: The pool that it takes a slot of.
+        pool: How much of which pools it takes.
         streams_from: The mapped step whose elements it takes one by one, as they are made.
         resources: The resources among the steps that it waits for.
         plain: Whether a call is all there is to it, unless it fails.
@@ -138,7 +139,7 @@ class Node:
         self.single = len(outputs) == 1
         self.is_resource = step.type == "resource"
         self.maps = maps = step.map_over
-        self.pool = step.pool
+        self.pool = units_of(step.pool)
         self.streams_from: int | None = None
         self.resources: tuple[int, ...] = ()
         plain = when is None and maps is None and step.timeout is None and not self.is_resource

@@ -95,7 +95,7 @@ class Calls:
             timeout=node.step.timeout,
             owner=self._owner,
             priority=self._state.graph.heights[node.index],
-            units={} if node.pool is None else {node.pool: 1},
+            units=dict(node.pool),
             context=self.context,
             on_start=on_start,
         )

@@ -197,8 +197,8 @@ class Supervisor:
                     lives[index].start(node, ready_at, held)
                 elif not self.is_bounded or lives[index].asks_itself or not self._slots.limits(node.pool):
                     lives[index].start(node, ready_at, None)
-                elif node.pool is None and self._slots.have_room_for(1 + len(backlog)):
-                    self.held[index] = held = self._slots.take(None)
+                elif not node.pool and self._slots.have_room_for(1 + len(backlog)):
+                    self.held[index] = held = self._slots.take(())
                     lives[index].start(node, ready_at, held)
                 else:
                     self._queue(node, ready_at)

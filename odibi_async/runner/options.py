@@ -131,7 +131,18 @@ def check_pools(limits: Limits, graph: Graph) -> None:
             ("pool",),
         )
         for pool, step in graph.pools.items()
-        if pool not in known
+        if pool not in known and graph.nodes[graph.names[step]].executor in (None, "process")
+    ]
+    faults += [
+        GraphFault(
+            "OA216",
+            f"Step {node.name!r} takes {units} of pool {pool!r}, of which there are only {known[pool]}.",
+            node.name,
+            ("pool",),
+        )
+        for node in graph.nodes
+        for pool, units in node.pool
+        if units > known.get(pool, units)
     ]
     if faults:
         raise GraphError(faults)

@@ -197,4 +197,17 @@ from odibi_async import run_pipeline_sync, step
 run_pipeline_sync([step(lambda: 1, name="one", run_on="process")])""",
         form="python",
     ),
+    "OA216": Code(
+        title="a step takes more of a pool than there is",
+        text="It would wait for ever. Limits(pools={...}) says how much there is, pool={...} what the step takes.",
+        wrong="""
+from odibi_async import Limits, run_pipeline_sync, step
+
+run_pipeline_sync([step(lambda: 1, name="one", pool={"gb": 32})], limits=Limits(pools={"gb": 16}))""",
+        right="""
+from odibi_async import Limits, run_pipeline_sync, step
+
+run_pipeline_sync([step(lambda: 1, name="one", pool={"gb": 4})], limits=Limits(pools={"gb": 16}))""",
+        form="python",
+    ),
 }
