@@ -38,7 +38,8 @@ class Work:
             itself cancels the call as well.
         owner: For whom it is called: owners take turns.
         priority: Of one owner's calls, the highest goes first.
-        units: Pool -> how much of it the call holds.
+        units: Pool -> how much of it the call takes.
+        resources: Those of them that the limits do not count, so that the executor has to.
         context: The context variables that the function is to see.
         on_start: To be called on the loop when the function is about to be called.
     """
@@ -53,6 +54,7 @@ class Work:
     owner: object
     priority: int
     units: Mapping[str, int]
+    resources: Mapping[str, int]
     context: Context
     on_start: Callable[[], None]
 

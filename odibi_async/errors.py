@@ -20,6 +20,8 @@ Everything that odibi_async raises on its own account.
     |- Damaged                             what was kept on the disk is missing, or no longer what was written
     |- CacheUnavailable                    the cache's index cannot be written now
     |- WorkerLost                          the process or the cluster's worker that called a step is gone
+    |  `- DataLost                         ... and with it a dataset that it had
+    |- ClusterError                        a cluster cannot be used
     |- NotPortable (also a TypeError)      a function, an argument or a result cannot go to another process
     `- ExtraMissing (also an ImportError)  a library is not installed that only some pipelines need
 
@@ -382,6 +384,16 @@ class WorkerLost(OdibiError):
         return f"The worker that called step {self.step!r} is lost: {self.reason}"
 
 
+class DataLost(WorkerLost):
+    """What a step made, or reads, was on a worker that is gone. The run makes it again where it can."""
+
+
+class ClusterError(OdibiError):
+    """A cluster cannot be used: it does not answer, or has other versions; the text says what to do."""
+
+    code = "OA314"
+
+
 class NotPortable(OdibiError, TypeError):
     """
     Something cannot travel between this process and the one that calls the step.
@@ -438,7 +450,7 @@ class ExtraMissing(OdibiError, ImportError):
         return f"{self.purpose} needs a library that is not installed: pip install 'odibi_async[{self.extra}]'"
 
 
-_OF_STEPS = (MapOverError, OutputError, PathError, SqlError, ExtraMissing, WorkerLost, NotPortable)
+_OF_STEPS = (MapOverError, OutputError, PathError, SqlError, ExtraMissing, WorkerLost, NotPortable, ClusterError)
 """Those of our errors that a step fails with, each with a code of its own."""
 
 

@@ -250,7 +250,7 @@ class Process:
             if kind == STARTED:
                 on_start()
             elif kind == LOG:
-                _log(about[0])
+                log_here(about[0])
             elif kind == RAISED:
                 raise Raised(unpacked_error(about[0]))
             elif kind == UNPACKED:
@@ -294,7 +294,8 @@ def _packed(work: Work, sending: Sending) -> bytes:
         raise NotPortable(work.step, f"it cannot be pickled: {type(error).__name__}: {error}") from error
 
 
-def _log(record: logging.LogRecord) -> None:
+def log_here(record: logging.LogRecord) -> None:
+    """Hands a log record of another process to the handlers here."""
     logger = logging.getLogger(record.name)
     if logger.isEnabledFor(record.levelno):
         logger.handle(record)

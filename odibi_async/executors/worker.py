@@ -115,16 +115,21 @@ class ToParent(logging.Handler):
         self._reply = reply
 
     def emit(self, record: logging.LogRecord) -> None:
-        sent = logging.makeLogRecord(record.__dict__ | {"msg": record.getMessage(), "args": None})
-        if sent.exc_info:
-            sent.exc_text = sent.exc_text or logging.Formatter().formatException(sent.exc_info)
-            sent.exc_info = None
-        try:
-            pickle.dumps(sent)
-        except Exception:  # somebody's extra attributes
-            known = logging.makeLogRecord({}).__dict__
-            sent = logging.makeLogRecord({key: sent.__dict__[key] for key in known})
-        self._reply(LOG, sent)
+        self._reply(LOG, portable_record(record))
+
+
+def portable_record(record: logging.LogRecord) -> logging.LogRecord:
+    """A log record that can be pickled, with the texts of what cannot."""
+    sent = logging.makeLogRecord(record.__dict__ | {"msg": record.getMessage(), "args": None})
+    if sent.exc_info:
+        sent.exc_text = sent.exc_text or logging.Formatter().formatException(sent.exc_info)
+        sent.exc_info = None
+    try:
+        pickle.dumps(sent)
+    except Exception:  # somebody's extra attributes
+        known = logging.makeLogRecord({}).__dict__
+        return logging.makeLogRecord({key: sent.__dict__[key] for key in known})
+    return sent
 
 
 def main() -> None:

@@ -49,19 +49,27 @@ class Call:
     bindings: tuple[Binding, ...] = ()
 
     def arguments(
-        self, values: Sequence[Any] | Mapping[int, Any], instead: Mapping[str, Any] = NOTHING
+        self,
+        values: Sequence[Any] | Mapping[int, Any],
+        instead: Mapping[str, Any] = NOTHING,
+        *,
+        is_copied: bool = True,
     ) -> tuple[list[Any], dict[str, Any]]:
-        """What to call the function with; each frame is the reader's own. `instead` fills parameters first."""
-        positional, named = [reader_copy(values[dataset]) for dataset in self.reads], {}
+        """
+        What to call the function with. `instead` fills parameters first; each frame is the reader's own, unless the
+        reader is in another process and gets a copy anyway.
+        """
+        copied = reader_copy if is_copied else _itself
+        positional, named = [copied(values[dataset]) for dataset in self.reads], {}
         for parameter, by_position, dataset, value in self.bindings:
             if parameter in instead:
                 value = instead[parameter]
             elif dataset is not None and (made := values[dataset]) is not ABSENT:
                 value = made
             if by_position:
-                positional.append(reader_copy(value))
+                positional.append(copied(value))
             else:
-                named[parameter] = reader_copy(value)
+                named[parameter] = copied(value)
         return positional, named
 
     @property
@@ -73,6 +81,10 @@ class Call:
     def needs(self) -> tuple[int, ...]:
         """The datasets it cannot do without."""
         return self.reads or tuple(b.dataset for b in self.bindings if b.dataset is not None and b.value is ABSENT)
+
+
+def _itself(value: Any) -> Any:
+    return value
 
 
 class Node:

@@ -30,6 +30,7 @@ class Calls:
         owner: For whom threads are taken: runs take turns at them.
         may_begin: Whether a call may begin.
         executors: Name -> what calls the steps that say so.
+        counted: The pools that the limits count.
 
     Attributes:
         context: What each call gets a copy of.
@@ -46,6 +47,7 @@ class Calls:
         context: contextvars.Context,
         may_begin: Callable[[], bool],
         executors: Mapping[str, Executor],
+        counted: frozenset[str],
     ) -> None:
         self.context = context
         self.threads = threads
@@ -55,6 +57,7 @@ class Calls:
         self._telling = telling
         self._may_begin = may_begin
         self._executors = executors
+        self._counted = counted
 
     async def attempt(self, invocation: Invocation) -> Sequence[Any]:
         """Calls a step's function once, within its time limit; what it made, one value a dataset."""
@@ -62,7 +65,8 @@ class Calls:
         if not self._may_begin():
             raise asyncio.CancelledError
         invocation.course.attempts += 1
-        args, kwargs = call.arguments(invocation.values or self._state.values, invocation.instead)
+        values, is_copied = invocation.values or self._state.values, node.executor is None
+        args, kwargs = call.arguments(values, invocation.instead, is_copied=is_copied)
         is_here = not node.in_thread and node.executor is None
         async with TimeLimit(node.step.timeout, self.threads.grace, at_once=is_here) as limit:
 
@@ -96,6 +100,7 @@ class Calls:
             owner=self._owner,
             priority=self._state.graph.heights[node.index],
             units=dict(node.pool),
+            resources={name: units for name, units in node.pool if name not in self._counted},
             context=self.context,
             on_start=on_start,
         )

@@ -77,11 +77,14 @@ class Parts:
         self._context = context
         self._guests: Sequence[Guest] = ()
         may_begin = supervisor.may_begin
-        self._calls = Calls(supervisor, state, self.datasets, telling, threads, context, may_begin, executors)
+        self._calls = Calls(
+            supervisor, state, self.datasets, telling, threads, context, may_begin, executors, slots.pools
+        )
         self._retrying = Retrying(policies, telling, may_begin)
         slotted = Slotted(supervisor, slots, lambda node: state.graph.heights[node.index])
         self._inner = (Reading(state, self.datasets, executors), slotted)
         self._fetching = Fetching()
+        self._recovery = Recovery(state, self.datasets, self._attempts_of)
 
     def new_task(self, life: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """A task of the run, in a context of its own."""
@@ -93,7 +96,7 @@ class Parts:
             owner=self._supervisor,
             state=self._state,
             telling=self._telling,
-            recovery=Recovery(self._state, self.datasets, self._attempts_of),
+            recovery=self._recovery,
             may_begin=self._supervisor.may_begin,
             new_task=self.new_task,
         )

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from odibi_async.dataset import ABSENT, Handle, HandleList
+from odibi_async.errors import DataLost
 from odibi_async.graph.node import NOTHING, Call
 from odibi_async.run.state import RunState
 
@@ -45,9 +46,18 @@ class Datasets:
         def is_taken(value: Any) -> bool:
             return isinstance(value, Handle) and takes(value)
 
-        table = self._state.values
-        values = {d: table[d] if is_taken(table[d]) else await self.value(d) for d in call.datasets}
+        table, values = self._state.values, {}
+        for d in call.datasets:
+            if isinstance(table[d], Handle) and table[d].is_lost:
+                await self._made_again(d, table[d])
+            values[d] = table[d] if is_taken(table[d]) else await self.value(d)
         return values, {name: value if is_taken(value) else await loaded(value) for name, value in instead.items()}
+
+    async def _made_again(self, dataset: int, lost: Handle) -> None:
+        """Puts another value in the place of one that is gone; those who find that out together do it once."""
+        async with self._loading.setdefault(dataset, asyncio.Lock()):
+            if self._state.values[dataset] is lost and self.get_back is not None:
+                self._state.values[dataset] = await self.get_back(dataset)
 
     async def value(self, dataset: int) -> Any:
         """A dataset, loaded if it is elsewhere; if it was dropped and is needed again, it is recovered."""
@@ -56,13 +66,22 @@ class Datasets:
             async with self._loading.setdefault(dataset, asyncio.Lock()):
                 handle = values[dataset]
                 if isinstance(handle, Handle):  # nobody has loaded it meanwhile
-                    loaded = await handle.load()
+                    made = await self._loaded(dataset, handle)
                     if values[dataset] is not handle:  # dropped meanwhile
-                        return loaded
-                    values[dataset] = loaded
+                        return made
+                    values[dataset] = made
         elif values[dataset] is ABSENT and self.get_back is not None:
             return await self.get_back(dataset)
         return values[dataset]
+
+    async def _loaded(self, dataset: int, handle: Handle) -> Any:
+        """What a handle stands for; where that is gone, its step is called again."""
+        try:
+            return await handle.load()
+        except DataLost:
+            if self.get_back is None:
+                raise
+            return await loaded(await self.get_back(dataset))
 
     def lying(self) -> list[int]:
         """Those of the datasets that the caller gets which are not in memory."""

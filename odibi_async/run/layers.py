@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from odibi_async.abc import Executor
 from odibi_async.cancellation import CURRENT
 from odibi_async.dataset import Handle
+from odibi_async.errors import DataLost
 from odibi_async.events import StepRetrying
 from odibi_async.graph.node import Node
 from odibi_async.run.attempts import try_again
@@ -29,6 +30,8 @@ from odibi_async.run.telling import Telling
 
 Made = Sequence[Any]
 """One value for each dataset of a step."""
+LOSSES: Final = 3
+"""How often what a step reads may be lost before that is the failure of an attempt."""
 Inner = Callable[[Invocation], Awaitable[Made]]
 
 
@@ -108,12 +111,18 @@ class Reading:
     async def __call__(self, invocation: Invocation, inner: Inner) -> Made:
         node = invocation.node
         takes = _takes_none if node.executor is None else self._executors[node.executor].takes
-        read = self._datasets.read(node.call, invocation.instead, takes)
-        invocation.values, invocation.instead = await read
-        try:
-            return await inner(invocation)
-        finally:
-            invocation.values = None
+        instead = invocation.instead
+        for again in range(LOSSES, -1, -1):
+            read = self._datasets.read(node.call, instead, takes)
+            invocation.values, invocation.instead = await read
+            try:
+                return await inner(invocation)
+            except DataLost:  # no fault of the step: what it reads is made again, and it is called again
+                if not again:
+                    raise
+            finally:
+                invocation.values = None
+        raise AssertionError
 
 
 class Fetching:
