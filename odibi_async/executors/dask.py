@@ -99,12 +99,20 @@ class DaskExecutor:
         Raises:
             ClusterError: The scheduler does not answer, or the cluster has other versions.
         """
-        await self._connected()
+        try:
+            await self._connected()
+        except BaseException:
+            await self._leave()
+            raise
         self._opened += 1
 
     async def close(self) -> None:
         """Leaves the cluster; one that was started here is ended."""
         self._opened -= 1
+        await self._leave()
+
+    async def _leave(self) -> None:
+        """Ends what the first opening began, unless there are others."""
         if self._opened:
             return
         with anyio.CancelScope(shield=True):
@@ -133,7 +141,7 @@ class DaskExecutor:
     async def _new_client(self) -> Any:
         distributed = await _in_thread(_imported)
         if self._address is None and self._given is None and self._owned is None:
-            options = {"processes": True, "dashboard_address": None, "threads_per_worker": 1} | self._local
+            options = {"processes": True, "dashboard_address": "127.0.0.1:0", "threads_per_worker": 1} | self._local
             self._owned = await _in_thread(lambda: distributed.LocalCluster(**options))
         target = self._address or self._given or self._owned.scheduler_address
         make = distributed.Client

@@ -174,9 +174,10 @@ def call(blob: Any, step: str, topic: str, token: str, timeout: float | None, *d
         raise Unportable(f"it cannot be loaded in the worker: {type(error).__name__}: {error}") from None
     finally:
         _arguments.values = ()
-    context, call = context_with(variables), RemoteCall()
-    context.run(CURRENT.set, call)
+    call = RemoteCall()
     with _registered(token, call, topic):
+        context = context_with(variables)
+        context.run(CURRENT.set, call)
         if timeout is None:
             made = _made(functools.partial(context.run, called, fn, args, kwargs), outputs)
         else:

@@ -85,6 +85,8 @@ class Parts:
         self._inner = (Reading(state, self.datasets, executors), slotted)
         self._fetching = Fetching()
         self._recovery = Recovery(state, self.datasets, self._attempts_of)
+        if executors:  # what steps made elsewhere may be lost, and made again from this
+            self._recovery.origins = {dataset: state.values[dataset] for dataset in state.given}
 
     def new_task(self, life: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """A task of the run, in a context of its own."""
