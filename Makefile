@@ -41,6 +41,7 @@ benchmarks: $(VENV)/ready
 	$(BIN)/python benchmarks/fingerprint.py
 	$(BIN)/python benchmarks/soak.py
 	$(BIN)/python benchmarks/pandas_pipeline.py
+	$(BIN)/python benchmarks/executors.py
 
 # The versions of requirements-dev.txt, byte for byte.
 $(VENV)/ready: pyproject.toml requirements-dev.txt

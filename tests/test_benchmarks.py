@@ -170,3 +170,18 @@ def test_cli_measures_each_command_beside_a_bare_interpreter() -> None:
         printed, *[rf"{name} +{NUMBER} s +{NUMBER} x" for name in ("bare", "--help", "validate", "graph", "libraries")]
     )
     lines(printed, rf"failing +{NUMBER} s .* \d+ lines$")
+
+
+def test_executors_compares_processes_and_dask_with_the_bare_libraries() -> None:
+    printed = output_of("executors.py", "--rounds", 1, "--steps", 20, "--burn", 1000, "--mb", 1)
+    met = rf" +{NUMBER} .*\(target: at (?:most|least) [\d.]+, (?:met|missed)\)$"
+    lines(
+        printed,
+        rf"four busy steps: processes / ProcessPoolExecutor\(2\){met}",
+        rf"four busy steps: threads / processes{met}",
+        rf"a process step that does nothing{met}",
+        rf"a Dask step / submit and await \({NUMBER} ms\){met}",
+        rf"20 small steps / futures \({NUMBER} s\){met}",
+        rf"20 steps on 1 MB \({NUMBER} s\): times it travels +2\.000 .*met\)$",
+        rf"the loop's gap meanwhile, p99{met}",
+    )

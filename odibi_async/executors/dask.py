@@ -35,6 +35,8 @@ LARGE: Final = 2**19
 """Bytes of a call from which on it does not travel through the scheduler."""
 SIMPLE: Final = (type(None), bool, int, float, complex)
 """Values that are pickled on the loop: handing them to a thread would take longer."""
+AGAIN: Final = 0.1
+"""Seconds after which data are offered to the cluster again."""
 AT_ONCE: Final = 256
 """How many datasets are asked for in one message."""
 
@@ -267,7 +269,10 @@ class DaskExecutor:
         """What Dask is to count for a call: the pools that any worker declares as its resources."""
         if not work.units:
             return None
-        workers = (await client.scheduler.identity(n_workers=-1))["workers"].values()
+        try:
+            workers = (await client.scheduler.identity(n_workers=-1))["workers"].values()
+        except OSError as error:
+            raise ClusterError(self._no_answer()) from error
         declared = {name for worker in workers for name in worker.get("resources", ())}
         unknown = sorted(work.resources.keys() - declared)
         if unknown:
@@ -301,12 +306,17 @@ class DaskExecutor:
         return DaskHandle(self, step, await self._scatter(client, packed))
 
     async def _scatter(self, client: Any, value: Any) -> Any:
+        """Takes a value to the cluster, to another worker if the first one dies meanwhile."""
         try:
             async with asyncio.timeout(self._timeout * 6):
-                [future] = await client.scatter([value], hash=False)
-        except (OSError, TimeoutError, concurrent.futures.CancelledError) as error:
+                while client.status == "running":
+                    with contextlib.suppress(OSError, concurrent.futures.CancelledError):
+                        [future] = await client.scatter([value], hash=False)
+                        return future
+                    await asyncio.sleep(AGAIN)
+        except TimeoutError as error:
             raise ClusterError(f"The cluster takes no data: {in_a_line(error)}. Are there any workers?") from error
-        return future
+        raise ClusterError(self._no_answer())
 
     async def _packed(self, client: Any, work: Work, placed: Mapping[int, DaskHandle]) -> tuple[Any, list[Any]]:
         """The bytes of a call, and the futures that it refers to."""

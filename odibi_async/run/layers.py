@@ -113,7 +113,7 @@ class Reading:
         takes = _takes_none if node.executor is None else self._executors[node.executor].takes
         instead = invocation.instead
         for again in range(LOSSES, -1, -1):
-            read = self._datasets.read(node.call, instead, takes)
+            read = self._datasets.read(node.call, instead, takes, invocation.element)
             invocation.values, invocation.instead = await read
             try:
                 return await inner(invocation)

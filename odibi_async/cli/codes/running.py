@@ -190,4 +190,20 @@ from odibi_async import run_pipeline_sync, step
 run_pipeline_sync([step(threading.Lock, name="lock", run_on="thread")])""",
         form="python",
     ),
+    "OA314": Code(
+        title="a cluster cannot be used",
+        text="Its scheduler does not answer, or it has other versions than this process; the message says what to do. "
+        "What was cached is not computed again by the next run.",
+        wrong="""
+from odibi_async import run_pipeline_sync, step
+from odibi_async.executors.dask import DaskExecutor
+
+cluster = DaskExecutor("tcp://127.0.0.1:1", timeout=0.1)
+run_pipeline_sync([step(lambda: 1, name="one", run_on="dask")], executors={"dask": cluster})""",
+        right="""
+from odibi_async import run_pipeline_sync, step
+
+run_pipeline_sync([step(lambda: 1, name="one", run_on="process")])""",
+        form="python",
+    ),
 }
