@@ -373,7 +373,7 @@ class WorkerLost(OdibiError):
         reason: What happened to the worker, in a sentence.
     """
 
-    code = "OA312"
+    code = "OA321"
 
     def __init__(self, step: str, reason: str) -> None:
         super().__init__(step, reason)
@@ -391,7 +391,7 @@ class DataLost(WorkerLost):
 class ClusterError(OdibiError):
     """A cluster cannot be used: it does not answer, or has other versions; the text says what to do."""
 
-    code = "OA314"
+    code = "OA323"
 
 
 class NotPortable(OdibiError, TypeError):
@@ -403,7 +403,7 @@ class NotPortable(OdibiError, TypeError):
         reason: What cannot travel, and why.
     """
 
-    code = "OA313"
+    code = "OA322"
 
     def __init__(self, step: str, reason: str) -> None:
         super().__init__(step, reason)

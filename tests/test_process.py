@@ -81,7 +81,7 @@ async def test_a_worker_that_ends_is_the_failure_of_one_step(how: str, told: str
     assert (result["other"], result["more"]) == (1, 2)
     [failure] = result.failures.values()
     assert isinstance(failure.error, WorkerLost)
-    assert failure.code == "OA312"
+    assert failure.code == "OA321"
     assert told in str(failure)
     assert result.steps["die"].attempts == 1
 
@@ -385,3 +385,23 @@ async def test_a_runner_that_is_closed_ends_its_steps():
             if isinstance(event, StepStarted):
                 break
     assert run.status is Status.CANCELLED
+
+
+async def test_a_frame_that_many_calls_read_is_written_once(monkeypatch: pytest.MonkeyPatch):
+    from odibi_async.executors import process
+
+    written = []
+
+    def counted(value: Any, folder: str) -> Any:
+        written.append(value)
+        return filed(value, folder)
+
+    monkeypatch.setattr(process, "filed", counted)
+    frame = pd.DataFrame({"n": np.arange(20_000)})
+    mapped = step(lambda n, frame: len(frame) + n, name="m", map_over="n", inputs={"n": "ns"}, run_on="process")
+    async with Runner(limits=Limits(processes=2)) as runner:
+        assert (await runner.run([mapped], {"frame": frame, "ns": list(range(10))}))["m"][9] == 20_009
+        assert len(written) == 1
+        frame["n"] = -1
+        total = step(lambda frame: int(frame["n"].sum()), name="total", run_on="process")
+        assert (await runner.run([total], {"frame": frame}))["total"] == -20_000

@@ -78,6 +78,11 @@ def _distinct(names: list[str]) -> list[str]:
 
 Name = Annotated[str, Field(min_length=1)]
 Names = Annotated[Annotated[Name, Tag(_ONE)] | Annotated[list[Name], Tag(_LIST)], _either("a text or a list of texts")]
+Units = Annotated[int, Field(gt=0, strict=True)]
+Pool = Annotated[
+    Annotated[Name, Tag(_ONE)] | Annotated[dict[Name, Units], Field(min_length=1), Tag(_MAPPING)],
+    _either("a text or a mapping of texts to whole numbers"),
+]
 Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
 Outputs = Annotated[
     Annotated[Name, Tag(_ONE)]
@@ -149,7 +154,7 @@ class DefaultsModel(_Model):
     timeout: Annotated[Number, Field(gt=0)] | None = None
     when: Name | None = None
     tags: Names | None = None
-    pool: Name | None = None
+    pool: Pool | None = None
     after: Names | None = None
     map_over: Name | None = None
     cache: Caching | None = None

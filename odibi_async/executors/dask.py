@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import functools
 import importlib
 import operator
 import pickle
@@ -297,7 +298,9 @@ class DaskExecutor:
             place = placed.get(id(value))
             if place is None or place.value() is not value or place.is_lost:
                 task = asyncio.create_task(self._scattered(client, work.step, value))
-                place = placed[id(value)] = Placed(weakref.ref(value), task)
+                place = placed[id(value)] = Placed(
+                    weakref.ref(value, functools.partial(_forget, placed, id(value))), task
+                )
             handles[id(value)] = await asyncio.shield(place.task)
         return handles
 
@@ -404,6 +407,10 @@ class Placed:
         if not self.task.done():
             return False
         return self.task.cancelled() or self.task.exception() is not None or self.task.result().is_lost
+
+
+def _forget(placed: dict[int, Placed], identity: int, _: object) -> None:
+    placed.pop(identity, None)
 
 
 class DaskHandle(Handle):

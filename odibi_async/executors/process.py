@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -22,7 +23,7 @@ import tempfile
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import copy_context
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, Final
@@ -33,8 +34,8 @@ import anyio.to_thread
 from odibi_async.abc import Raised, Work
 from odibi_async.cancellation import on_cancel
 from odibi_async.dataset import Handle, HandleList
-from odibi_async.errors import NotPortable, WorkerLost
-from odibi_async.executors.filing import Filed, FileHandle, read
+from odibi_async.errors import NotPortable, Unstorable, WorkerLost
+from odibi_async.executors.filing import Filed, FileHandle, filed, is_large, read
 from odibi_async.executors.pickling import dumps, unpacked_error, variables_of
 from odibi_async.executors.threads import CallJob, Threads
 from odibi_async.executors.worker import LOG, MADE, RAISED, STARTED, UNPACKED, Sending
@@ -127,6 +128,7 @@ class Pool:
         self._folder = tempfile.mkdtemp(prefix="odibi_async-", dir=directory)
         self._idle: list[Process] = []
         self._garbage: deque[Filed] = deque()
+        self._of_owners: weakref.WeakKeyDictionary[Any, dict[int, Placed]] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()
         self._is_closed = False
         self._cleaning = weakref.finalize(self, _clean, self._idle, self._folder)
@@ -143,9 +145,8 @@ class Pool:
         while self._garbage:
             self._garbage.pop().remove()
         try:
-            packed = _packed(work, sending)
-            with self._process(work.step) as process, on_cancel(process.kill):
-                results, files = process.call(packed, on_start)
+            packed = _packed(work, self._placed(work, sending), sending)
+            results, files = self._made(work.step, packed, on_start)
         finally:
             sending.remove()
         try:
@@ -153,6 +154,33 @@ class Pool:
         finally:
             for file in files:
                 file.remove()
+
+    def _made(self, step: str, packed: bytes, on_start: Callable[[], None]) -> tuple[list[Filed | bytes], list[Filed]]:
+        """What a process makes of a call; one that died while it was idle is found out here, and replaced."""
+        while True:
+            with self._process(step) as process, on_cancel(process.kill):
+                made = process.call(packed, on_start)
+                if made is not None:
+                    return made
+                process.end()
+
+    def _placed(self, work: Work, sending: Sending) -> dict[int, FileHandle]:
+        """Writes the large frames among the arguments to files, each once a run: identity -> handle."""
+        with self._lock:
+            placed = self._of_owners.setdefault(work.owner, {})
+        handles = {}
+        for value in (*work.args, *work.kwargs.values()):
+            if not is_large(value):
+                continue
+            with self._lock:
+                place = placed.get(id(value))
+                if place is None or place.value() is not value:
+                    forget = functools.partial(_forget, placed, id(value))
+                    place = placed[id(value)] = Placed(weakref.ref(value, forget))
+            with place.lock, contextlib.suppress(Unstorable):
+                place.handle = place.handle or self._dataset(filed(value, self._folder))
+                handles[id(value)] = place.handle
+        return handles
 
     def _dataset(self, result: Filed | bytes) -> Any:
         return (
@@ -183,10 +211,32 @@ class Pool:
 
     def _give_back(self, process: Process) -> None:
         with self._lock:
-            if not self._is_closed:
+            if not self._is_closed and process.is_alive:
                 self._idle.append(process)
                 return
         process.end()
+
+
+class Placed:
+    """
+    A large value that calls are given as a file.
+
+    Attributes:
+        value: Gives it while it lives; nobody changes it meanwhile.
+        handle: The file; `None` before it is written.
+        lock: Held by who writes it.
+    """
+
+    __slots__ = ("handle", "lock", "value")
+
+    def __init__(self, value: Callable[[], Any]) -> None:
+        self.value = value
+        self.handle: FileHandle | None = None
+        self.lock = threading.Lock()
+
+
+def _forget(placed: dict[int, Placed], identity: int, _: object) -> None:
+    placed.pop(identity, None)
 
 
 class Process:
@@ -199,6 +249,7 @@ class Process:
 
     def __init__(self, folder: str) -> None:
         self.step = ""
+        self._is_new = True
         self._connection: Connection[Any, Any]
         self._connection, theirs = Pipe()
         try:
@@ -237,14 +288,26 @@ class Process:
         with contextlib.suppress(OSError):  # the end of the process shows when its answer is read
             self._connection.send_bytes(message)
 
-    def call(self, packed: bytes, on_start: Callable[[], None]) -> tuple[list[Filed | bytes], list[Filed]]:
-        """Has it make a call, and hears what came of it."""
+    def call(self, packed: bytes, on_start: Callable[[], None]) -> tuple[list[Filed | bytes], list[Filed]] | None:
+        """
+        Has it make a call, and hears what came of it; `None` if the process was gone before, so that nothing was
+        called.
+
+        Raises:
+            Raised: The function raised.
+            NotPortable: The call, or what it made, cannot travel.
+            WorkerLost: The process is gone.
+        """
+        may_be_gone, self._is_new = not self._is_new, False
         self._send(packed)
         while True:
             try:
                 kind, *about = pickle.loads(self._heard())
             except (OSError, EOFError):
+                if may_be_gone:
+                    return None
                 raise WorkerLost(self.step, self._end_in_words()) from None
+            may_be_gone = False
             if kind == MADE:
                 return about[0], about[1]
             if kind == STARTED:
@@ -279,8 +342,9 @@ class Process:
         return f"its process was ended by {name}.{memory}"
 
 
-def _packed(work: Work, sending: Sending) -> bytes:
+def _packed(work: Work, placed: Mapping[int, FileHandle], sending: Sending) -> bytes:
     def special(value: Any) -> Any:
+        value = placed.get(id(value), value)
         if isinstance(value, FileHandle):
             return read, (value.file,)
         if isinstance(value, HandleList):

@@ -130,7 +130,7 @@ class RemoteCall(CurrentCall):
         is_stopped: Whether the run has cancelled it.
     """
 
-    __slots__ = ("is_stopped",)
+    __slots__ = ("__weakref__", "is_stopped")
 
     def __init__(self) -> None:
         super().__init__()
@@ -183,7 +183,7 @@ def call(blob: Any, step: str, topic: str, token: str, timeout: float | None, *d
         else:
             work = Work(
                 step=step, fn=fn, args=args, kwargs=kwargs, outputs=outputs, datasets=0, timeout=timeout,
-                owner=None, priority=0, units={}, resources={}, context=context, on_start=_nothing,
+                owner=call, priority=0, units={}, resources={}, context=context, on_start=_nothing,
             )  # fmt: skip
             made = _in_child(work, call, timeout, functools.partial(_tell, topic, STARTED, token))
     results = [_kept(each) for each in made]

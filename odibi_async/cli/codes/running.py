@@ -158,7 +158,7 @@ from odibi_async import Cache
 Cache("cache").store.keep([1, 2], "0" * 64)""",
         form="python",
     ),
-    "OA312": Code(
+    "OA321": Code(
         title="the worker that called a step is lost",
         text="Its process was killed, crashed or ran out of memory, or the cluster does not answer. Only this attempt "
         "is lost: retry calls the step again.",
@@ -174,7 +174,7 @@ from odibi_async import Retry, run_pipeline_sync, step
 run_pipeline_sync([step(os.getpid, name="one", run_on="process", retry=Retry(attempts=2))])""",
         form="python",
     ),
-    "OA313": Code(
+    "OA322": Code(
         title="something cannot travel to another process",
         text="Functions, arguments and results of steps with run_on=process, or on a cluster, are pickled. Open files, "
         "connections and locks cannot be: open them inside the step, or run it in a thread.",
@@ -190,7 +190,7 @@ from odibi_async import run_pipeline_sync, step
 run_pipeline_sync([step(threading.Lock, name="lock", run_on="thread")])""",
         form="python",
     ),
-    "OA314": Code(
+    "OA323": Code(
         title="a cluster cannot be used",
         text="Its scheduler does not answer, or it has other versions than this process; the message says what to do. "
         "What was cached is not computed again by the next run.",
