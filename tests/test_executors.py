@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from odibi_async import Limits, Retry, RunError, Runner, Status, run_pipeline, step
+from odibi_async import Limits, Retry, RunError, Runner, Secret, Status, Step, resource, run_pipeline, step
 from odibi_async.errors import GraphError, NotPortable, OptionError, OutputError, RemoteTraceback
 from odibi_async.events import StepRetrying, StepStarted
 from odibi_async.executors.dask import DaskExecutor
@@ -396,3 +396,25 @@ async def test_an_executor_that_the_run_does_not_have_is_a_fault_before_anything
         await run_pipeline([step(lambda: 1, name="s", run_on="dask")])
     with pytest.raises(OptionError, match="a name of your own and an executor"):
         await run_pipeline([lambda_of("x")], {"x": 1}, executors={"loop": object()})  # type: ignore[dict-item]
+
+
+async def test_what_stays_in_this_process_is_not_read_elsewhere():
+    @resource
+    def connection():
+        yield threading.Lock()
+
+    with pytest.raises(GraphError, match="Step 's' reads the resource 'connection', which stays in this process"):
+        await run_pipeline([connection, step(lambda connection: 1, name="s", run_on="process")])
+    with pytest.raises(GraphError, match="is a resource, which is open here, so it cannot run on 'process'"):
+        await run_pipeline([resource(connection.value, name="c", run_on="process"), step(lambda c: 1, name="s")])
+    sql = Step("transform", "q", "sql", "pandas", "SELECT 1 AS n", run_on="process")
+    with pytest.raises(GraphError, match="Step 'q' takes the context of an engine, which stays in this process"):
+        await run_pipeline([sql])
+
+
+async def test_secrets_travel_as_secrets(runner: Runner, place: str):
+    def use(password: Secret) -> tuple[str, int]:
+        return str(password), len(password.reveal())
+
+    result = await runner.run([step(use, run_on=place, params={"password": Secret("hunter2")})])
+    assert result["use"] == (str(Secret("hunter2")), 7)

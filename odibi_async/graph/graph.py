@@ -14,7 +14,7 @@ from typing import Any
 from odibi_async.errors import CycleError, GraphError, GraphFault, did_you_mean
 from odibi_async.events import Outline, StepOutline
 from odibi_async.graph.binding import Binder
-from odibi_async.graph.checks import check_read, check_types, ordered
+from odibi_async.graph.checks import check_places, check_read, check_types, ordered
 from odibi_async.graph.edges import edges_of, edges_without, find_streams_and_resources
 from odibi_async.graph.faults import Faults
 from odibi_async.graph.inputs import inputs_of
@@ -56,6 +56,8 @@ class Graph:
         self.order, cycle = ordered(self.nodes, self.upstream, self.downstream, self.faults)
         known = binder.unbound + ([self.datasets[d] for n in self.nodes for d in n.reads] if declared else [])
         check_read(declared, self.nodes, self.ids, self.producers, known, self.faults)
+        if self.executors:
+            check_places(self.nodes, self.producers, frozenset(binder.hidden.values()), self.faults)
         check_types(self.nodes, self.producers, binder, self.faults)
         if cycle:
             raise CycleError(self.faults, cycle)

@@ -111,7 +111,7 @@ Pipeline([step(lambda: [1, 2], name="pages"), step(fetch, inputs={"page": "pages
     "OA210": Code(
         title="a step cannot run where run_on says",
         text="Coroutines do not run in threads: what blocks is written as a plain function, which runs in a thread "
-        "anyway. Resources are open in this process, so they run on no executor.",
+        "anyway. Resources and the contexts of engines stay in this process, so what makes or takes them runs here.",
         wrong="""
 from odibi_async import Pipeline, step
 
