@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 
 from odibi_async import Limits, Runner, step
+from odibi_async.executors.cluster_data import ClusterData, DaskHandle
 from odibi_async.executors.dask import DaskExecutor
 
 Timed = Callable[[], Awaitable[object]]
@@ -138,18 +139,18 @@ async def dask_steps(rounds: int, address: str, length: int, count: int) -> None
         told(f"{count:,} small steps / futures ({took['futures']:.1f} s)", took["dask"] / took["futures"], "x", 1.1)
 
 
-class Counting(DaskExecutor):
+class Counting(ClusterData):
     """Counts how often data travel."""
 
     moved = 0
 
-    async def fetch(self, handle: Any) -> Any:
+    async def fetch(self, handle: DaskHandle) -> Any:
         self.moved += 1
         return await super().fetch(handle)
 
-    async def _scatter(self, client: Any, value: Any) -> Any:
+    async def scatter(self, client: Any, value: Any) -> Any:
         self.moved += 1
-        return await super()._scatter(client, value)
+        return await super().scatter(client, value)
 
 
 async def large(address: str, megabytes: int) -> None:
@@ -164,15 +165,16 @@ async def large(address: str, megabytes: int) -> None:
             await asyncio.sleep(0.001)
             gaps.append(perf_counter() - began - 0.001)
 
-    executor = Counting(address)
+    executor = DaskExecutor(address)
+    executor.data = counting = Counting(executor.cluster)
     steps = [step(add, name=f"s{i}", inputs={"frame": f"s{i - 1}" if i else "frame"}, run_on="dask") for i in range(20)]
     async with Runner(executors={"dask": executor}) as runner:
         await runner.run([step(one, run_on="dask")])
-        executor.moved = 0
+        counting.moved = 0
         watching = asyncio.create_task(watch())
         took = await seconds(lambda: runner.run(steps, {"frame": frame}, targets=["s19"]))
         watching.cancel()
-    told(f"20 steps on {megabytes} MB ({took:.1f} s): times it travels", executor.moved, "", 2)
+    told(f"20 steps on {megabytes} MB ({took:.1f} s): times it travels", counting.moved, "", 2)
     told("the loop's gap meanwhile, p99", statistics.quantiles(gaps, n=100)[98] * 1000, "ms", 20)
 
 

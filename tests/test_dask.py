@@ -19,6 +19,8 @@ import pytest
 
 from odibi_async import Limits, Retry, RunError, Runner, Status, run_pipeline, step
 from odibi_async.errors import ClusterError, DataLost, OptionError, WorkerLost
+from odibi_async.executors import cluster as connection
+from odibi_async.executors.cluster_data import ClusterData, DaskHandle
 from odibi_async.executors.dask import DaskExecutor
 from tests.clusters import ENVIRONMENT, ROOT, Cluster, cluster  # noqa: F401 (a fixture)
 
@@ -39,14 +41,25 @@ def own(tmp_path: Path) -> Iterator[Cluster]:
     started.end()
 
 
-class Counting(DaskExecutor):
-    """Counts what comes back."""
+class Counting(ClusterData):
+    """Counts what travels."""
 
     fetched = 0
+    sent = 0
 
-    async def fetch(self, handle: Any) -> Any:
+    async def fetch(self, handle: DaskHandle) -> Any:
         self.fetched += 1
         return await super().fetch(handle)
+
+    async def scatter(self, client: Any, value: Any) -> Any:
+        self.sent += 1
+        return await super().scatter(client, value)
+
+
+def counting(address: str) -> tuple[DaskExecutor, Counting]:
+    executor = DaskExecutor(address)
+    executor.data = data = Counting(executor.cluster)
+    return executor, data
 
 
 def frame() -> pd.DataFrame:
@@ -60,29 +73,21 @@ async def test_a_chain_of_steps_moves_its_frame_twice(address: str):
     steps: list[Any] = [
         step(add, name=f"s{i}", inputs={"frame": f"s{i - 1}" if i else "frame"}, run_on="dask") for i in range(20)
     ]
-    executor = Counting(address)
+    executor, data = counting(address)
     result = await run_pipeline(
         steps, {"frame": await asyncio.to_thread(frame)}, targets=["s19"], executors={"dask": executor}
     )
     assert result["s19"]["n"].iloc[0] == 20
-    assert executor.fetched == 1
+    assert (data.sent, data.fetched) == (1, 1)
 
 
-async def test_a_local_frame_goes_there_once_a_run(address: str, monkeypatch: pytest.MonkeyPatch):
-    placed = 0
-    scatter = DaskExecutor._scatter
-
-    async def counted(self: DaskExecutor, client: Any, value: Any) -> Any:
-        nonlocal placed
-        placed += 1
-        return await scatter(self, client, value)
-
-    monkeypatch.setattr(DaskExecutor, "_scatter", counted)
+async def test_a_local_frame_goes_there_once_a_run(address: str):
     mapped = step(lambda n, frame: len(frame) + n, name="m", map_over="n", inputs={"n": "ns"}, run_on="dask")
     given = {"frame": await asyncio.to_thread(frame), "ns": list(range(10))}
-    result = await run_pipeline([mapped], given, executors={"dask": DaskExecutor(address)})
+    executor, data = counting(address)
+    result = await run_pipeline([mapped], given, executors={"dask": executor})
     assert result["m"] == [50_000 + n for n in range(10)]
-    assert placed == 1
+    assert data.sent == 1
 
 
 async def test_a_step_that_kills_its_workers_fails_alone(own: Cluster):
@@ -208,11 +213,9 @@ def free_port() -> int:
 
 
 async def test_another_version_is_told_with_what_to_do(address: str, monkeypatch: pytest.MonkeyPatch):
-    from odibi_async.executors import dask
-
-    ours = dask._versions
+    ours = connection._versions
     calls = iter([{"python": "3.99", "distributed": "1", "cloudpickle": "1", "odibi_async": "1"}])
-    monkeypatch.setattr(dask, "_versions", lambda of: next(calls, None) or ours(of))
+    monkeypatch.setattr(connection, "_versions", lambda of: next(calls, None) or ours(of))
     with pytest.raises(ClusterError, match=r"this process 3\.99.*Install the same versions"):
         await run_pipeline([step(lambda: 1, name="s", run_on="dask")], executors={"dask": DaskExecutor(address)})
 

@@ -19,6 +19,8 @@ import pyarrow as pa
 import pytest
 
 from odibi_async import Limits, Retry, RunError, Runner, Secret, Status, Step, resource, run_pipeline, step
+from odibi_async.abc import Raised, Work
+from odibi_async.dataset import Handle
 from odibi_async.errors import GraphError, NotPortable, OptionError, OutputError, RemoteTraceback
 from odibi_async.events import StepRetrying, StepStarted
 from odibi_async.executors.dask import DaskExecutor
@@ -418,3 +420,58 @@ async def test_secrets_travel_as_secrets(runner: Runner, place: str):
 
     result = await runner.run([step(use, run_on=place, params={"password": Secret("hunter2")})])
     assert result["use"] == (str(Secret("hunter2")), 7)
+
+
+class Mine:
+    """An executor that somebody else has written: it calls functions in threads, and keeps what they make to itself."""
+
+    def __init__(self) -> None:
+        self.opened = self.fetched = 0
+
+    async def open(self) -> None:
+        self.opened += 1
+
+    async def close(self) -> None:
+        self.opened -= 1
+
+    def takes(self, handle: Handle) -> bool:
+        return isinstance(handle, Kept)
+
+    def submit(self, work: Work) -> asyncio.Task[Any]:
+        return asyncio.create_task(self._call(work))
+
+    async def _call(self, work: Work) -> list[Kept]:
+        work.on_start()
+        args = [each.value if isinstance(each, Kept) else each for each in work.args]
+        try:
+            made = work.outputs(await asyncio.to_thread(work.fn, *args, **work.kwargs))
+        except BaseException as error:
+            raise Raised(error) from error
+        return [Kept(self, value) for value in made]
+
+
+class Kept(Handle):
+    def __init__(self, executor: Mine, value: Any) -> None:
+        self.executor = executor
+        self.value = value
+
+    @property
+    def rows(self) -> None:
+        return None
+
+    async def load(self) -> Any:
+        self.executor.fetched += 1
+        return self.value
+
+
+async def test_an_executor_of_your_own_needs_four_methods():
+    mine = Mine()
+    steps = [
+        step(lambda: 1, name="one", run_on="mine"),
+        step(lambda one: one + 1, name="two", run_on="mine"),
+        step(lambda two: two + 1, name="three"),
+    ]
+    result = await run_pipeline(steps, targets=["three"], executors={"mine": mine})
+    assert (result["three"], mine.fetched, mine.opened) == (3, 1, 0)
+    with pytest.raises(RunError, match="ZeroDivisionError"):
+        await run_pipeline([step(lambda: 1 / 0, name="s", run_on="mine")], executors={"mine": mine})
