@@ -15,6 +15,7 @@ from odibi_async.cancellation import on_cancel
 from odibi_async.graph import terms as selection
 from odibi_async.graph.drawing import mermaid
 from odibi_async.graph.node import Input
+from odibi_async.graph.planning import Estimate, estimated
 from odibi_async.limits import Limits
 from odibi_async.result import RunResult
 from odibi_async.retry import Retry
@@ -103,6 +104,24 @@ class Pipeline(Planned):
     def to_mermaid(self) -> str:
         """The graph in the Mermaid language, one fill a layer."""
         return mermaid(self.graph.nodes, self.graph.upstream)
+
+    def estimate(
+        self, history: RunResult | Mapping[str, float], *, workers: int, sizes: Mapping[str, int] | None = None
+    ) -> Estimate:
+        """
+        How long a run would take with so many workers, by simulating it.
+
+        Args:
+            history: An earlier run, or step -> seconds.
+            workers: How many steps run at a time.
+            sizes: Dataset -> bytes, to find out what is held and moved.
+
+        Raises:
+            OptionError: The history lacks a step.
+        """
+        if isinstance(history, RunResult):
+            history = {name: record.run_seconds for name, record in history.steps.items()}
+        return estimated(self.graph, history, workers, sizes or {})
 
     def __repr__(self) -> str:
         return f"<Pipeline of {len(self.steps)} steps>"
