@@ -48,6 +48,7 @@ benchmarks: $(VENV)/ready
 	$(BIN)/python benchmarks/pandas_pipeline.py
 	$(BIN)/python benchmarks/spark_pipeline.py
 	$(BIN)/python benchmarks/story.py
+	$(BIN)/python benchmarks/executors.py
 
 # The versions of requirements-dev.txt, byte for byte.
 $(VENV)/ready: pyproject.toml requirements-dev.txt

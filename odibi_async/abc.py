@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from contextvars import Context
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from odibi_async.dataset import Handle
 from odibi_async.events import Event
 from odibi_async.place import Place
 from odibi_async.steps import Step
@@ -34,6 +38,83 @@ NodeType = Callable[[Step[..., Any, Any]], Callable[..., Any]]
 What a layer of configured steps means: takes a step, when the pipeline is made, and gives what is to be called.
 Its parameters are bound like any function's, by the step's inputs and params; `engine` gets the engine's context.
 """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """
+    One call of a step's function, as an executor gets it.
+
+    Attributes:
+        step: The name of the step.
+        fn: The function, plain or async.
+        args: What it is given by position. Handles among them are those that the executor takes.
+        kwargs: What it is given by name, likewise.
+        outputs: Turns what the function returned into one value for each dataset, or raises. Pickles by name.
+        datasets: How many datasets that makes.
+        timeout: Seconds that the call may take, for executors that can keep to it where the call runs. The run
+            itself cancels the call as well.
+        owner: For whom it is called: owners take turns.
+        priority: Of one owner's calls, the highest goes first.
+        units: Pool -> how much of it the call takes.
+        resources: Those of them that the limits do not count, so that the executor has to.
+        context: The context variables that the function is to see.
+        on_start: To be called on the loop when the function is about to be called.
+    """
+
+    step: str
+    fn: Callable[..., Any]
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+    outputs: Callable[[Any], Sequence[Any]]
+    datasets: int
+    timeout: float | None
+    owner: object
+    priority: float
+    units: Mapping[str, int]
+    resources: Mapping[str, int]
+    context: Context
+    on_start: Callable[[], None]
+
+
+class Raised(Exception):
+    """
+    What a task of an executor raises when the function did.
+
+    Attributes:
+        error: What the function raised. A task cannot raise all of that itself: `SystemExit` would end its loop.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+class Executor(Protocol):
+    """
+    A place where steps are called: worker processes, a cluster.
+
+    A runner opens it before the first run that needs it, in the loop of its runs, and closes it once for each opening.
+    """
+
+    async def open(self) -> None:
+        """Gets ready. Called again while it is open, by another runner."""
+
+    async def close(self) -> None:
+        """Ends what the opening began; after the last one, nothing is left behind."""
+
+    def takes(self, handle: Handle, /) -> bool:
+        """Whether a call can be given this handle in place of its value. Must not block."""
+
+    def submit(self, work: Work, /) -> asyncio.Task[Sequence[Any]]:
+        """
+        Has a function called. Must not block.
+
+        Returns:
+            A task that gives one value, or one handle, for each dataset, or raises: `Raised` with what the function
+            raised, else an error of the executor's own. Cancelling it ends the call; it is done when nothing of the
+            call is running any more, or when that cannot be helped.
+        """
 
 
 @runtime_checkable

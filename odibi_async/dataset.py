@@ -107,9 +107,19 @@ class Handle(ABC):
         """The digest of its content; `None` where that is not known."""
         return None
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the value is known to be gone, so that its step has to be called again. Must not block."""
+        return False
+
     @abstractmethod
     async def load(self) -> Any:
-        """The value itself."""
+        """
+        The value itself.
+
+        Raises:
+            DataLost: It is gone.
+        """
 
 
 class HandleList(Handle):
@@ -123,6 +133,10 @@ class HandleList(Handle):
     @property
     def rows(self) -> int | None:
         return None
+
+    @property
+    def is_lost(self) -> bool:
+        return any(isinstance(each, Handle) and each.is_lost for each in self.elements)
 
     async def load(self) -> list[Any]:
         return [await each.load() if isinstance(each, Handle) else each for each in self.elements]

@@ -27,6 +27,10 @@ Everything that odibi_async raises on its own account.
     |  |- RunExists                        ... because the journal has a run with this id
     |  `- RunAlive                         ... because the run is still running elsewhere
     |- OutsideStep                         `current_step()` was called outside a step
+    |- WorkerLost                          the process or the cluster's worker that called a step is gone
+    |  `- DataLost                         ... and with it a dataset that it had
+    |- ClusterError                        a cluster cannot be used
+    |- NotPortable (also a TypeError)      a function, an argument or a result cannot go to another process
     `- ExtraMissing (also an ImportError)  a library is not installed that only some pipelines need
 
 Each class words its message from its arguments, keeps them as attributes, and pickles. Each kind of fault has a code
@@ -189,7 +193,7 @@ class StepError(OdibiError):
         self.error = error
         self.element = element
         self.note = note
-        if isinstance(error, MapOverError | OutputError | PathError | SqlError | ExtraMissing):
+        if isinstance(error, _OF_STEPS):
             self.code = error.code
         elif isinstance(error, TimeoutError):
             self.code = "OA304"
@@ -491,6 +495,72 @@ class OutsideStep(OdibiError):
         return "current_step() was called outside a step: only the code of a running step belongs to one."
 
 
+class WorkerLost(OdibiError):
+    """
+    The worker that called a step is gone, and with it this attempt. `Retry` calls the step again by default.
+
+    Attributes:
+        step: The name of the step.
+        reason: What happened to the worker, in a sentence.
+    """
+
+    code = "OA321"
+
+    def __init__(self, step: str, reason: str) -> None:
+        super().__init__(step, reason)
+        self.step = step
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"The worker that called step {self.step!r} is lost: {self.reason}"
+
+
+class DataLost(WorkerLost):
+    """What a step made, or reads, was on a worker that is gone. The run makes it again where it can."""
+
+
+class ClusterError(OdibiError):
+    """A cluster cannot be used: it does not answer, or has other versions; the text says what to do."""
+
+    code = "OA323"
+
+
+class NotPortable(OdibiError, TypeError):
+    """
+    Something cannot travel between this process and the one that calls the step.
+
+    Attributes:
+        step: The name of the step.
+        reason: What cannot travel, and why.
+    """
+
+    code = "OA322"
+
+    def __init__(self, step: str, reason: str) -> None:
+        super().__init__(step, reason)
+        self.step = step
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"Step {self.step!r} cannot be called in another process: {self.reason}"
+
+
+class RemoteTraceback(Exception):
+    """
+    Stands as the cause of an error that was raised in another process.
+
+    Attributes:
+        text: The traceback, as it was there.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"\n{self.text}"
+
+
 class ExtraMissing(OdibiError, ImportError):
     """
     A library is not installed that only some pipelines need.
@@ -509,6 +579,10 @@ class ExtraMissing(OdibiError, ImportError):
 
     def __str__(self) -> str:
         return f"{self.purpose} needs a library that is not installed: pip install 'odibi_async[{self.extra}]'"
+
+
+_OF_STEPS = (MapOverError, OutputError, PathError, SqlError, ExtraMissing, WorkerLost, NotPortable, ClusterError)
+"""Those of our errors that a step fails with, each with a code of its own."""
 
 
 def located(source: str, place: str) -> str:

@@ -11,6 +11,16 @@ from dataclasses import dataclass, field
 from odibi_async.durations import seconds_of
 from odibi_async.errors import OptionError
 
+Units = tuple[tuple[str, int], ...]
+"""How much of which pools a step takes, in the order of their names."""
+
+
+def units_of(pool: str | Mapping[str, int] | None) -> Units:
+    """What a step's `pool` means: a name alone is one unit of that pool."""
+    if pool is None:
+        return ()
+    return ((pool, 1),) if isinstance(pool, str) else tuple(sorted(pool.items()))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -23,7 +33,9 @@ class Limits:
         concurrency: Steps, and elements of mapped steps; `None` for no limit.
         threads: Blocking steps, those that were abandoned included. `None`: the usable CPUs (by affinity
             and cgroup quota) and 4 more, at most 32.
-        pools: Name -> how many steps with this `pool=` may run at a time.
+        processes: Worker processes for steps with `run_on="process"`. `None`: the usable CPUs.
+        pools: Name -> how much there is of it: steps that run at a time, or units of what steps say that they
+            take: `Limits(pools={"db": 4, "gb": 16})` for `step(pool="db")` and `step(pool={"gb": 4})`.
         memory: What SQL over frames may take, such as `"4GB"`; `None` for 80 % of the machine's.
         temp_directory: Where SQL may spill what does not fit in it; `None` for the system's place.
         grace: Seconds that a cancelled step has for its clean-up before it is cancelled again, or
@@ -34,6 +46,7 @@ class Limits:
 
     concurrency: int | None = None
     threads: int | None = None
+    processes: int | None = None
     pools: Mapping[str, int] = field(default_factory=dict)
     memory: str | None = None
     temp_directory: str | os.PathLike[str] | None = None
@@ -41,10 +54,10 @@ class Limits:
     loop_blocked: float | None = 0.1
 
     def __post_init__(self) -> None:
-        counts = {"concurrency": self.concurrency, "threads": self.threads}
+        counts = {"concurrency": self.concurrency, "threads": self.threads, "processes": self.processes}
         counts.update({f"pools[{name!r}]": count for name, count in self.pools.items()})
         for name, count in counts.items():
-            if count is None and name in ("concurrency", "threads"):
+            if count is None and name in ("concurrency", "threads", "processes"):
                 continue
             if not isinstance(count, int) or isinstance(count, bool) or count < 1:
                 raise OptionError(f"Limits: {name} is a whole number from 1 on, not {count!r}.")

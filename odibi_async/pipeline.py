@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Final, Never, Unpack
 
-from odibi_async.abc import Observer
+from odibi_async.abc import Executor, Observer
 from odibi_async.building import Functions, Nodes, Planned, graph_of
 from odibi_async.cancellation import CURRENT, on_cancel
 from odibi_async.graph import terms as selection
 from odibi_async.graph.drawing import boxes, dot, mermaid
 from odibi_async.graph.node import Input
+from odibi_async.graph.planning import Estimate, estimated
 from odibi_async.graph.svg import svg
 from odibi_async.limits import Limits
 from odibi_async.result import RunResult
@@ -126,6 +127,24 @@ class Pipeline(Planned):
         """What a notebook shows: the drawing."""
         return self.to_svg()
 
+    def estimate(
+        self, history: RunResult | Mapping[str, float], *, workers: int, sizes: Mapping[str, int] | None = None
+    ) -> Estimate:
+        """
+        How long a run would take with so many workers, by simulating it.
+
+        Args:
+            history: An earlier run, or step -> seconds.
+            workers: How many steps run at a time.
+            sizes: Dataset -> bytes, to find out what is held and moved.
+
+        Raises:
+            OptionError: The history lacks a step.
+        """
+        if isinstance(history, RunResult):
+            history = {name: record.run_seconds for name, record in history.steps.items()}
+        return estimated(self.graph, history, workers, sizes or {})
+
     def __repr__(self) -> str:
         return f"<Pipeline of {len(self.steps)} steps>"
 
@@ -162,6 +181,7 @@ async def run_pipeline(
     run_id: str | None = None,
     resume: bool = False,
     journal: Journaling = None,
+    executors: Mapping[str, Executor] | None = None,
     **unknown: Never,
 ) -> RunResult:
     """
@@ -188,6 +208,7 @@ async def run_pipeline(
         resume: Whether the journal has a run of this name, which is to go on where it was. Without `inputs`, it gets
             those that it was given when it began.
         journal: What each step makes is recorded here: a directory, or a `Journal`.
+        executors: Name -> executor, for steps whose `run_on` says the name: `{"dask": DaskExecutor(...)}`.
         **unknown: There is no other option; what comes closest is named.
 
     Raises:
@@ -224,6 +245,7 @@ async def run_pipeline(
             run_id=run_id,
             resume=resume,
             journal=journal,
+            executors=executors or {},
         )
         del steps, inputs  # a frame of a traceback is to keep no data
         return await running

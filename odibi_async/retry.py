@@ -11,7 +11,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from odibi_async.durations import seconds_of
-from odibi_async.errors import OdibiError, OptionError, in_a_line, leaves
+from odibi_async.errors import OdibiError, OptionError, WorkerLost, in_a_line, leaves
 
 Errors = tuple[type[Exception], ...]
 
@@ -94,6 +94,8 @@ def _is_judged(error: BaseException, on: Errors) -> bool:
 
 
 def _is_covered(error: BaseException, on: Errors, never: Errors) -> bool:
+    if isinstance(error, WorkerLost):  # of our errors the one that may pass
+        never = tuple(cls for cls in never if cls is not OdibiError)
     return isinstance(error, on) and _distance(error, on) <= _distance(error, never)
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from types import FunctionType
-from typing import Any, Final, Generic, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Final, Generic, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, get_args, overload
 
 from odibi_async.cache_policy import CachePolicy
 from odibi_async.durations import seconds_of
@@ -21,8 +21,10 @@ from odibi_async.retry import Retry
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
-RunOn = Literal["loop", "thread"]
-PLACES: tuple[RunOn, ...] = ("loop", "thread")
+Place = Literal["loop", "thread", "process", "dask"]
+PLACES: tuple[Place, ...] = get_args(Place)
+"""Where a step may run; others have the names that their executors are given."""
+RunOn = Place | str
 CONFIGURED = ("config_op", "sql")
 """The types of steps that say in words what they do."""
 ENDS = ("connect", "store", "publish")
@@ -67,11 +69,13 @@ class Step(Generic[P, R, T]):
         metadata: Anything you want to keep with it.
         retry: How it is called again after a failure; `None` for the policy of the run.
         timeout: Seconds that each call may take; `None` for no limit.
-        run_on: `"loop"` or `"thread"`; `None` for the loop when the function is async, else a thread.
+        run_on: `"loop"`, `"thread"`, `"process"`, or the name of an executor that the run is given, such as `"dask"`;
+            `None` for the loop when the function is async, else a thread.
         after: Steps to wait for without reading what they make.
         when: A predicate with parameters bound like the function's; the step is skipped if it is false.
         tags: Words to find it by.
-        pool: The name of the pool of slots (`Limits.pools`) that it takes one of.
+        pool: The name of the pool (`Limits.pools`) that it takes a slot of, or pool -> how many units it takes, such
+            as `{"gb": 4, "licence": 1}`, all at once.
         map_over: The parameter that gets, instead of a list, each of its elements in turn; the dataset is
             the list of the results. Each element has its own retries, timeout, cache entry and slot.
         cache: Whether, and how, what it makes is kept in the cache of a run that has one; `None` to leave it to the
@@ -94,7 +98,7 @@ class Step(Generic[P, R, T]):
     after: tuple[str, ...] = ()
     when: Callable[..., Any] | None = None
     tags: tuple[str, ...] = ()
-    pool: str | None = None
+    pool: str | Mapping[str, int] | None = None
     map_over: str | None = None
     cache: bool | CachePolicy | None = None
 
@@ -132,7 +136,13 @@ class Step(Generic[P, R, T]):
             )
         if self.run_on is not None and self.run_on not in PLACES:
             hint = did_you_mean(str(self.run_on), PLACES)
-            raise OptionError(f"Step {self.name!r}: run_on={self.run_on!r} is none of {', '.join(PLACES)}.{hint}")
+            if hint or not (isinstance(self.run_on, str) and self.run_on):
+                raise OptionError(f"Step {self.name!r}: run_on={self.run_on!r} is none of {', '.join(PLACES)}.{hint}")
+        if self.pool is not None and not _is_pool(self.pool):
+            raise OptionError(
+                f"Step {self.name!r}: pool={self.pool!r}: the name of a pool is needed, or names with whole numbers"
+                " from 1 on, such as {'gb': 4}."
+            )
         if self.cache is not None and not isinstance(self.cache, bool | CachePolicy):
             raise OptionError(f"Step {self.name!r}: cache={self.cache!r}: True, False or CachePolicy(...) is needed.")
 
@@ -225,7 +235,7 @@ class StepOptions(TypedDict, total=False):
     after: Sequence[str | Step[..., Any, Any] | Callable[..., Any]] | str
     when: Callable[..., Any]
     tags: Sequence[str]
-    pool: str
+    pool: str | Mapping[str, int]
     map_over: str
     cache: bool | CachePolicy | None
 
@@ -400,6 +410,12 @@ def is_async(fn: Any) -> bool:
         else:
             break
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(type(fn), "__call__", None))  # noqa: B004
+
+
+def _is_pool(pool: Any) -> bool:
+    if isinstance(pool, Mapping):
+        return all(isinstance(name, str) and type(units) is int and units > 0 for name, units in pool.items())
+    return isinstance(pool, str)
 
 
 def _named_outputs(step: str, outputs: Sequence[str] | Mapping[str, str]) -> dict[str, str]:

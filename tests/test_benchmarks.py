@@ -195,3 +195,18 @@ def test_journal_prints_what_it_costs_and_what_it_is_good_for(tmp_path: Path) ->
         rf"resume: 40 committed steps, then the open one begins after {NUMBER} s",
         rf"makespan, small, 8 slots: {NUMBER} of fifo with durations, {NUMBER} without",
     )
+
+
+def test_executors_compares_processes_and_dask_with_the_bare_libraries() -> None:
+    printed = output_of("executors.py", "--rounds", 1, "--steps", 20, "--burn", 1000, "--mb", 1)
+    met = rf" +{NUMBER} .*\(target: at (?:most|least) [\d.]+, (?:met|missed)\)$"
+    lines(
+        printed,
+        rf"four busy steps: processes / ProcessPoolExecutor\(2\){met}",
+        rf"four busy steps: threads / processes{met}",
+        rf"a process step that does nothing{met}",
+        rf"a Dask step / submit and await \({NUMBER} ms\){met}",
+        rf"20 small steps / futures \({NUMBER} s\){met}",
+        rf"20 steps on 1 MB \({NUMBER} s\): times it travels +2\.000 .*met\)$",
+        rf"the loop's gap meanwhile, p99{met}",
+    )

@@ -839,3 +839,16 @@ def test_a_document_knows_its_secrets_and_does_not_show_them(monkeypatch: pytest
     document = load_document([{"name": "a", "value": "${env:SHORT}${env:LONG}${env:EMPTY}"}])
     assert document.secrets == {"abcdef", "abc", ""}
     assert "abc" not in repr(document)
+
+
+def test_a_pool_may_say_how_many_units_a_step_takes(tmp_path: Path):
+    path = tmp_path / "odibi.yaml"
+    path.write_text("- {name: a, type: sql, value: SELECT 1 AS n, pool: {gb: 4, licence: 1}}\n")
+    [made] = load_steps(path)
+    assert made.pool == {"gb": 4, "licence": 1}
+    path.write_text("- {name: a, type: sql, value: SELECT 1 AS n, pool: {gb: 0}}\n")
+    with pytest.raises(ConfigError, match=r"pool\.gb: a number above 0 is needed, not 0"):
+        load_steps(path)
+    path.write_text("- {name: a, type: sql, value: SELECT 1 AS n, pool: [gb]}\n")
+    with pytest.raises(ConfigError, match="pool: a text or a mapping of texts to whole numbers is needed, not a list"):
+        load_steps(path)

@@ -16,8 +16,10 @@ import nbformat
 import pandas as pd
 import pytest
 
-from odibi_async import RunResult, Status, create_engine_context, run_pipeline
+from odibi_async import RunResult, Status, create_engine_context, run_pipeline, step
 from odibi_async.events import Event, StepFinished
+from odibi_async.executors.dask import DaskExecutor
+from tests.clusters import Cluster, cluster  # noqa: F401 (a fixture)
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -267,3 +269,25 @@ def test_the_flights_on_spark_give_the_numbers_of_pandas():
     code = [sys.executable, "-W", "ignore", str(EXAMPLES / "flights_spark.py")]
     told = subprocess.run(code, capture_output=True, text=True, timeout=300, check=False)
     assert told.stdout.count("the same numbers as on pandas") == 4, told.stderr
+
+
+class KnownDirectory:
+    """Answers at once, from wherever it is asked."""
+
+    async def names(self) -> dict[str, str]:
+        return {"BQN": "Aguadilla", "PSE": "Ponce", "SJU": "San Juan", "STT": "St Thomas"}
+
+
+@pytest.mark.parametrize("place", ["process", "dask"])
+async def test_the_demo_says_the_same_in_processes_and_on_a_cluster(
+    demo: ModuleType,
+    place: str,
+    cluster: Cluster,  # noqa: F811
+) -> None:
+    given = demo.given() | {"directory": KnownDirectory()}
+    here = await run_pipeline(demo.pipeline, given)
+    steps = [each if each.name == "caribbean" else step(each, run_on=place) for each in demo.pipeline.steps]
+    there = await run_pipeline(steps, given, executors={"dask": DaskExecutor(cluster.address)})
+    assert there["report"] == here["report"]
+    for name in ("delays", "by_route", "by_age"):
+        pd.testing.assert_frame_equal(there[name], here[name])

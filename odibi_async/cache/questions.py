@@ -54,7 +54,8 @@ class Questions:
         """Whether it is worth asking if what a step makes follows from what it is given."""
         if isinstance(node.call.fn, Described):
             return True
-        return node.in_thread and any(dataset not in self._graph.hidden for dataset in node.call.datasets)
+        is_blocking = node.in_thread or (node.executor is not None and not node.call.is_async)
+        return is_blocking and any(dataset not in self._graph.hidden for dataset in node.call.datasets)
 
     def check_frames(self, node: Node, frames: Iterable[Any]) -> None:
         """

@@ -21,7 +21,8 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from odibi_async.config.formats.source import Keys, spelled
 from odibi_async.errors import did_you_mean
-from odibi_async.steps import PLACES, RunOn
+from odibi_async.steps import PLACES
+from odibi_async.steps import Place as RunsOn
 
 StepType = Literal["config_op", "sql", "function"]
 Engine = Literal["pandas", "spark"]
@@ -77,6 +78,11 @@ def _distinct(names: list[str]) -> list[str]:
 
 Name = Annotated[str, Field(min_length=1)]
 Names = Annotated[Annotated[Name, Tag(_ONE)] | Annotated[list[Name], Tag(_LIST)], _either("a text or a list of texts")]
+Units = Annotated[int, Field(gt=0, strict=True)]
+Pool = Annotated[
+    Annotated[Name, Tag(_ONE)] | Annotated[dict[Name, Units], Field(min_length=1), Tag(_MAPPING)],
+    _either("a text or a mapping of texts to whole numbers"),
+]
 Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
 Outputs = Annotated[
     Annotated[Name, Tag(_ONE)]
@@ -148,11 +154,11 @@ class DefaultsModel(_Model):
     timeout: Annotated[Number, Field(gt=0)] | None = None
     when: Name | None = None
     tags: Names | None = None
-    pool: Name | None = None
+    pool: Pool | None = None
     after: Names | None = None
     map_over: Name | None = None
     cache: Caching | None = None
-    run_on: RunOn | None = None
+    run_on: RunsOn | None = None
     project: Name | None = None
     enabled: bool = True
 

@@ -5,19 +5,24 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 
 class FairQueue(Generic[T]):
-    """Things that wait, of several owners: the owners take turns, each with its thing of the highest priority."""
+    """
+    Things that wait, of several owners: the owners take turns, each with its thing of the highest priority.
 
-    def __init__(self) -> None:
+    Args:
+        arrivals: Numbers what is put here; queues that share it know what came first of all.
+    """
+
+    def __init__(self, arrivals: Iterator[int] | None = None) -> None:
         self._heaps: dict[object, list[tuple[float, int, T]]] = {}
         self._turns: deque[object] = deque()
-        self._count = itertools.count()
+        self._arrivals = arrivals or itertools.count()
         self._length = 0
 
     def __len__(self) -> int:
@@ -29,7 +34,7 @@ class FairQueue(Generic[T]):
         if heap is None:
             heap = self._heaps[owner] = []
             self._turns.append(owner)
-        heapq.heappush(heap, (-priority, next(self._count), thing))
+        heapq.heappush(heap, (-priority, next(self._arrivals), thing))
 
     @property
     def turn(self) -> object:
@@ -40,6 +45,11 @@ class FairQueue(Generic[T]):
     def priority(self) -> float:
         """That of the thing whose turn it is."""
         return -self._heaps[self._turns[0]][0][0]
+
+    @property
+    def arrival(self) -> int:
+        """The number of the thing whose turn it is."""
+        return self._heaps[self._turns[0]][0][1]
 
     def take(self) -> T:
         """

@@ -98,6 +98,9 @@ class Binder:
         if step.run_on == "thread" and call.is_async:
             message = f"Step {step.name!r} is async, so it runs on the loop, not in a thread (run_on=)."
             self._faults.add("OA210", message, step, "run_on")
+        if step.is_resource and step.run_on not in (None, "loop", "thread"):
+            message = f"Step {step.name!r} is a resource, which is open here, so it cannot run on {step.run_on!r}."
+            self._faults.add("OA210", message, step, "run_on")
         if step.map_over is not None:
             self._check_mapped(step, call)
         if step.cache is not None and isinstance(step.cache, CachePolicy):

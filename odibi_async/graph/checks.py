@@ -70,6 +70,23 @@ def check_read(
             faults.add("OA404", f"Input {name!r} is given, but no step reads it or makes it.{hint}")
 
 
+def check_places(nodes: Sequence[Node], producers: Sequence[int], hidden: Collection[int], faults: Faults) -> None:
+    """Finds steps of executors that read what cannot leave this process: an engine's context, a resource."""
+    for node in nodes:
+        if node.executor is None:
+            continue
+        for dataset in node.reads:
+            maker = None if producers[dataset] == OUTSIDE else nodes[producers[dataset]]
+            if dataset in hidden:
+                what = "takes the context of an engine"
+            elif maker is not None and maker.is_resource:
+                what = f"reads the resource {maker.name!r}"
+            else:
+                continue
+            message = f"Step {node.name!r} {what}, which stays in this process, so it cannot run on {node.executor!r}."
+            faults.add("OA210", message, node.step, "run_on")
+
+
 def check_types(nodes: Sequence[Node], producers: Sequence[int], binder: Binder, faults: Faults) -> None:
     """Finds edges whose two annotations exclude each other; each pair of functions is looked at once."""
     annotated = {id(fn): fn for fn in {id(node.call.fn): node.call.fn for node in nodes}.values() if _is_annotated(fn)}

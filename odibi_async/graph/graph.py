@@ -14,7 +14,7 @@ from typing import Any
 from odibi_async.errors import CycleError, GraphError, GraphFault, did_you_mean
 from odibi_async.events import Outline, StepOutline
 from odibi_async.graph.binding import Binder
-from odibi_async.graph.checks import check_read, check_types, ordered
+from odibi_async.graph.checks import check_places, check_read, check_types, ordered
 from odibi_async.graph.edges import edges_of, edges_without, find_streams_and_resources
 from odibi_async.graph.faults import Faults
 from odibi_async.graph.inputs import inputs_of
@@ -56,6 +56,8 @@ class Graph:
         self.order, cycle = ordered(self.nodes, self.upstream, self.downstream, self.faults)
         known = binder.unbound + ([self.datasets[d] for n in self.nodes for d in n.reads] if declared else [])
         check_read(declared, self.nodes, self.ids, self.producers, known, self.faults)
+        if self.executors:
+            check_places(self.nodes, self.producers, frozenset(binder.hidden.values()), self.faults)
         check_types(self.nodes, self.producers, binder, self.faults)
         if cycle:
             raise CycleError(self.faults, cycle)
@@ -139,12 +141,19 @@ class Graph:
     @functools.cached_property
     def pools(self) -> dict[str, str]:
         """The pools that steps name, each with one of these steps."""
-        return {node.pool: node.name for node in self.nodes if node.pool is not None}
+        return {name: node.name for node in self.nodes for name, _ in node.pool}
+
+    @functools.cached_property
+    def executors(self) -> dict[str, str]:
+        """The executors that steps name, each with one of these steps."""
+        return {node.executor: node.name for node in self.nodes if node.executor is not None}
 
     @functools.cached_property
     def is_simple(self) -> bool:
         """Whether all steps run on the loop, and none is a resource, mapped, or in a pool."""
-        return not any(n.in_thread or n.is_resource or n.maps is not None or n.pool is not None for n in self.nodes)
+        return not self.executors and not any(
+            n.in_thread or n.is_resource or n.maps is not None or n.pool for n in self.nodes
+        )
 
     @functools.cached_property
     def has_threads(self) -> bool:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from odibi_async.dataset import ABSENT, reader_copy
+from odibi_async.limits import units_of
 from odibi_async.steps import Step
 
 OUTSIDE = -1
@@ -48,19 +49,27 @@ class Call:
     bindings: tuple[Binding, ...] = ()
 
     def arguments(
-        self, values: Sequence[Any] | Mapping[int, Any], instead: Mapping[str, Any] = NOTHING
+        self,
+        values: Sequence[Any] | Mapping[int, Any],
+        instead: Mapping[str, Any] = NOTHING,
+        *,
+        is_copied: bool = True,
     ) -> tuple[list[Any], dict[str, Any]]:
-        """What to call the function with; each frame is the reader's own. `instead` fills parameters first."""
-        positional, named = [reader_copy(values[dataset]) for dataset in self.reads], {}
+        """
+        What to call the function with. `instead` fills parameters first; each frame is the reader's own, unless the
+        reader is in another process and gets a copy anyway.
+        """
+        copied = reader_copy if is_copied else _itself
+        positional, named = [copied(values[dataset]) for dataset in self.reads], {}
         for parameter, by_position, dataset, value in self.bindings:
             if parameter in instead:
                 value = instead[parameter]
             elif dataset is not None and (made := values[dataset]) is not ABSENT:
                 value = made
             if by_position:
-                positional.append(reader_copy(value))
+                positional.append(copied(value))
             else:
-                named[parameter] = reader_copy(value)
+                named[parameter] = copied(value)
         return positional, named
 
     @property
@@ -72,6 +81,10 @@ class Call:
     def needs(self) -> tuple[int, ...]:
         """The datasets it cannot do without."""
         return self.reads or tuple(b.dataset for b in self.bindings if b.dataset is not None and b.value is ABSENT)
+
+
+def _itself(value: Any) -> Any:
+    return value
 
 
 class Node:
@@ -87,9 +100,10 @@ class Node:
         reads: The datasets that the function and the predicate read, each once.
         single: Whether it makes just one dataset.
         in_thread: Whether it runs in a worker thread.
+        executor: The name of the executor that calls it; `None` for those that run on the loop or in a thread.
         is_resource: Whether it is a context manager.
         maps: The parameter that gets one element at a time, if there is one.
-        pool: The pool that it takes a slot of.
+        pool: How much of which pools it takes.
         streams_from: The mapped step whose elements it takes one by one, as they are made.
         resources: The resources among the steps that it waits for.
         plain: Whether a call is all there is to it, unless it fails.
@@ -98,6 +112,7 @@ class Node:
 
     __slots__ = (
         "call",
+        "executor",
         "in_thread",
         "index",
         "is_resource",
@@ -132,13 +147,15 @@ class Node:
             self.reads = self.needs = tuple(dict.fromkeys(reads))
         run_on = step.run_on
         self.in_thread = not call.is_async if run_on is None else run_on == "thread"
+        self.executor = None if run_on in (None, "loop", "thread") else run_on
         self.single = len(outputs) == 1
         self.is_resource = step.type == "resource"
         self.maps = maps = step.map_over
-        self.pool = step.pool
+        self.pool = units_of(step.pool)
         self.streams_from: int | None = None
         self.resources: tuple[int, ...] = ()
-        self.plain = plain = when is None and maps is None and step.timeout is None and not self.is_resource
+        plain = when is None and maps is None and step.timeout is None and not self.is_resource
+        self.plain = plain = plain and self.executor is None
         self.runs_plain = plain and call.is_async and not call.bindings
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+from odibi_async.abc import Executor, Raised, Work
 from odibi_async.current import STEP
 from odibi_async.events import StepAbandoned
 from odibi_async.executors.threads import CallJob, Threads, calling
@@ -17,7 +18,7 @@ from odibi_async.run.attempts import TimeLimit
 from odibi_async.run.course import Invocation
 from odibi_async.run.crossing import Crossing
 from odibi_async.run.datasets import Datasets
-from odibi_async.run.outputs import outputs_of, refuse_used_up
+from odibi_async.run.outputs import made_of, outputs_of, refuse_used_up
 from odibi_async.run.slots import Held
 from odibi_async.run.state import RunState
 from odibi_async.run.telling import Telling
@@ -32,6 +33,8 @@ class Calls:
         owner: For whom threads are taken: runs take turns at them.
         may_begin: Whether a call may begin.
         crossing: The engines of the steps; `None` where no frame can be one of another engine.
+        executors: Name -> what calls the steps that say so.
+        counted: The pools that the limits count.
 
     Attributes:
         context: What each call gets a copy of.
@@ -47,6 +50,8 @@ class Calls:
         threads: Threads,
         context: contextvars.Context,
         may_begin: Callable[[], bool],
+        executors: Mapping[str, Executor],
+        counted: frozenset[str],
         crossing: Crossing | None = None,
     ) -> None:
         self.context = context
@@ -57,6 +62,8 @@ class Calls:
         self._telling = telling
         self._may_begin = may_begin
         self._crossing = crossing
+        self._executors = executors
+        self._counted = counted
 
     async def attempt(self, invocation: Invocation) -> Sequence[Any]:
         """Calls a step's function once, within its time limit; what it made, one value a dataset."""
@@ -67,13 +74,23 @@ class Calls:
         values, instead = invocation.values or self._state.values, invocation.instead
         crossing = self._crossing if self._crossing is not None and self._crossing.concerns(node) else None
         STEP.set((node.name, invocation.element))
-        async with TimeLimit(node.step.timeout, self.threads.grace, at_once=not node.in_thread) as limit:
+        is_here = not node.in_thread and node.executor is None
+        async with TimeLimit(node.step.timeout, self.threads.grace, at_once=is_here) as limit:
+
+            def on_start() -> None:
+                invocation.begin()
+                limit.start()
+
+            if crossing is not None and (is_here or node.executor is not None):
+                cross = functools.partial(crossing.crossed, node, values, instead)
+                values, instead = await self.in_thread(node, cross, None, around=crossing.around)
+            context = self.context.copy()
+            context.run(STEP.set, (node.name, invocation.element))
+            if node.executor is not None:
+                args, kwargs = call.arguments(values, instead, is_copied=False)
+                context.run(self._enter, invocation)
+                return await self._elsewhere(node, args, kwargs, context, on_start)
             if node.in_thread:
-
-                def on_start() -> None:
-                    invocation.begin()
-                    limit.start()
-
                 fn: Callable[[], Any]
                 if crossing is None:
                     args, kwargs = call.arguments(values, instead)
@@ -81,14 +98,9 @@ class Calls:
                 else:
                     fn = functools.partial(crossing.call, node, values, instead)
                 fn = functools.partial(self._entered, invocation, fn)
-                context = self.context.copy()
-                context.run(STEP.set, (node.name, invocation.element))
                 value = await self.in_thread(node, fn, invocation.held, context=context, on_start=on_start)
             else:
                 invocation.begin()
-                if crossing is not None:
-                    cross = functools.partial(crossing.crossed, node, values, instead)
-                    values, instead = await self.in_thread(node, cross, None, around=crossing.around)
                 args, kwargs = call.arguments(values, instead)
                 self._enter(invocation)
                 value = await self._here(call, args, kwargs)
@@ -102,6 +114,51 @@ class Calls:
         """What a function returns, in the thread and the context of an attempt."""
         self._enter(invocation)
         return fn()
+
+    async def _elsewhere(
+        self,
+        node: Node,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        context: contextvars.Context,
+        on_start: Callable[[], None],
+    ) -> Sequence[Any]:
+        """What an executor makes of a call. A caller that is cancelled goes on when the call has ended."""
+        assert node.executor is not None
+        work = Work(
+            step=node.name,
+            fn=node.call.fn,
+            args=args,
+            kwargs=kwargs,
+            outputs=functools.partial(made_of, node.name, len(node.outputs), node.step.outputs),
+            datasets=len(node.outputs),
+            timeout=node.step.timeout,
+            owner=self._owner,
+            priority=self._state.priorities[node.index],
+            units=dict(node.pool),
+            resources={name: units for name, units in node.pool if name not in self._counted},
+            context=context,
+            on_start=on_start,
+        )
+        task = self._executors[node.executor].submit(work)
+        cancelled: asyncio.CancelledError | None = None
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError as error:
+                if cancelled is None:
+                    task.cancel()
+                cancelled = cancelled or error
+        if cancelled is not None:
+            task.cancelled() or task.exception()  # heard, so that the loop does not complain
+            try:
+                raise cancelled
+            finally:
+                del cancelled
+        raised = task.exception()
+        if isinstance(raised, Raised):
+            raise raised.error
+        return task.result()
 
     @calls_users_code
     async def _here(self, call: Call, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from odibi_async.abc import Executor
 from odibi_async.executors.threads import Threads
 from odibi_async.graph.node import Node
 from odibi_async.result import Status
 from odibi_async.run.calls import Calls
 from odibi_async.run.crossing import Crossing
 from odibi_async.run.datasets import Datasets
-from odibi_async.run.layers import Guest, Inner, Reading, Retrying, Slotted, composed
+from odibi_async.run.layers import Fetching, Guest, Inner, Reading, Retrying, Slotted, composed
 from odibi_async.run.lives.blocking import Blocking
 from odibi_async.run.lives.called import Called
 from odibi_async.run.lives.mapped import Mapped
@@ -72,6 +73,7 @@ class Parts:
         slots: Slots,
         threads: Threads,
         context: contextvars.Context,
+        executors: Mapping[str, Executor],
         crossing: Crossing | None = None,
     ) -> None:
         self._crossing = crossing
@@ -84,11 +86,16 @@ class Parts:
         self._context = context
         self._guests: Sequence[Guest] = ()
         may_begin = supervisor.may_begin
-        self._calls = Calls(supervisor, state, self.datasets, telling, threads, context, may_begin, crossing)
+        self._calls = Calls(
+            supervisor, state, self.datasets, telling, threads, context, may_begin, executors, slots.pools, crossing
+        )
         self._retrying = Retrying(policies, telling, may_begin)
         slotted = Slotted(supervisor, slots, lambda node: state.priorities[node.index])
-        self._inner = (Reading(state, self.datasets), slotted)
+        self._inner = (Reading(state, self.datasets, executors), slotted)
+        self._fetching = Fetching()
         self._recovery = Recovery(state, self.datasets, self._attempts_of)
+        if executors:  # what steps made elsewhere may be lost, and made again from this
+            self._recovery.origins = {dataset: state.values[dataset] for dataset in state.given}
 
     def new_task(self, life: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """A task of the run, in a context of its own."""
@@ -115,7 +122,8 @@ class Parts:
 
     def _row_of(self, node: Node) -> Inner:
         """A call of a step with everything around it."""
-        return composed([*self._guests, self._retrying, *self._inner], node, self._calls.attempt)
+        fetching = [self._fetching] if any(guest.wants(node) for guest in self._guests) else []
+        return composed([*self._guests, self._retrying, *fetching, *self._inner], node, self._calls.attempt)
 
     def _attempts_of(self, node: Node, attempt: Inner | None = None) -> Inner:
         """A call of a step, or another attempt, that nothing is asked about before."""
@@ -134,11 +142,11 @@ class Parts:
             self._retrying,
             self._row_of,
             self._attempt_of,
-            asks_itself=bool(self._guests),
+            asks_itself=self._state.has_handles,
         )
         plain = Plain(*common, called, self._context)
         blocking = Blocking(*common, self._calls, self._retrying, called, is_bounded=self._slots.is_bounded)
-        if self._state.graph.is_simple and not self._guests and self._crossing is None:
+        if self._state.graph.is_simple and not (self._guests or self._state.has_handles or self._crossing):
             return [plain if node.runs_plain else called for node in self._state.graph.nodes]
         mapped = Mapped(
             *common,
@@ -155,7 +163,7 @@ class Parts:
                 return resources
             if node.maps is not None:
                 return mapped
-            if self._guests or (self._crossing and self._crossing.concerns(node)):
+            if self._guests or self._state.has_handles or (self._crossing and self._crossing.concerns(node)):
                 return called  # what it reads may have to be loaded, or brought to its engine
             if node.runs_plain:
                 return plain

@@ -18,7 +18,7 @@ from typing import Any
 
 import anyio
 
-from odibi_async.abc import Observer
+from odibi_async.abc import Executor, Observer
 from odibi_async.cancellation import CURRENT, CurrentCall
 from odibi_async.current import RUN
 from odibi_async.dataset import ABSENT
@@ -53,6 +53,7 @@ class Execution:
         loop_blocked: Seconds that a step may hold the loop before the observers hear of it.
         guests: What makes the layers that this run is given.
         seconds: How long steps took in earlier runs, by name.
+        executors: Name -> what calls the steps that say so (`run_on=`).
 
     Attributes:
         was_cancelled: Whether it was cancelled, by whomever.
@@ -75,6 +76,7 @@ class Execution:
         crossing: Crossing | None = None,
         teller: Teller | None = None,
         seconds: Mapping[str, float] = NOTHING,
+        executors: Mapping[str, Executor] = NOTHING,
     ) -> None:
         self.run_id = run_id
         self._teller = teller
@@ -101,7 +103,10 @@ class Execution:
             stops_on_error=policies.on_error == "raise",
             on_last=self._wind_up,
         )
-        self._parts = Parts(self._supervisor, self._state, self._telling, policies, slots, threads, context, crossing)
+        self._state.has_handles = bool(graph.executors)
+        self._parts = Parts(
+            self._supervisor, self._state, self._telling, policies, slots, threads, context, executors, crossing
+        )
         self._guests = [guest(self._parts.inside(self._status)) for guest in guests]
 
     async def run(self) -> RunResult:
@@ -208,7 +213,8 @@ class Execution:
 
     def _wind_up(self) -> None:
         """Every step has its record: what the caller gets is loaded, unless the time is over."""
-        if self._guests and not (self.was_cancelled or self.deadline_passed) and self._parts.datasets.lying():
+        is_wanted = not (self.was_cancelled or self.deadline_passed)
+        if is_wanted and self._state.has_handles and self._parts.datasets.lying():
             self._loading = self._parts.new_task(self._load_outputs(), "odibi_async loading")
             self._loading.add_done_callback(lambda _: self._over.set())
         else:

@@ -11,15 +11,18 @@ The slot is inside of retry, so it is free while a step waits for its next attem
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, Protocol
 
+from odibi_async.abc import Executor
 from odibi_async.cancellation import CURRENT
+from odibi_async.dataset import Handle
+from odibi_async.errors import DataLost
 from odibi_async.events import StepRetrying
 from odibi_async.graph.node import Node
 from odibi_async.run.attempts import try_again
 from odibi_async.run.course import Invocation
-from odibi_async.run.datasets import Datasets
+from odibi_async.run.datasets import Datasets, loaded
 from odibi_async.run.policies import Policies
 from odibi_async.run.slots import Slots
 from odibi_async.run.state import RunState
@@ -27,6 +30,8 @@ from odibi_async.run.telling import Telling
 
 Made = Sequence[Any]
 """One value for each dataset of a step."""
+LOSSES: Final = 3
+"""How often what a step reads may be lost before that is the failure of an attempt."""
 Inner = Callable[[Invocation], Awaitable[Made]]
 
 
@@ -95,20 +100,39 @@ class Retrying:
 class Reading:
     """Has what a step reads loaded before it takes a slot: a step that has to be called for that needs one too."""
 
-    def __init__(self, state: RunState, datasets: Datasets) -> None:
+    def __init__(self, state: RunState, datasets: Datasets, executors: Mapping[str, Executor]) -> None:
         self._state = state
         self._datasets = datasets
+        self._executors = executors
 
     def wants(self, node: Node) -> bool:
         return self._state.has_handles
 
     async def __call__(self, invocation: Invocation, inner: Inner) -> Made:
-        read = self._datasets.read(invocation.node.call, invocation.instead)
-        invocation.values, invocation.instead = await read
-        try:
-            return await inner(invocation)
-        finally:
-            invocation.values = None
+        node = invocation.node
+        takes = _takes_none if node.executor is None else self._executors[node.executor].takes
+        instead = invocation.instead
+        for again in range(LOSSES, -1, -1):
+            read = self._datasets.read(node.call, instead, takes, invocation.element)
+            invocation.values, invocation.instead = await read
+            try:
+                return await inner(invocation)
+            except DataLost:  # no fault of the step: what it reads is made again, and it is called again
+                if not again:
+                    raise
+            finally:
+                invocation.values = None
+        raise AssertionError
+
+
+class Fetching:
+    """Fetches what a step made elsewhere, for a guest that is to keep it."""
+
+    def wants(self, node: Node) -> bool:
+        return node.executor is not None
+
+    async def __call__(self, invocation: Invocation, inner: Inner) -> Made:
+        return [await loaded(value) for value in await inner(invocation)]
 
 
 class Slotted:
@@ -141,6 +165,10 @@ def composed(layers: Sequence[Layer], node: Node, attempt: Inner) -> Inner:
         if layer.wants(node):
             attempt = functools.partial(_around, layer, attempt)
     return attempt
+
+
+def _takes_none(handle: Handle) -> bool:
+    return False
 
 
 def _around(layer: Layer, inner: Inner, invocation: Invocation) -> Awaitable[Made]:

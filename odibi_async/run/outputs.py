@@ -34,32 +34,33 @@ def outputs_of(node: Node, value: Any) -> Sequence[Any]:
     Raises:
         OutputError: The function returned something that nobody awaits, or not what the step declares.
     """
-    who = f"Step {node.name!r}"
+    return made_of(node.name, len(node.outputs), node.step.outputs, value)
+
+
+def made_of(step: str, count: int, outputs: Mapping[str, str], value: Any) -> Sequence[Any]:
+    """The same for a step with this name, as many datasets, and these declared outputs; also in another process."""
+    who = f"Step {step!r}"
     refuse_used_up(who, value)
-    if len(node.outputs) == 1:
+    if count == 1:
         return (value,)
-    if not node.outputs:
+    if not count:
         return ()
-    made = _several(node, value)
+    made = _several(who, list(outputs), value)
     for each in made:
         refuse_used_up(who, each)
     return made
 
 
-def _several(node: Node, value: Any) -> Sequence[Any]:
+def _several(who: str, names: Sequence[str], value: Any) -> Sequence[Any]:
     """One value for each of several datasets."""
-    names = list(node.step.outputs)
     if isinstance(value, Mapping):
         if value.keys() != set(names):
-            raise OutputError(f"Step {node.name!r} declares the outputs {names}, but returned {list(value)}.")
+            raise OutputError(f"{who} declares the outputs {names}, but returned {list(value)}.")
         return [value[name] for name in names]
     if not isinstance(value, tuple):
         raise OutputError(
-            f"Step {node.name!r} declares {len(names)} outputs, so it returns a tuple or a mapping, "
-            f"not {type(value).__name__}."
+            f"{who} declares {len(names)} outputs, so it returns a tuple or a mapping, not {type(value).__name__}."
         )
     if len(value) != len(names):
-        raise OutputError(
-            f"Step {node.name!r} declares {len(names)} outputs ({', '.join(names)}), but returned {len(value)}."
-        )
+        raise OutputError(f"{who} declares {len(names)} outputs ({', '.join(names)}), but returned {len(value)}.")
     return value

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
-from odibi_async.dataset import ABSENT, Handle
+from odibi_async.dataset import ABSENT, Handle, HandleList
 from odibi_async.errors import OdibiError
 from odibi_async.graph.node import NOTHING, OUTSIDE, Node
 from odibi_async.run.course import Course, Invocation
@@ -30,6 +30,7 @@ class Recovery:
         self._datasets = datasets
         self._attempts_of = attempts_of
         datasets.get_back = self._dropped
+        datasets.get_element = self._element
         self.origins: dict[int, Any] = {}
 
     def invocation(self, node: Node, instead: Mapping[str, Any] = NOTHING, element: int | None = None) -> Invocation:
@@ -52,6 +53,24 @@ class Recovery:
         if node.is_resource:
             raise OdibiError(f"Resource {node.name!r} is closed.")
         made = await asyncio.create_task(self._again(node))  # a task of its own: a long chain may be gone
+        return made[list(node.outputs).index(dataset)]
+
+    async def _element(self, dataset: int, index: int) -> Any:
+        """One element of what a mapped step had made."""
+        graph = self._state.graph
+        node = graph.nodes[graph.producers[dataset]]
+        [mapped] = [b.dataset for b in node.call.bindings if b.parameter == node.maps and b.dataset is not None]
+        source = self._state.values[mapped]
+        if source is ABSENT:
+            source = self.origins.get(mapped, ABSENT)
+        if isinstance(source, HandleList):
+            element = source.elements[index]
+        elif source is ABSENT and graph.producers[mapped] != OUTSIDE and graph.nodes[graph.producers[mapped]].maps:
+            element = await self._element(mapped, index)
+        else:
+            element = (await self._datasets.value(mapped))[index]
+        again = self.call(self.invocation(node, {str(node.maps): element}, index))
+        made = await asyncio.create_task(again)  # a task of its own: a long chain may be gone
         return made[list(node.outputs).index(dataset)]
 
     async def _again(self, node: Node) -> Sequence[Any]:

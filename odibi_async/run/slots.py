@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import sys
 import weakref
 from collections.abc import AsyncIterator, Callable
@@ -11,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from odibi_async.cancellation import CurrentCall
 from odibi_async.executors.fair_queue import FairQueue
 from odibi_async.executors.threads import Job
-from odibi_async.limits import Limits
+from odibi_async.limits import Limits, Units
 
 Grant = Callable[["Held"], None]
 
@@ -20,13 +21,16 @@ class Slots:
     """
     Lets in as many steps at a time as `Limits.concurrency` and `Limits.pools` allow. On the loop's thread only.
 
-    Runs take turns; of one run's steps, the one with the longest way still below it goes first.
+    Runs take turns; of one run's steps, the one with the longest way still below it goes first, then the one that came
+    first. A step whose pools have too little left keeps those who come after it from these pools, so that one that
+    takes much is not passed by forever. Pools that the limits do not know are no concern of theirs.
     """
 
     def __init__(self, limits: Limits) -> None:
         self._free = limits.concurrency
         self._pools = dict(limits.pools)
-        self._lanes: dict[str | None, FairQueue[Grant]] = {}
+        self._lanes: dict[Units, FairQueue[Grant]] = {}
+        self._arrivals = itertools.count()
         self._waiting = 0
         self._served: dict[object, int] = {}
         self._count = 0
@@ -48,41 +52,43 @@ class Slots:
         """Whether every step needs a slot, not only those of pools."""
         return self._free is not None
 
-    def limits(self, pool: str | None) -> bool:
-        """Whether a step of this pool needs a slot."""
-        return self._free is not None or pool is not None
+    def limits(self, pool: Units) -> bool:
+        """Whether a step that takes so much of pools needs a slot."""
+        return self._free is not None or any(name in self._pools for name, _ in pool)
 
     def have_room_for(self, count: int) -> bool:
         """Whether so many steps of no pool may start at once, nobody being before them."""
         return not self._waiting and (self._free is None or self._free >= count)
 
-    def take(self, pool: str | None) -> Held:
+    def take(self, pool: Units) -> Held:
         """A slot at once, also where there is none left: then nobody else gets one until that is made good."""
         if self._free is not None:
             self._free -= 1
-        if pool is not None:
-            self._pools[pool] -= 1
+        for name, units in pool:
+            if name in self._pools:
+                self._pools[name] -= units
         return Held(self, pool)
 
-    def enter(self, owner: object, priority: float, pool: str | None, grant: Grant) -> None:
+    def enter(self, owner: object, priority: float, pool: Units, grant: Grant) -> None:
         """Has `grant` called with a slot once there is one; call `admit` when all who are ready have entered."""
         lane = self._lanes.get(pool)
         if lane is None:
-            lane = self._lanes[pool] = FairQueue()
+            lane = self._lanes[pool] = FairQueue(self._arrivals)
         lane.put(owner, priority, grant)
         self._waiting += 1
         self._served.setdefault(owner, self._count)
 
-    def leave(self, pool: str | None) -> None:
+    def leave(self, pool: Units) -> None:
         """Gives a slot back."""
         if self._free is not None:
             self._free += 1
-        if pool is not None:
-            self._pools[pool] += 1
+        for name, units in pool:
+            if name in self._pools:
+                self._pools[name] += units
         if self._waiting:
             self.admit()
 
-    async def wait(self, owner: object, priority: float, pool: str | None) -> Held:
+    async def wait(self, owner: object, priority: float, pool: Units) -> Held:
         """A slot, as soon as there is one. It is the caller's to give back."""
         given: asyncio.Future[Held] = asyncio.get_running_loop().create_future()
 
@@ -117,25 +123,30 @@ class Slots:
         """Lets in whom there are slots for; whether anybody was."""
         before = self._count
         while self._waiting and (self._free is None or self._free > 0):
-            lane, pool = self._next_lane()
-            if lane is None:
+            pool = self._next_lane()
+            if pool is None:
                 break
+            lane = self._lanes[pool]
             self._count += 1
             self._served[lane.turn] = self._count
             self._waiting -= 1
             lane.take()(self.take(pool))  # which starts nothing by itself
         return self._count > before
 
-    def _next_lane(self) -> tuple[FairQueue[Grant] | None, str | None]:
+    def _next_lane(self) -> Units | None:
         """The lane with room whose next owner was served the longest ago; for one owner, its most urgent step."""
-        best: tuple[int, float] = (0, 0)
-        chosen, where = None, None
-        for pool, lane in self._lanes.items():
-            if len(lane) and (pool is None or self._pools[pool] > 0):
-                rank = (-self._served[lane.turn], lane.priority)
-                if chosen is None or rank > best:
-                    best, chosen, where = rank, lane, pool
-        return chosen, where
+        waited_for: set[str] = set()
+        for pool in sorted([pool for pool, lane in self._lanes.items() if len(lane)], key=self._rank):
+            known = [(name, units) for name, units in pool if name in self._pools]
+            if all(name not in waited_for and self._pools[name] >= units for name, units in known):
+                return pool
+            waited_for.update(name for name, _ in known)
+        return None
+
+    def _rank(self, pool: Units) -> tuple[int, float, int]:
+        """Where a lane stands among the others, the first the lowest."""
+        lane = self._lanes[pool]
+        return self._served[lane.turn], -lane.priority, lane.arrival
 
 
 class Held(CurrentCall):
@@ -146,7 +157,7 @@ class Held(CurrentCall):
 
     Args:
         slots: Where the slot is from; `None` for a call that needs none.
-        pool: The pool of the slot.
+        pool: How much of which pools it is.
 
     Attributes:
         job: The call in its worker thread; `None` for one on the loop.
@@ -154,7 +165,7 @@ class Held(CurrentCall):
 
     __slots__ = ("_has_slot", "_is_over", "_pool", "_slots", "_waits", "job")
 
-    def __init__(self, slots: Slots | None = None, pool: str | None = None) -> None:
+    def __init__(self, slots: Slots | None = None, pool: Units = ()) -> None:
         self.interrupts = ()
         self._slots = slots
         self._pool = pool

@@ -199,8 +199,8 @@ class Supervisor:
                     lives[index].start(node, ready_at, held)
                 elif not self.is_bounded or lives[index].asks_itself or not self._slots.limits(node.pool):
                     lives[index].start(node, ready_at, None)
-                elif node.pool is None and self._slots.have_room_for(1 + len(backlog)):
-                    self.held[index] = held = self._slots.take(None)
+                elif not node.pool and self._slots.have_room_for(1 + len(backlog)):
+                    self.held[index] = held = self._slots.take(())
                     lives[index].start(node, ready_at, held)
                 else:
                     self._queue(node, ready_at)
@@ -257,7 +257,7 @@ class Supervisor:
         state = self._state
         record = state.cancellation(node, course) if cancelled else state.failure(node, course, error, element)
         ready = [] if settled else state.settle(node, ())
-        if isinstance(error, KeyboardInterrupt | SystemExit) and not node.in_thread:
+        if isinstance(error, KeyboardInterrupt | SystemExit) and not (node.in_thread or node.executor):
             self.interrupt = self.interrupt or error
         if not cancelled and (self._stops_on_error or self.interrupt is not None):
             self.stop()

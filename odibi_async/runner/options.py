@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypedDict
 
-from odibi_async.abc import Observer
+from odibi_async.abc import Executor, Observer
 from odibi_async.building import Functions, Nodes, Planned
 from odibi_async.dataset import KINDS
 from odibi_async.engines import ENGINES
@@ -41,6 +41,7 @@ class RunOptions(TypedDict, total=False):
     run_id: str | None
     resume: bool
     journal: Journaling
+    executors: Mapping[str, Executor]
 
 
 _INSTEAD: Final = {
@@ -113,6 +114,32 @@ def checked(observers: Iterable[Observer]) -> Sequence[Observer]:
     return observers
 
 
+def check_executors(executors: Mapping[str, Executor]) -> Mapping[str, Executor]:
+    if not isinstance(executors, Mapping):
+        raise OptionError(f"executors={executors!r}: a mapping from names to executors is needed.")
+    for name, executor in executors.items():
+        if name in ("loop", "thread") or not isinstance(name, str) or not hasattr(executor, "submit"):
+            raise OptionError(f"executors={{{name!r}: {executor!r}}}: a name of your own and an executor are needed.")
+    return executors
+
+
+def check_places(known: Iterable[str], graph: Graph) -> None:
+    known = ("loop", "thread", *known)
+    faults = [
+        GraphFault(
+            "OA215",
+            f"Step {step!r} runs on {name!r}, which is no executor of this run.{did_you_mean(name, known)}"
+            f" Known: {', '.join(known)}; give others with executors={{{name!r}: ...}}.",
+            step,
+            ("run_on",),
+        )
+        for name, step in graph.executors.items()
+        if name not in known
+    ]
+    if faults:
+        raise GraphError(faults)
+
+
 def check_pools(limits: Limits, graph: Graph) -> None:
     known = limits.pools
     faults = [
@@ -124,7 +151,18 @@ def check_pools(limits: Limits, graph: Graph) -> None:
             ("pool",),
         )
         for pool, step in graph.pools.items()
-        if pool not in known
+        if pool not in known and graph.nodes[graph.names[step]].executor in (None, "process")
+    ]
+    faults += [
+        GraphFault(
+            "OA216",
+            f"Step {node.name!r} takes {units} of pool {pool!r}, of which there are only {known[pool]}.",
+            node.name,
+            ("pool",),
+        )
+        for node in graph.nodes
+        for pool, units in node.pool
+        if units > known.get(pool, units)
     ]
     if faults:
         raise GraphError(faults)

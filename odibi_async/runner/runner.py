@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Never, Self, Unpack
 
 import anyio
 
-from odibi_async.abc import FrameKeeper, Observer
+from odibi_async.abc import Executor, FrameKeeper, Observer
 from odibi_async.building import Functions, Nodes, Planned
 from odibi_async.cancellation import CURRENT, waiting
 from odibi_async.durations import seconds_of
 from odibi_async.errors import OptionError, RunnerClosed
 from odibi_async.graph.graph import Graph
+from odibi_async.graph.node import NOTHING
 from odibi_async.limits import Limits
 from odibi_async.result import RunResult
 from odibi_async.retry import Retry
@@ -42,13 +43,16 @@ from odibi_async.runner.options import (
     Steps,
     check_cache,
     check_engine,
+    check_executors,
     check_given,
     check_journal,
+    check_places,
     check_pools,
     check_run_id,
     checked,
     refuse,
 )
+from odibi_async.runner.places import Executors
 from odibi_async.runner.plans import plan
 from odibi_async.runner.teller import ResultTeller
 from odibi_async.store import Store
@@ -82,6 +86,8 @@ class Runner:
         cache: For runs that name no other; see `run_pipeline`.
         journal: For runs that name no other; see `run_pipeline`.
         observers: They hear the events of every run.
+        executors: Name -> executor, for steps whose `run_on` says the name: `{"dask": DaskExecutor(...)}`. The runner
+            opens them before the first run that needs them, and closes them.
         drain: Seconds that runs have to end by themselves when the block is left, before they are cancelled.
         freeze: Whether what is in memory when the block is entered is hidden from the garbage collector until it is
             left (`gc.freeze`): in a service with much that lives long, full collections are the longest stalls.
@@ -94,6 +100,7 @@ class Runner:
         cache: Caching = None,
         journal: Journaling = None,
         observers: Sequence[Observer] = (),
+        executors: Mapping[str, Executor] | None = None,
         drain: float = 0.0,
         freeze: bool = False,
         **unknown: Never,
@@ -107,6 +114,8 @@ class Runner:
         self._observers = checked(observers)
         self._caching = check_cache(cache)
         self._journaling = check_journal(journal)
+        self._given_executors = check_executors(executors or {})
+        self._executors = Executors(self.limits)
         self._engines = Engines(self.limits)
         self._runs: set[Execution] = set()
         self._idle: asyncio.Event | None = None
@@ -172,6 +181,7 @@ class Runner:
 
     async def _release(self) -> None:
         """Closes what was opened for runs."""
+        await self._executors.close()
         await self._engines.close()
         if self._caches is not None:
             await self._caches.close()
@@ -330,6 +340,7 @@ class Runner:
         run_id: str | None = None,
         resume: bool = False,
         journal: Journaling = None,
+        executors: Mapping[str, Executor] | None = None,
     ) -> Execution:
         policies = Policies.of(retry, timeout, on_error)
         journal = check_journal(self._journaling if journal is None else journal)
@@ -348,6 +359,8 @@ class Runner:
         check_given(given)
         selected = graph.select(given, targets)
         check_pools(self.limits, graph)
+        places = {**self._given_executors, **check_executors(executors or {})}
+        check_places({"process", *places}, graph)
         check_engine(engine)
         for name, dataset in graph.engines_of(selected).items():
             given[dataset] = await self._engines.context(name, engine)
@@ -363,6 +376,7 @@ class Runner:
             guests.insert(0, journals.guest(asked, graph, selected, given))
             self._remember(planned.name, planned.planned)
         threads = home.threads or await home.workers()
+        called_by = await self._executors.opened(graph.executors, places) if graph.executors else NOTHING
         self._check_open()
         execution = Execution(
             graph,
@@ -378,6 +392,7 @@ class Runner:
             crossing=crossing,
             teller=ResultTeller(graph.outline),
             seconds=seconds,
+            executors=called_by,
         )
         self._runs.add(execution)
         return execution
@@ -398,6 +413,7 @@ class Runner:
             self._home = Home(self.limits)
             self._caches = None
             self._journals = None
+            self._executors = Executors(self.limits)
         return self._home
 
     async def _with_journals(self) -> Journals:

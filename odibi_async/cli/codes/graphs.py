@@ -109,9 +109,9 @@ Pipeline([step(lambda: [1, 2], name="pages"), step(fetch, inputs={"page": "pages
         form="python",
     ),
     "OA210": Code(
-        title="an async function is to run in a thread",
-        text="Coroutines run on the event loop. What blocks is written as a plain function, which runs in a thread "
-        "anyway.",
+        title="a step cannot run where run_on says",
+        text="Coroutines do not run in threads: what blocks is written as a plain function, which runs in a thread "
+        "anyway. Resources and the contexts of engines stay in this process, so what makes or takes them runs here.",
         wrong="""
 from odibi_async import Pipeline, step
 
@@ -182,5 +182,32 @@ $ odibi-async run""",
 $ echo '[{name: one, type: sql, value: SELECT 1 AS n, pool: db}]' > odibi.yaml
 $ odibi-async run --pool db=2""",
         form="console",
+    ),
+    "OA215": Code(
+        title="a step runs on an executor that nobody gave",
+        text="loop, thread and process are there always. Others are given to the run or the runner by the name that "
+        'run_on says: executors={"dask": DaskExecutor(...)}.',
+        wrong="""
+from odibi_async import run_pipeline_sync, step
+
+run_pipeline_sync([step(lambda: 1, name="one", run_on="dask")])""",
+        right="""
+from odibi_async import run_pipeline_sync, step
+
+run_pipeline_sync([step(lambda: 1, name="one", run_on="process")])""",
+        form="python",
+    ),
+    "OA216": Code(
+        title="a step takes more of a pool than there is",
+        text="It would wait for ever. Limits(pools={...}) says how much there is, pool={...} what the step takes.",
+        wrong="""
+from odibi_async import Limits, run_pipeline_sync, step
+
+run_pipeline_sync([step(lambda: 1, name="one", pool={"gb": 32})], limits=Limits(pools={"gb": 16}))""",
+        right="""
+from odibi_async import Limits, run_pipeline_sync, step
+
+run_pipeline_sync([step(lambda: 1, name="one", pool={"gb": 4})], limits=Limits(pools={"gb": 16}))""",
+        form="python",
     ),
 }

@@ -254,4 +254,52 @@ raise RunAlive("nightly", "host", 4711)""",
         right="import odibi_async",
         form="python",
     ),
+    "OA321": Code(
+        title="the worker that called a step is lost",
+        text="Its process was killed, crashed or ran out of memory, or the cluster does not answer. Only this attempt "
+        "is lost: retry calls the step again.",
+        wrong="""
+import os
+from odibi_async import run_pipeline_sync, step
+
+run_pipeline_sync([step(lambda: os._exit(1), name="one", run_on="process")])""",
+        right="""
+import os
+from odibi_async import Retry, run_pipeline_sync, step
+
+run_pipeline_sync([step(os.getpid, name="one", run_on="process", retry=Retry(attempts=2))])""",
+        form="python",
+    ),
+    "OA322": Code(
+        title="something cannot travel to another process",
+        text="Functions, arguments and results of steps with run_on=process, or on a cluster, are pickled. Open files, "
+        "connections and locks cannot be: open them inside the step, or run it in a thread.",
+        wrong="""
+import threading
+from odibi_async import run_pipeline_sync, step
+
+run_pipeline_sync([step(threading.Lock, name="lock", run_on="process")])""",
+        right="""
+import threading
+from odibi_async import run_pipeline_sync, step
+
+run_pipeline_sync([step(threading.Lock, name="lock", run_on="thread")])""",
+        form="python",
+    ),
+    "OA323": Code(
+        title="a cluster cannot be used",
+        text="Its scheduler does not answer, or it has other versions than this process; the message says what to do. "
+        "What was cached is not computed again by the next run.",
+        wrong="""
+from odibi_async import run_pipeline_sync, step
+from odibi_async.executors.dask import DaskExecutor
+
+cluster = DaskExecutor("tcp://127.0.0.1:1", timeout=0.1)
+run_pipeline_sync([step(lambda: 1, name="one", run_on="dask")], executors={"dask": cluster})""",
+        right="""
+from odibi_async import run_pipeline_sync, step
+
+run_pipeline_sync([step(lambda: 1, name="one", run_on="process")])""",
+        form="python",
+    ),
 }

@@ -95,7 +95,7 @@ class Blocking:
         jobs, others = [], []
         for index in ready:
             node = nodes[index]
-            if lives[index] is self and node.pool is None:
+            if lives[index] is self and not node.pool:
                 jobs.append(self._job(node, at, Held()))
             else:
                 others.append(index)

@@ -1,0 +1,85 @@
+"""A real Dask cluster on loopback for the tests: a scheduler and two workers, each a process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ENVIRONMENT = {
+    "PYTHONPATH": str(ROOT),
+    "DASK_DISTRIBUTED__WORKER__MEMORY__TERMINATE": "false",
+    "DASK_DISTRIBUTED__ADMIN__LOW_LEVEL_LOG_LENGTH": "0",
+    "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "2",
+}
+
+
+class Cluster:
+    """
+    A scheduler and its workers.
+
+    Attributes:
+        address: That of the scheduler.
+    """
+
+    def __init__(self, folder: Path, options: tuple[str, ...] = ()) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.address = f"tcp://127.0.0.1:{port}"
+        self._folder = folder
+        self._options = options
+        self.scheduler = self._start("scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard")
+        self.workers: list[subprocess.Popen[bytes]] = []
+        self.heal()
+
+    def _start(self, *command: str) -> subprocess.Popen[bytes]:
+        with open(self._folder / f"{command[0]}.log", "ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "distributed.cli.dask_" + command[0], *command[1:]],
+                stdout=log,
+                stderr=log,
+                env=os.environ | ENVIRONMENT,
+                cwd=self._folder,
+                start_new_session=True,
+            )
+
+    def heal(self) -> None:
+        """Sees to it that there are two workers."""
+        self.workers = [worker for worker in self.workers if worker.poll() is None]
+        while len(self.workers) < 2:
+            self.workers.append(
+                self._start(
+                    "worker",
+                    self.address,
+                    "--nthreads=1",
+                    "--no-nanny",
+                    "--no-dashboard",
+                    "--host=127.0.0.1",
+                    f"--local-directory={self._folder}",
+                    *self._options,
+                )
+            )
+
+    def end(self) -> None:
+        for process in (*self.workers, self.scheduler):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    started = Cluster(tmp_path_factory.mktemp("cluster"))
+    time.sleep(0)
+    yield started
+    started.end()

@@ -1,0 +1,71 @@
+"""Estimates: a simulated run takes about as long as a real one."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import pytest
+
+from odibi_async import Limits, Pipeline, run_pipeline, step
+from odibi_async.errors import OptionError
+from odibi_async.graph.planning import Estimate
+
+
+def test_independent_steps_share_the_workers():
+    pipeline = Pipeline([step(lambda: 1, name=f"s{n}") for n in range(10)])
+    history = {f"s{n}": 1.0 for n in range(10)}
+    made = pipeline.estimate(history, workers=4)
+    assert (made.seconds, made.utilisation, made.limited_by) == (3.0, 10 / 12, "workers")
+    assert pipeline.estimate(history, workers=10_000).limited_by == "the longest chain"
+
+
+def test_no_number_of_workers_makes_a_chain_faster():
+    steps = [step(lambda: 1, name="s0"), *[step(lambda n: n, name=f"s{i}", inputs={"n": f"s{i - 1}"}) for i in (1, 2)]]
+    made = Pipeline(steps).estimate({"s0": 1, "s1": 2, "s2": 3}, workers=100, sizes={"s0": 10, "s1": 20, "s2": 30})
+    assert (made.seconds, made.chain, made.chain_seconds) == (6, ("s0", "s1", "s2"), 6)
+    assert (made.peak_bytes, made.moved_bytes) == (50, 0)
+    assert "limited by the longest chain" in str(made)
+
+
+def test_readers_on_other_workers_move_what_they_read():
+    steps = [step(lambda: 1, name="a"), *[step(lambda a: a, name=f"r{i}") for i in range(4)]]
+    history = {"a": 1.0} | {f"r{i}": 1.0 for i in range(4)}
+    assert Pipeline(steps).estimate(history, workers=4, sizes={"a": 100}).moved_bytes == 300
+    assert Pipeline(steps).estimate(history, workers=1, sizes={"a": 100}).moved_bytes == 0
+
+
+def test_the_longest_way_goes_first():
+    steps = [step(lambda: 1, name=f"short{n}") for n in range(4)]
+    steps += [step(lambda: 1, name="long"), step(lambda long: 1, name="end")]
+    history = {f"short{n}": 1.0 for n in range(4)} | {"long": 2.0, "end": 2.0}
+    assert Pipeline(steps).estimate(history, workers=2).seconds == 4.0
+
+
+def test_what_cannot_be_estimated_is_told():
+    pipeline = Pipeline([step(lambda: 1, name="a"), step(lambda: 1, name="b")])
+    with pytest.raises(OptionError, match=r"no duration of b\."):
+        pipeline.estimate({"a": 1.0}, workers=1)
+    with pytest.raises(OptionError, match="workers=0"):
+        pipeline.estimate({"a": 1.0, "b": 1.0}, workers=0)
+
+
+@pytest.mark.parametrize("workers", [1, 3, 8])
+async def test_a_real_run_takes_as_long_within_ten_percent(workers: int):
+    chance = random.Random(7)
+    waits = {f"s{n}": chance.uniform(0.02, 0.08) for n in range(60)}
+
+    def of(index: int) -> object:
+        seconds, reads = waits[f"s{index}"], sorted({chance.randrange(index) for _ in range(2)}) if index else []
+        return step(
+            lambda **_: time.sleep(seconds), name=f"s{index}", inputs={f"i{read}": f"s{read}" for read in reads}
+        )
+
+    pipeline = Pipeline([of(index) for index in range(60)])
+    best: Estimate | None = None
+    ratios = []
+    for _ in range(3):  # a busy machine only makes a run slower
+        result = await run_pipeline(pipeline, limits=Limits(threads=workers))
+        best = pipeline.estimate(result, workers=workers)
+        ratios.append(result.seconds / best.seconds)
+    assert 0.9 <= min(ratios) <= 1.1, ratios
