@@ -43,8 +43,8 @@ class Estimate:
     def __str__(self) -> str:
         return (
             f"{self.seconds:,.1f} s with {self.workers:,} workers, which are busy {self.utilisation:.0%} of it; "
-            f"at most {self.peak_bytes / 2**20:,.1f} MB at a time, {self.moved_bytes / 2**20:,.1f} MB moved; limited by "
-            f"{self.limited_by} ({self.chain_seconds:,.1f} s: {shortened(self.chain)})"
+            f"at most {self.peak_bytes / 2**20:,.1f} MB at a time, {self.moved_bytes / 2**20:,.1f} MB moved; "
+            f"limited by {self.limited_by} ({self.chain_seconds:,.1f} s: {shortened(self.chain)})"
         )
 
 
