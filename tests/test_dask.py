@@ -118,7 +118,6 @@ async def healing(own: Cluster) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 async def test_workers_that_are_killed_at_random_change_no_result(own: Cluster):
     def busy(n: int, frame: pd.DataFrame) -> pd.DataFrame:
         time.sleep(0.02)

@@ -330,9 +330,9 @@ async def test_a_step_whose_time_is_over_is_stopped(runner: Runner, place: str, 
 async def quiet(beat: Path) -> None:
     """Waits until nobody writes to a file any more."""
     for _ in range(50):
-        seen = await asyncio.to_thread(beat.read_text)
-        await asyncio.sleep(0.1)
-        if seen and seen == await asyncio.to_thread(beat.read_text):
+        seen = (await asyncio.to_thread(beat.stat)).st_mtime_ns
+        await asyncio.sleep(0.2)
+        if seen == (await asyncio.to_thread(beat.stat)).st_mtime_ns:
             return
     raise AssertionError("somebody still writes")
 
