@@ -8,6 +8,7 @@ import itertools
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 import threading
 import time
@@ -64,7 +65,13 @@ class Server:
         return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
     def start(self) -> None:
-        self.server.ensure_postgres_running()
+        for _ in range(20):  # after a kill it looks through its log first, which a busy disk makes long
+            try:
+                self.server.ensure_postgres_running()
+                return
+            except (subprocess.TimeoutExpired, AssertionError):  # the wheel's own, when it finds it half started
+                time.sleep(1)
+        raise AssertionError("the server does not start")
 
 
 @pytest.fixture(scope="module")
