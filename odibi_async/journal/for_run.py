@@ -27,6 +27,9 @@ SMALL: Final = (bool, int, float, type(None))
 SHORT: Final = 1024
 """Texts and bytes up to this length as well."""
 
+GLANCES: Final = 4
+GLANCE: Final = 0.02
+"""How often, and after how many seconds, a run that seems alive is looked at again."""
 REMEMBERED: Final = 4096
 """How many small values are remembered with where they are: many steps make the same."""
 
@@ -114,6 +117,10 @@ class RunJournal:
         elif journal.backend.run(run_id) is not None:
             raise RunExists(run_id)
         hold = journal.backend.hold(run_id)
+        for _ in range(GLANCES):  # who lists runs looks for a moment whether they are alive
+            if hold is None:
+                time.sleep(GLANCE)
+                hold = journal.backend.hold(run_id)
         if hold is None:
             raise self._alive()
         self._held.callback(hold.release)
