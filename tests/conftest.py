@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -29,6 +30,18 @@ def the_user_s_folders_are_empty_and_nobody_s(homes: Path, monkeypatch: pytest.M
     home = homes / str(next(_home))
     for kind in ("CACHE", "CONFIG", "DATA", "STATE"):
         monkeypatch.setenv(f"XDG_{kind}_HOME", str(home / kind.lower()))
+
+
+@pytest.fixture
+def shell_s_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of the test's own to work in, as a new shell would; modules that were imported from it are gone then."""
+    monkeypatch.chdir(tmp_path)
+    for variable in ("ODIBI_ASYNC_CONFIG", "ODIBI_ASYNC_JOURNAL"):
+        monkeypatch.delenv(variable, raising=False)
+    yield tmp_path
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 @pytest.fixture(autouse=True)

@@ -67,10 +67,7 @@ def told(out: str) -> dict[str, str]:
 
 
 @pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("ODIBI_ASYNC_CONFIG", raising=False)
-    monkeypatch.delitem(sys.modules, "functions", raising=False)
+def _in_a_folder_of_its_own(shell_s_folder: Path) -> None:
     Path("functions.py").write_text(FUNCTIONS)
 
 
@@ -181,7 +178,7 @@ def test_explain_tells_of_codes_and_lists_them(run: Run):
     assert "Wrong:\n\n    - {name: orders, layer: ingst" in text
     assert "OA201  a step reads" in text
     assert len(run("explain").out.splitlines()) == len(CODES)
-    assert "Did you mean 'OA1" in run("explain", "OA1O2").err
+    assert "Did you mean 'OA102'" in run("explain", "OA1O2").err
 
 
 def test_a_file_without_a_command_is_told_of_run(run: Run):

@@ -19,11 +19,7 @@ Run = Callable[..., Said]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    monkeypatch.chdir(tmp_path)
-    for variable in ("ODIBI_ASYNC_CONFIG", "ODIBI_ASYNC_JOURNAL"):
-        monkeypatch.delenv(variable, raising=False)
-
+def run(shell_s_folder: Path, capfd: pytest.CaptureFixture[str]) -> Run:
     def run(*arguments: str) -> Said:
         capfd.readouterr()
         code = main(list(arguments))
@@ -118,12 +114,12 @@ async def test_a_runner_tells_the_story_of_any_run_in_its_journal(tmp_path: Path
 
 
 def test_what_a_run_was_given_is_given_again_when_it_is_resumed(run: Run):
-    Path("functions.py").write_text("def twice(number):\n    return 2 * number\n")
+    Path("doubling.py").write_text("def twice(number):\n    return 2 * number\n")
     Path("odibi.yaml").write_text(
         "version: 1\nsteps:\n  - {name: twice, type: function, value: twice, inputs: {number: number}}\n"
         "  - {name: bad, type: function, value: twice, inputs: {number: twice}, when: twice, cache: false}\n"
     )
-    options = ("--functions", "functions", "--journal", "j")
+    options = ("--functions", "doubling", "--journal", "j")
     assert run("run", "-p", "number=4", *options).code in (0, 1)
     again = run("run", "--resume", "last", *options)
     assert "reads 'number'" not in again.err

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +19,9 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
-def _in_a_folder_with_a_pipeline(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("ODIBI_ASYNC_CONFIG", raising=False)
+def _in_a_folder_with_a_pipeline(shell_s_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     main(["init"])
     capfd.readouterr()
-    yield
-    for name in ("functions", "one", "two"):  # modules that the examples write
-        sys.modules.pop(name, None)
 
 
 def codes_of_command(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> set[str]:

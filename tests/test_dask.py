@@ -23,6 +23,7 @@ from odibi_async.executors import cluster as connection
 from odibi_async.executors.cluster_data import ClusterData, DaskHandle
 from odibi_async.executors.dask import DaskExecutor
 from tests.clusters import ENVIRONMENT, ROOT, Cluster, cluster  # noqa: F401 (a fixture)
+from tests.processes import children
 
 AGAIN = Retry(attempts=10, wait=0.05)
 
@@ -241,16 +242,10 @@ async def test_pools_reach_the_workers_as_their_resources(own: Cluster):
 
 @pytest.mark.foreign_loop  # the scheduler's, in a thread of this process
 async def test_a_cluster_of_its_own_is_started_and_ended():
-    before = await asyncio.to_thread(children)
+    before = await asyncio.to_thread(children, "spawn_main")
     async with Runner(executors={"dask": DaskExecutor(local={"n_workers": 1})}) as runner:
         assert (await runner.run([step(os.getpid, name="pid", run_on="dask")]))["pid"] != os.getpid()
-    assert await asyncio.to_thread(children) <= before
-
-
-def children() -> set[int]:
-    import psutil
-
-    return {child.pid for child in psutil.Process().children(recursive=True) if "spawn_main" in str(child.cmdline())}
+    assert await asyncio.to_thread(children, "spawn_main") <= before
 
 
 async def test_a_client_of_the_caller_is_used_and_left_open(address: str):

@@ -179,6 +179,52 @@ def test_durations_are_learnt_the_last_run_counts_most(backend: Backend):
     assert backend.seconds("q") == {}
 
 
+def test_a_mark_is_replaced_by_who_knows_it(make: Make):
+    one, other = make().backend, make().backend
+    assert one.mark("m") is None
+    assert not one.replace_mark("m", "old", "new")
+    assert one.replace_mark("m", None, "a")
+    assert not other.replace_mark("m", None, "b")
+    assert not other.replace_mark("m", None, None)
+    assert other.mark("m") == "a"
+    assert other.replace_mark("m", "a", "b")
+    assert not one.replace_mark("m", "a", "c")
+    assert not one.replace_mark("m", "a", None)
+    assert one.replace_mark("m", "b", None)
+    assert other.mark("m") is None
+    assert one.replace_mark("m", None, None)
+
+
+def test_marks_are_listed_by_how_their_names_begin(backend: Backend):
+    names = ["a", "a%", "a_b", "A", "größe/ä", "b"]
+    for name in names:
+        assert backend.replace_mark(name, None, f"of {name}")
+    assert backend.marks("a") == {name: f"of {name}" for name in ("a", "a%", "a_b")}
+    assert backend.marks("a%") == {"a%": "of a%"}
+    assert backend.marks("größe/") == {"größe/ä": "of größe/ä"}
+    assert set(backend.marks("")) == set(names)
+
+
+def test_of_many_who_replace_a_mark_one_succeeds(make: Make):
+    backends = [make().backend for _ in range(4)]
+    done: list[str] = []
+
+    def replace(backend: Backend, text: str) -> None:
+        if backend.replace_mark("m", None, text):
+            done.append(text)
+
+    threads = [
+        threading.Thread(target=replace, args=(each, f"{number} {index}"))
+        for number, each in enumerate(backends)
+        for index in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert done == [backends[0].mark("m")]
+
+
 def test_a_run_is_held_once(make: Make):
     one, other = make().backend, make().backend
     hold = one.hold("r")
@@ -220,6 +266,13 @@ def test_a_commit_that_fails_once_is_made_again(backend: Backend, name: str):
         backend.write([row(number, "a")])
         failed = iter([True])
         backend.rewrite(number, "new")
+        failed = iter([True])
+        assert backend.replace_mark("m", None, "new")
+        failed = iter([True])
+        assert backend.replace_mark("m", "new", "newer")
+        failed = iter([True])
+        assert backend.replace_mark("m", "newer", None)
+    assert backend.marks("") == {}
     assert [each.text for each in backend.runs()] == ["new"]
     assert [each.step for each in backend.steps(number)] == ["a"]
 

@@ -26,21 +26,14 @@ from odibi_async.errors import Damaged, StepError, Unstorable, WorkerLost
 from odibi_async.events import StepProgressed, StepRetrying, StepStarted
 from odibi_async.executors.filing import filed, read
 from odibi_async.testing import Recorder
+from tests.processes import children
 
 ROOT = Path(__file__).parents[1]
 
 
-def children() -> list[int]:
-    return [
-        child.pid
-        for child in psutil.Process().children(recursive=True)
-        if "executors.worker" in " ".join(child.cmdline())
-    ]
-
-
 async def workers() -> list[int]:
     """The worker processes of this process."""
-    return await asyncio.to_thread(children)
+    return sorted(await asyncio.to_thread(children, "executors.worker"))
 
 
 @pytest.fixture(autouse=True)

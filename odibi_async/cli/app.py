@@ -319,7 +319,7 @@ def explain(*codes: str, talk: Talk = Talk()) -> Answer:
         return Answer(text=table([*titles.items()]), data={"codes": titles})
     wanted = [code.upper() for code in codes]
     unknown = [
-        Problem(code="OA407", message=f"there is no code {code!r}.{did_you_mean(code, CODES)}")
+        Problem(code="OA407", message=f"there is no code {code!r}.{did_you_mean(_in_digits(code), CODES)}")
         for code in wanted
         if code not in CODES
     ]
@@ -328,6 +328,11 @@ def explain(*codes: str, talk: Talk = Talk()) -> Answer:
     entries = {code: CODES[code] for code in wanted}
     text = "\n\n".join(entry.explained(code) for code, entry in entries.items())
     return Answer(text=text, data={"codes": {code: entry.as_data() for code, entry in entries.items()}})
+
+
+def _in_digits(code: str) -> str:
+    """A code with digits in place of the letters that look like them."""
+    return code[:2] + code[2:].translate(str.maketrans("OIL", "011"))
 
 
 caches = App(name="cache", help="Show what is in a cache, and remove it.")

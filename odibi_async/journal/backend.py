@@ -100,11 +100,24 @@ class Backend(Protocol):
     def learn(self, pipeline: str, seconds: Mapping[str, float]) -> None:
         """Replaces how long some steps of a pipeline take."""
 
+    def mark(self, name: str) -> str | None:
+        """A text that was marked under a name."""
+
+    def marks(self, prefix: str) -> dict[str, str]:
+        """Name -> text, of all marks whose name begins so."""
+
+    def replace_mark(self, name: str, old: str | None, new: str | None) -> bool:
+        """
+        Puts a text in place of what is marked under a name, if that is `old` still; `None` for no mark.
+
+        Whether that is done: of those who replace the same text with texts of their own, one succeeds.
+        """
+
     def check(self) -> None:
         """Looks through everything for damage."""
 
-    def hold(self, run_id: str) -> Hold | None:
-        """Shows that a run is alive from now on; `None` where another shows it already."""
+    def hold(self, name: str) -> Hold | None:
+        """Shows that a run, or what else has a name, is alive from now on; `None` where another shows it already."""
 
     def close(self) -> None:
         """Closes what is open; the next call opens it again."""

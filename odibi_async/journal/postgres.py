@@ -47,6 +47,7 @@ CREATE TABLE IF NOT EXISTS odibi_steps (
     PRIMARY KEY (run, step, element));
 CREATE TABLE IF NOT EXISTS odibi_durations (
     pipeline TEXT NOT NULL, step TEXT NOT NULL, seconds DOUBLE PRECISION NOT NULL, PRIMARY KEY (pipeline, step));
+CREATE TABLE IF NOT EXISTS odibi_marks (name TEXT PRIMARY KEY, text TEXT NOT NULL);
 """
 
 
@@ -156,16 +157,42 @@ class PostgresBackend:
 
         self._do(learn)
 
+    def mark(self, name: str) -> str | None:
+        found = self._all("SELECT text FROM odibi_marks WHERE name = %s", name)
+        return str(found[0][0]) if found else None
+
+    def marks(self, prefix: str) -> dict[str, str]:
+        return dict(self._all("SELECT name, text FROM odibi_marks WHERE starts_with(name, %s)", prefix))
+
+    def replace_mark(self, name: str, old: str | None, new: str | None) -> bool:
+        def replace(connection: Connection) -> bool:
+            passing("before commit")
+            if old is None:
+                insert = "INSERT INTO odibi_marks SELECT %s, %s WHERE %s::text IS NOT NULL ON CONFLICT DO NOTHING"
+                done = connection.execute(insert, (name, new, new))
+            elif new is None:
+                done = connection.execute("DELETE FROM odibi_marks WHERE name = %s AND text = %s", (name, old))
+            else:
+                update = "UPDATE odibi_marks SET text = %s WHERE name = %s AND text = %s"
+                done = connection.execute(update, (new, name, old))
+            passing("after commit")
+            if done.rowcount:
+                return True
+            found = connection.execute("SELECT text FROM odibi_marks WHERE name = %s", (name,)).fetchone()
+            return (None if found is None else str(found[0])) == new  # a second attempt finds its own text
+
+        return self._do(replace)
+
     def check(self) -> None:
         """Does nothing: the server looks after its files."""
 
-    def hold(self, run_id: str) -> Hold | None:
-        key = int.from_bytes(blake3(f"odibi_async\0{run_id}".encode()).digest(8), "big", signed=True)
+    def hold(self, name: str) -> Hold | None:
+        key = int.from_bytes(blake3(f"odibi_async\0{name}".encode()).digest(8), "big", signed=True)
 
         def hold(connection: Connection) -> Hold | None:
             if key in self._held or not _locked(connection, key):
                 return None
-            self._held[key] = run_id
+            self._held[key] = name
             return _AdvisoryHold(self, key)
 
         return self._do(hold)
@@ -224,9 +251,9 @@ class PostgresBackend:
         try:
             connection.execute(_SETTINGS)
             self._identity = self._set_up(connection)
-            for key, run_id in self._held.items():
+            for key, name in self._held.items():
                 if not _locked(connection, key):
-                    raise JournalUnavailable(self.name, f"another process has resumed run {run_id!r} meanwhile.")
+                    raise JournalUnavailable(self.name, f"another process has taken over {name!r} meanwhile.")
         except BaseException:
             connection.close()
             raise

@@ -35,6 +35,7 @@ CREATE TABLE IF NOT EXISTS steps (
     PRIMARY KEY (run, step, element)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS durations (
     pipeline TEXT NOT NULL, step TEXT NOT NULL, seconds REAL NOT NULL, PRIMARY KEY (pipeline, step)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS marks (name TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID;
 """
 
 
@@ -125,14 +126,36 @@ class SqliteBackend:
 
         self._do(learn)
 
+    def mark(self, name: str) -> str | None:
+        found = self._all("SELECT text FROM marks WHERE name = ?", name)
+        return str(found[0][0]) if found else None
+
+    def marks(self, prefix: str) -> dict[str, str]:
+        return dict(self._all("SELECT name, text FROM marks WHERE substr(name, 1, ?) = ?", len(prefix), prefix))
+
+    def replace_mark(self, name: str, old: str | None, new: str | None) -> bool:
+        def replace(connection: sqlite3.Connection) -> bool:
+            with _transaction(connection):
+                found = connection.execute("SELECT text FROM marks WHERE name = ?", (name,)).fetchone()
+                now = None if found is None else str(found[0])
+                if now != old:
+                    return now == new  # a second attempt finds its own text
+                if new is None:
+                    connection.execute("DELETE FROM marks WHERE name = ?", (name,))
+                else:
+                    connection.execute("INSERT OR REPLACE INTO marks VALUES (?, ?)", (name, new))
+            return True
+
+        return self._do(replace)
+
     def check(self) -> None:
         [(said,), *_] = self._all("PRAGMA quick_check(1)")
         if said != "ok":
             raise JournalUnavailable(self.name, f"its file is damaged: {said}")
 
-    def hold(self, run_id: str) -> Hold | None:
+    def hold(self, name: str) -> Hold | None:
         folder = self._directory / "locks"
-        path = folder / f"{blake3(run_id.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}.lock"
+        path = folder / f"{blake3(name.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}.lock"
         lock = file_lock(path)
         try:
             folder.mkdir(0o700, parents=True, exist_ok=True)
