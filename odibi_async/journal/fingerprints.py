@@ -46,18 +46,16 @@ NO_POLICY: Final = CachePolicy()
 @dataclass(slots=True)
 class Static:
     """
-    What is known of a step's key before it is ready.
+    What is known of a step's key before it is ready. Steps that are alike in this share it.
 
     Attributes:
         parts: Of what its code and its params are: in words -> digest.
         digest: Of all of them.
-        reads: Parameter -> dataset, for those whose content counts, in order.
         mutable: Parts that code could change.
     """
 
     parts: Mapping[str, str]
     digest: str
-    reads: Sequence[tuple[str, int]]
     mutable: frozenset[str]
 
     def without(self, state: Sequence[str]) -> str:
@@ -81,6 +79,8 @@ class Fingerprints:
         self._values = values
         self._codes: dict[int, Code] = {}
         self._statics: dict[int, Static] = {}
+        self._shared: dict[tuple[Any, ...], Static] = {}
+        self._reads: dict[int, tuple[tuple[str, int], ...]] = {}
         self._kept: list[Any] = []  # so that no other function gets the same id
 
     def prepared(self, nodes: Sequence[Node]) -> None:
@@ -96,6 +96,10 @@ class Fingerprints:
     def static(self, node: Node) -> Static:
         """What is known of a step's key. May block."""
         return self._statics.get(node.index) or self._static_of(node)
+
+    def reads(self, node: Node) -> tuple[tuple[str, int], ...]:
+        """Parameter -> dataset, of a step that is known, for those whose content counts, in order."""
+        return self._reads[node.index]
 
     def changed(self, node: Node, static: Static) -> tuple[str, ...]:
         """Which parts of a step's code are not as they were when the run began, since it changes them. Blocks."""
@@ -133,7 +137,11 @@ class Fingerprints:
         for name, value in files.items():
             parts |= _digests_of_files(name if value is None else value)
         parts["the order of the arguments"] = digest_of(tuple(names))
-        static = Static(parts, combined(parts), reads, code.mutable)
+        self._reads[node.index] = tuple(reads)
+        alike = (*parts.items(), code.mutable)
+        static = self._shared.get(alike)
+        if static is None:
+            static = self._shared[alike] = Static(parts, combined(parts), code.mutable)
         self._statics[node.index] = static
         return static
 

@@ -7,6 +7,7 @@ written by one thread; what takes longer, digesting and keeping datasets, is don
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
@@ -34,6 +35,7 @@ from odibi_async.secret import Secret
 from odibi_async.store.kept import Kept
 
 T = TypeVar("T")
+NOTHING_CHANGED: Final[tuple[str, ...]] = ()
 READ_AT_ONCE: Final = ("json", "text", "bytes")
 """Kinds of datasets that are read within microseconds when they stand in the row."""
 
@@ -157,7 +159,24 @@ class JournalLayer:
         except Exception as error:
             await self._failed(invocation, error)
             raise
-        return await self._committed(invocation, static, reads, made, why)
+        made = [reader_copy(value) for value in made]
+        kept, state = self._journal.small(made), NOTHING_CHANGED
+        if kept is None or (static is not None and static.mutable):
+            kept, state, more = await self._kept(invocation.node, made, kept, static)
+            why = why or more
+        if why:
+            why = self._redaction(why)
+            self._tell(invocation, f"{why.rstrip('.')}. It runs again when the run is resumed.")
+        elif kept is not None:
+            self._note(invocation, kept)
+        key = None if static is None else key_of(static.without(state), reads)
+        record = self._about(invocation, Status.SUCCEEDED, key=key, state=state, kept=kept, note=why)
+        try:
+            await self._put(record)
+        except JournalUnavailable as error:
+            self._journal.trouble = error
+            raise
+        return made
 
     # -- keys ------------------------------------------------------------------------------------------
 
@@ -169,7 +188,7 @@ class JournalLayer:
             if static is None:
                 static = await self._do(self._fingerprints.static, node)
             reads = []
-            for parameter, dataset in static.reads:
+            for parameter, dataset in self._fingerprints.reads(node):
                 if parameter in invocation.instead:
                     reads.append(await self._digest(parameter, invocation.instead[parameter]))
                 else:
@@ -282,35 +301,23 @@ class JournalLayer:
 
     # -- committed -------------------------------------------------------------------------------------
 
-    async def _committed(
-        self, invocation: Invocation, static: Static | None, reads: Sequence[str], made: Sequence[Any], why: str
-    ) -> Sequence[Any]:
-        """Keeps what a step made, and commits it; what its readers get."""
-        node, journal = invocation.node, self._journal
-        made = [reader_copy(value) for value in made]
-        state: tuple[str, ...] = ()
-        kept = journal.small(made)
+    async def _kept(
+        self, node: Node, made: Sequence[Any], kept: tuple[Kept, ...] | None, static: Static | None
+    ) -> tuple[tuple[Kept, ...] | None, tuple[str, ...], str]:
+        """What a step made, kept; which parts of its code it has changed; or why it cannot be resumed."""
         try:
             if kept is None:
-                kept = await self._kept(node, made)
-            if static is not None and static.mutable:
-                state = await self._do(self._fingerprints.changed, node, static)
+                kept = await self._all_kept(node, made)
+            if static is None or not static.mutable:
+                return kept, NOTHING_CHANGED, ""
+            return kept, await self._do(self._fingerprints.changed, node, static), ""
         except (Undigestible, OdibiError) as error:
             if isinstance(error, JournalUnavailable):
-                journal.trouble = error
+                self._journal.trouble = error
                 raise
-            why = why or str(error)
-        if why:
-            why = self._redaction(why)
-            self._tell(invocation, f"{why.rstrip('.')}. It runs again when the run is resumed.")
-        elif kept is not None:
-            self._note(invocation, kept)
-        key = None if static is None else key_of(static.without(state), reads)
-        record = self._about(invocation, Status.SUCCEEDED, key=key, state=state, kept=kept, note=why)
-        await self._put(record)
-        return made
+            return kept, NOTHING_CHANGED, str(error)
 
-    async def _kept(self, node: Node, made: Sequence[Any]) -> tuple[Kept, ...]:
+    async def _all_kept(self, node: Node, made: Sequence[Any]) -> tuple[Kept, ...]:
         """Keeps what may take its time."""
         values, handles = [], {}
         for place, value in enumerate(made):
@@ -342,18 +349,14 @@ class JournalLayer:
             record = self._about(invocation, Status.FAILED, error=self._redaction(in_a_line(error)))
             try:
                 await self._put(record)
-            except JournalUnavailable:
-                return
+            except JournalUnavailable as trouble:
+                self._journal.trouble = trouble
 
-    async def _put(self, record: StepRecord) -> None:
-        """Commits a row."""
+    def _put(self, record: StepRecord) -> asyncio.Future[None]:
+        """Commits a row; raises `JournalUnavailable` when that cannot be done."""
         if record.element is None:
             self._written.add(record.step)
-        try:
-            await self._journal.put(record, self._told)
-        except JournalUnavailable as error:
-            self._journal.trouble = error
-            raise
+        return self._journal.put(record, self._told)
 
     def _about(self, invocation: Invocation, status: Status, **about: Any) -> StepRecord:
         course, now = invocation.course, perf_counter()
