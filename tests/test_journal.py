@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from odibi_async import (
     step,
 )
 from odibi_async.errors import JournalUnavailable, OptionError, OutsideStep, RunAlive, RunExists, RunUnknown
-from odibi_async.events import JournalBypassed, StepFinished, StepStarted
+from odibi_async.events import Event, JournalBypassed, StepFinished, StepStarted
 from odibi_async.result import Status
 from odibi_async.testing import Recorder
 
@@ -538,3 +539,21 @@ async def test_no_secret_is_in_any_file_of_a_journal(tmp_path: Path):
     with Journal(tmp_path) as journal:
         [record] = await asyncio.to_thread(journal.steps, "r")
     assert record.error.endswith("********** and **********")
+
+
+async def test_a_slot_goes_to_what_waited_for_the_commit_rather_than_to_what_is_less_urgent(tmp_path: Path):
+    begun: list[str] = []
+
+    def hear(event: Event) -> None:
+        if isinstance(event, StepStarted):
+            begun.append(event.step)
+
+    def lasting(value: int = 1) -> int:
+        time.sleep(0.08)
+        return value
+
+    chain = [step(lasting, name="c0"), *(step(lasting, name=f"c{i}", inputs={"value": f"c{i - 1}"}) for i in (1, 2, 3))]
+    others = [step(lasting, name=f"other{i}") for i in range(3)]
+    async with Runner(limits=Limits(concurrency=1), journal=tmp_path, observers=[hear]) as runner:
+        await runner.run([*others, *chain])
+    assert begun[:3] == ["c0", "c1", "c2"]  # the last one is as urgent as the others

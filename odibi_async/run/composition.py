@@ -23,7 +23,7 @@ from odibi_async.run.lives.plain import Plain
 from odibi_async.run.lives.resources import Resources
 from odibi_async.run.policies import Policies
 from odibi_async.run.recovery import Recovery
-from odibi_async.run.slots import Slots
+from odibi_async.run.slots import Held, Slots
 from odibi_async.run.state import RunState
 from odibi_async.run.supervisor import Life, Supervisor
 from odibi_async.run.telling import Telling
@@ -90,7 +90,7 @@ class Parts:
             supervisor, state, self.datasets, telling, threads, context, may_begin, executors, slots.pools, crossing
         )
         self._retrying = Retrying(policies, telling, may_begin)
-        slotted = Slotted(supervisor, slots, lambda node: state.priorities[node.index])
+        slotted = Slotted(supervisor, slots, lambda node: state.priorities[node.index], self._hand_on)
         self._inner = (Reading(state, self.datasets, executors), slotted)
         self._fetching = Fetching()
         self._recovery = Recovery(state, self.datasets, self._attempts_of)
@@ -100,6 +100,13 @@ class Parts:
     def new_task(self, life: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """A task of the run, in a context of its own."""
         return asyncio.Task(life, loop=self._supervisor.loop, name=name, context=self._context.copy())
+
+    def _hand_on(self, node: Node, held: Held) -> bool:
+        """Has a slot given back when its step ends, if there are guests to wait for until then."""
+        if not self._guests or node.index not in self._supervisor.running:
+            return False
+        self._supervisor.held[node.index] = held
+        return True
 
     def inside(self, status: Callable[[], Status]) -> Inside:
         """What a guest gets."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from time import perf_counter
 from typing import Any, Final, Protocol
 
 from odibi_async.abc import Executor
@@ -24,7 +25,7 @@ from odibi_async.run.attempts import try_again
 from odibi_async.run.course import Invocation
 from odibi_async.run.datasets import Datasets, loaded
 from odibi_async.run.policies import Policies
-from odibi_async.run.slots import Slots
+from odibi_async.run.slots import Held, Slots
 from odibi_async.run.state import RunState
 from odibi_async.run.telling import Telling
 
@@ -135,13 +136,31 @@ class Fetching:
         return [await loaded(value) for value in await inner(invocation)]
 
 
-class Slotted:
-    """Has each attempt wait for a slot, and hold it until it is over, also when its thread is abandoned."""
+WORTH: Final = 0.05
+"""Seconds that a step has to take for its slot to wait until its guests, the journal say, are done with it."""
 
-    def __init__(self, owner: object, slots: Slots, priority: Callable[[Node], float]) -> None:
+
+class Slotted:
+    """
+    Has each attempt wait for a slot, and hold it until it is over, also when its thread is abandoned.
+
+    Args:
+        handed_on: Told of the slot of a step that took long, when its function has returned: whether the slot is
+            given back when the step ends. If it were given back at once, it would go to less urgent steps than those
+            that wait for this one.
+    """
+
+    def __init__(
+        self,
+        owner: object,
+        slots: Slots,
+        priority: Callable[[Node], float],
+        handed_on: Callable[[Node, Held], bool],
+    ) -> None:
         self._owner = owner
         self._slots = slots
         self._priority = priority
+        self._handed_on = handed_on
 
     def wants(self, node: Node) -> bool:
         return self._slots.limits(node.pool)
@@ -152,11 +171,16 @@ class Slotted:
             invocation.held = await self._slots.wait(self._owner, self._priority(node), node.pool)
         held = invocation.held
         CURRENT.set(held)
+        began, is_handed_on = perf_counter(), False
         try:
-            return await inner(invocation)
+            made = await inner(invocation)
+            if perf_counter() - began > WORTH and invocation.element is None:
+                is_handed_on = self._handed_on(node, held)
+            return made
         finally:
             invocation.held = None
-            held.end()
+            if not is_handed_on:
+                held.end()
 
 
 def composed(layers: Sequence[Layer], node: Node, attempt: Inner) -> Inner:
