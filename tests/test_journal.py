@@ -557,3 +557,27 @@ async def test_a_slot_goes_to_what_waited_for_the_commit_rather_than_to_what_is_
     async with Runner(limits=Limits(concurrency=1), journal=tmp_path, observers=[hear]) as runner:
         await runner.run([*others, *chain])
     assert begun[:3] == ["c0", "c1", "c2"]  # the last one is as urgent as the others
+
+
+async def test_a_journal_that_was_moved_knows_what_is_committed(tmp_path: Path):
+    called: list[str] = []
+    fails = [True]
+
+    def frame(n: int) -> pd.DataFrame:
+        called.append("frame")
+        return pd.DataFrame({"n": range(n)})
+
+    def rows(frame: pd.DataFrame) -> int:
+        called.append("rows")
+        if fails[0]:
+            raise ValueError
+        return len(frame)
+
+    with pytest.raises(RunError):
+        await run_pipeline([frame, rows], {"n": 1000}, run_id="r", journal=tmp_path / "old")
+    await asyncio.to_thread((tmp_path / "old").rename, tmp_path / "new")
+    fails[0] = False
+    with Journal(tmp_path / "new") as journal:
+        await asyncio.to_thread(journal.prune, 10)  # which removes no file that a run needs
+        result = await run_pipeline([frame, rows], run_id="r", resume=True, journal=journal)
+    assert (called, result["rows"]) == (["frame", "rows", "rows"], 1000)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Final
 
 from odibi_async.errors import JournalUnavailable, OdibiError, RunAlive, RunExists
@@ -152,8 +151,8 @@ class RunJournal:
             else:
                 self.damaged.add(found)
         self._row, self._record = row, record
-        if record.store and Path(record.store) != self.store.directory.absolute():
-            self.store = Store(record.store)
+        if record.store and record.store != self._journal.place_of(self.store):
+            self.store = self._journal.store_at(record.store)
 
     def _begin(self) -> None:
         """Commits the run's row."""
@@ -168,7 +167,7 @@ class RunJournal:
             digest=combined(dict.fromkeys((*self._graph.names, *self._graph.datasets), "")),
             started_at=time.time(),
             steps=len(self._selection.nodes),
-            store=str(self.store.directory.absolute()),
+            store=self._journal.place_of(self.store),
             inputs=inputs,
         )
         if self._record is not None and self._row is not None:
@@ -280,7 +279,7 @@ class RunJournal:
         return kept
 
     def _pinned(self, blobs: Sequence[str]) -> None:
-        self.store.pins.add(self._pin, self._journal.backend.home, blobs)
+        self.store.pins.add(self._pin, self._journal.home_of(self.store), blobs)
 
     def small(self, made: Sequence[Any]) -> tuple[Kept, ...] | None:
         """What `keep` gives, where that takes microseconds; else `None`."""

@@ -97,7 +97,7 @@ class Journal:
             JournalUnavailable: The journal cannot be read.
         """
         record = self.found(run_id)[1]
-        store, found = Store(record.store) if record.store else self.store, {}
+        store, found = self.store_at(record.store), {}
         for name, given in record.inputs.items():
             with contextlib.suppress(Damaged):  # it is to be given again
                 if given.kept is not None:
@@ -182,6 +182,20 @@ class Journal:
         """Under which name the store pins what a run needs."""
         return blake3(f"{self.backend.identity()}\0{run_id}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
+    def place_of(self, store: Store) -> str:
+        """How a run's record names a store: one that lies in the journal's directory moves with it."""
+        where, home = store.directory.absolute(), self.backend.home
+        return str(where.relative_to(home) if home and where.is_relative_to(home) else where)
+
+    def store_at(self, place: str) -> Store:
+        """The store that a run's record names."""
+        where = Path(self.backend.home) / place
+        return self.store if not place or where == self.store.directory.absolute() else Store(where)
+
+    def home_of(self, store: Store) -> str:
+        """Where this journal is, for pins in a store; empty where the store cannot outlive it."""
+        return self.backend.home if os.path.isabs(self.place_of(store)) else ""
+
     def prune_after(self, pipeline: str) -> None:
         """Removes the older runs of a pipeline, when one has ended."""
         if self.keep_last is not None:
@@ -210,8 +224,8 @@ class Journal:
                 continue
             try:
                 self.backend.forget([row.number])
-                where = self.store.directory if record is None or not record.store else Path(record.store)
-                stores.setdefault(where, Store(where)).pins.remove(self.pin_of(row.run_id))
+                store = self.store if record is None else self.store_at(record.store)
+                stores.setdefault(store.directory, store).pins.remove(self.pin_of(row.run_id))
                 gone.append(row.run_id)
             finally:
                 hold.release()

@@ -53,7 +53,7 @@ class RunRecord:
         steps: How many steps it has to run.
         host: Where it ran last.
         pid: The number of the process there.
-        store: The directory that holds what its steps made.
+        store: The directory that holds what its steps made, from that of the journal.
         error: What went wrong, in a line; empty where nothing did.
         inputs: What it was given, by name.
     """

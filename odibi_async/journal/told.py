@@ -39,7 +39,7 @@ def told(journal: Journal, run_id: str, graph: Mapping[str, StepOutline], again:
     record.again = again
     ended = [run.started_at, *((row.started_at or 0.0) + row.seconds for row in rows)]
     record.heard = max(ended) if run.ended_at is None else run.ended_at
-    store = Store(run.store) if run.store else journal.store
+    store = journal.store_at(run.store)
     for row in rows:
         step = record.steps[row.step]
         step.end(_result(row))
