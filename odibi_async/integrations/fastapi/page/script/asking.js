@@ -69,8 +69,12 @@ async function request(method, url, { body, headers, signal } = {}) {
 async function problem(response) {
   const body = await response.json().catch(() => ({}));
   const found = new Problem(response.status, body ?? {}, Number(response.headers.get("Retry-After")) || null);
-  if (found.status === 401 || found.status === 403) askForToken(found);
+  if (isShutOut(found)) askForToken(found);
   return found;
+}
+
+function isShutOut(error) {
+  return error.status === 401 || error.status === 403;
 }
 
 /** What the service answers, as JSON. */
@@ -128,14 +132,12 @@ function uncomplain(from) {
 /** Shows the field for a token, with the reason. */
 function askForToken(found) {
   const section = byId("token");
-  const kept = token.get();
   if (section.hidden || !section.firstChild) {
-    section.replaceChildren(tokenForm(kept));
+    section.replaceChildren(tokenForm(token.get()));
     section.hidden = false;
   }
-  const wrong = found && kept ? ` ${found.message}` : "";
-  const why = found ? `This service wants to know who you are (${found.status}).${wrong}` : "Sent with every request of this tab, and forgotten when you close it.";
-  say(byId("token-why"), why);
+  const why = found?.status === 401 ? "The service wants to know who you are." : "The service does not let you do this.";
+  say(byId("token-why"), found ? `${why} It says: ${found.message}` : "It is sent with every request of this tab, and forgotten when you close it.");
 }
 
 function tokenForm(kept) {
@@ -149,6 +151,7 @@ function tokenForm(kept) {
     uncomplain();
     byId("main").focus();
     show();
+    discover();
   };
   return el("form", { onsubmit: keep },
     el("h2", { id: "token-title" }, "Token"),

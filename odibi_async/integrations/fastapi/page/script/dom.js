@@ -91,14 +91,14 @@ function announce(text) {
   byId("said").textContent = text;
 }
 
-/** A dialog that asks a question; true if it was answered with yes. */
-function confirmed(question, yes, no) {
+/** A dialog that asks a question, perhaps with fields; true if it was answered with yes. */
+function confirmed(question, yes, no, fields = []) {
   return new Promise((resolve) => {
     const dialog = el("dialog", { "aria-labelledby": "question" },
-      el("p", { id: "question" }, question),
+      el("p", { id: "question" }, question), fields,
       el("div.tools", {},
-        el("button.danger", { type: "button", onclick: () => dialog.close("yes") }, yes),
-        el("button", { type: "button", autofocus: true, onclick: () => dialog.close("") }, no)));
+        el(fields.length ? "button.primary" : "button.danger", { type: "button", onclick: () => dialog.close("yes") }, yes),
+        el("button", { type: "button", autofocus: !fields.length, onclick: () => dialog.close("") }, no)));
     dialog.addEventListener("close", () => {
       dialog.remove();
       resolve(dialog.returnValue === "yes");

@@ -100,8 +100,7 @@ function typed(spec, attributes, jsonOf, kind = "input") {
   const input = el(kind, { autocomplete: "off", ...attributes });
   if (input.type === "datetime-local" || input.type === "time") input.step = "1";
   const { preset } = spec;
-  const raw = preset === undefined || preset === null ? "" : typeof preset === "string" && jsonOf !== json ? preset : JSON.stringify(preset, null, 1);
-  input.value = raw;
+  if (preset !== undefined && preset !== null) input.value = jsonOf === json ? printed(preset) : preset;
   const initial = input.value;
   const read = () => {
     if (input.validity.badInput) throw new Error("This is not complete.");
@@ -109,6 +108,12 @@ function typed(spec, attributes, jsonOf, kind = "input") {
     return input.value.trim() === "" ? emptied(spec, jsonOf) : jsonOf(input.value, spec.schema);
   };
   return { input, read };
+}
+
+/** JSON for reading: on one line if it is short. */
+function printed(value) {
+  const line = JSON.stringify(value);
+  return line.length < 60 ? line : JSON.stringify(value, null, 1);
 }
 
 function emptied(spec, jsonOf) {

@@ -80,7 +80,7 @@ function zoomTools(tools, frame, svg) {
     button("100 %", "Graph at its own size", () => 1),
     button("−", "Smaller graph", () => shown() / 1.25),
     button("+", "Larger graph", () => shown() * 1.25));
-  if (frame.clientWidth < 500 && width > frame.clientWidth * 1.6) to(1);
+  if (matchMedia("(max-width: 40rem)").matches && width > 600) to(1);
 }
 
 /** The steps of a large graph as a field of squares, one each: the drawing puts many of them into one box. */

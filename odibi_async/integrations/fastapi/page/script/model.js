@@ -55,6 +55,11 @@ class RunModel {
     (HEARD[name] ?? nothing)(this, told, at);
   }
 
+  /** Whether the service lets something be done: it says so with a link. */
+  offers(action) {
+    return Boolean(this.links[action]);
+  }
+
   /** Now, by the clock of the service. */
   now() {
     return Date.now() - (Number.isFinite(this.skew) ? this.skew : 0);

@@ -1,11 +1,13 @@
 // -- Pipelines, and the form that starts one -----------------------------------------------------
 
 const LAST = 12;
+const LATEST = 8;
 
 /** Every pipeline, with how its last runs ended. */
 function pipelinesView(query, signal) {
   const list = el("ul.cards");
   const none = el("p.dim", { hidden: true }, "No pipelines.");
+  const latest = runsTable(true);
   const search = el("input", { type: "search", size: 16, oninput: () => paint() });
   let pipelines = [], runs = [];
   const paint = () => {
@@ -15,13 +17,15 @@ function pipelinesView(query, signal) {
     hide(search.parentElement, pipelines.length < 8);
     const byName = Map.groupBy ? Map.groupBy(runs, (run) => run.pipeline) : grouped(runs);
     keyed(list, found.slice(0, 500), (each) => each.name, pipelineCard, (card, each) => card.paint(byName.get(each.name) ?? []));
+    latest.paint(runs.slice(0, LATEST));
   };
   const refresh = async () => {
     ({ pipelines } = await ask("GET", address(["pipelines"]), { signal }));
     ({ runs } = await ask("GET", address(["runs"], { limit: 100 }), { signal }));
     paint();
   };
-  const element = el("div", {}, el("div.headed", {}, el("h1", {}, "Pipelines"), el("label.tools", {}, "Find ", search)), list, none);
+  const element = el("div", {}, el("div.headed", {}, el("h1", {}, "Pipelines"), el("label.tools", {}, "Find ", search)), list, none,
+    el("section", {}, el("div.headed", {}, el("h2", {}, "Latest runs"), el("a", { href: hashOf(["runs"]) }, "All runs")), latest.element));
   repeatedly(refresh, FRESH, signal);
   return element;
 }

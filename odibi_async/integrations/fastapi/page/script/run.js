@@ -5,15 +5,15 @@ const IDLE = 10_000;
 /** The page of one run. */
 function runView(id, signal) {
   const model = new RunModel(id);
-  const state = { told: false, link: "", note: "", wake: () => {}, drawn: null };
+  const state = { told: false, link: "", note: "", wake: nothing, describe: nothing, secrets: [], outputs: [] };
   const parts = {};
   const repaint = painter(() => { if (!signal.aborted) paintRun(model, state, parts); });
   Object.assign(parts, {
     head: headOf(model, state, signal, repaint), verdict: el("div.verdict", { hidden: true }), progress: el("div.progress", { "aria-hidden": "true" }),
     graph: el("div"), steps: stepsView(model, repaint), results: el("div"), log: logView(model, repaint),
   });
+  state.describe = () => describe(model, state, parts, repaint, signal);
   watch(model, state, repaint, signal);
-  describe(model, state, parts, repaint, signal);
   const ticking = setInterval(() => { if (!model.over) repaint(); }, 500);
   signal.addEventListener("abort", () => clearInterval(ticking));
   return el("div", {}, parts.head.element, parts.verdict, parts.progress, parts.graph, parts.steps.element, parts.results, parts.log.element);
@@ -33,7 +33,7 @@ async function watch(model, state, repaint, signal) {
       tries += 1;
       state.link = "trying again";
       complain(error, "refresh");
-      if (error.status === 404 && !model.status) return;
+      if (isShutOut(error) || (error.status === 404 && !model.status)) return;
     }
     repaint();
     await new Promise((resolve) => { state.wake = resolve; pause(waitOf(model, state, tries), signal).then(resolve); });
@@ -49,14 +49,18 @@ function waitOf(model, state, tries) {
 /** Asks for the whole run. One that had ended and runs again was resumed: its events begin anew. */
 async function refresh(model, state) {
   const [run, skew] = await askWithSkew(address(["runs", model.id]));
-  const resumed = state.told && model.over && !ENDED.has(run.status);
+  const resumed = state.told && model.over && (!ENDED.has(run.status) || differs(model.ended, instant(run.finished_at)));
   model.snapshot(run, skew);
+  state.describe();
+  state.describe = nothing;
   if (resumed) {
     model.forget();
     state.told = false;
   }
   if (model.over && state.told) state.link = "";
 }
+
+const differs = (one, other) => Math.abs(one - other) > 1;
 
 async function follow(model, state, repaint, signal) {
   const before = model.over;
@@ -80,14 +84,13 @@ async function follow(model, state, repaint, signal) {
 
 /** The graph and the results, from what the service says of the pipeline. */
 async function describe(model, state, parts, repaint, signal) {
-  while (!model.pipeline && !signal.aborted) await pause(50, signal);
-  if (signal.aborted) return;
   const graph = graphView(model.pipeline, signal, parts.steps.find);
   try {
     const pipeline = await ask("GET", address([model.pipeline]), { signal });
     const names = pipeline.graph.steps.map((step) => step.name);
     model.lay(pipeline.graph.steps);
     state.outputs = pipeline.outputs ?? [];
+    state.secrets = Object.entries(pipeline.schema?.properties ?? {}).filter(([, each]) => each.writeOnly);
     state.drawn = names.length > 150 ? [graph, mosaic(names, parts.steps.find)] : [graph];
     if (names.length > 150) graph.element.append(state.drawn[1].element);
     parts.graph.replaceChildren(graph.element);
@@ -98,25 +101,30 @@ async function describe(model, state, parts, repaint, signal) {
 }
 
 function headOf(model, state, signal, repaint) {
-  const act = (action) => async () => {
-    try {
-      uncomplain();
-      const run = await ask("POST", address(["runs", model.id, action]), { signal });
-      if (action === "resume") Object.assign(state, { told: false, note: "" }), model.forget();
-      if (run.status) model.status = run.status;
-      announce(action === "resume" ? "The run goes on." : "The run is being cancelled.");
-      state.wake();
-    } catch (error) {
-      complain(error);
-    }
+  const done = (action, run) => {
+    if (action === "resume") Object.assign(state, { told: false, note: "" }), model.forget();
+    if (run.status) model.status = run.status;
+    announce(action === "resume" ? "The run goes on." : "The run is being cancelled.");
+    state.wake();
+  };
+  const act = async (action, body) => {
+    uncomplain();
+    await ask("POST", address(["runs", model.id, action]), { body, signal }).then((run) => done(action, run), complain);
     repaint();
   };
-  const cancel = act("cancel");
-  const sure = async () => { if (await confirmed("Cancel this run? Steps that have finished stay finished.", "Cancel the run", "Let it run")) await cancel(); };
+  const cancel = async () => {
+    if (await confirmed("Cancel this run? Steps that have finished stay finished.", "Cancel the run", "Let it run")) await act("cancel");
+  };
+  const resume = async () => {
+    const secrets = state.secrets.map(([name, schema]) => field(name, without(schema, "default"), {}, false));
+    const question = "No journal keeps these inputs. Give those again that the rest of the run needs.";
+    if (!secrets.length) await act("resume");
+    else if (await confirmed(question, "Resume", "Not now", secrets.map((each) => each.element))) await act("resume", `{"inputs":${readAll(secrets)}}`);
+  };
   const head = {
     pipeline: el("a"), status: pill(""), link: el("span.link"), facts: el("dl"), story: el("span"),
-    cancel: el("button.danger", { type: "button", onclick: sure, hidden: true }, "Cancel"),
-    resume: el("button.primary", { type: "button", onclick: act("resume"), hidden: true }, "Resume"),
+    cancel: el("button.danger", { type: "button", onclick: cancel, hidden: true }, "Cancel"),
+    resume: el("button.primary", { type: "button", onclick: resume, hidden: true }, "Resume"),
   };
   head.element = el("header.run", {},
     el("div.headed", {}, el("h1", {}, head.pipeline, " ", el("code.id", {}, model.id)), el("div.tools", {}, head.story, head.resume, head.cancel)),
@@ -142,15 +150,15 @@ function paintHead(model, state, head) {
   say(head.link, model.over ? "" : state.link);
   head.link.classList.toggle("lost", state.link === "trying again");
   hide(head.cancel, model.over || !model.status);
-  hide(head.resume, !model.over || model.status === "succeeded" || model.links.resume === null);
+  hide(head.resume, !model.over || model.status === "succeeded" || !model.offers("resume"));
   const end = model.over ? model.ended : model.now();
   const facts = [
     ["Began", clock(model.began)],
-    ["Took", end > model.began ? seconds((end - model.began) / 1000) : ""],
+    [model.over ? "Took" : "Takes", end > model.began ? seconds((end - model.began) / 1000) : ""],
     ["Steps", model.steps.size ? number(model.steps.size) : ""],
   ].filter(([, value]) => value);
   keyed(head.facts, facts, ([name]) => name, ([name]) => el("div", {}, el("dt", {}, name), el("dd")), (entry, [, value]) => say(entry.lastChild, value));
-  if (model.over && model.links.story && !head.story.firstChild) {
+  if (model.over && model.offers("story") && !head.story.firstChild) {
     head.story.append(linkTo(address(["runs", model.id, "story"]), `story-${model.id}.html`, "Story", "Story of this run"));
   }
   hide(head.story, !model.over);
@@ -180,8 +188,9 @@ function paintProgress(progress, counts) {
 }
 
 function paintResults(model, state, results) {
-  const names = model.status === "succeeded" ? state.outputs ?? [] : [];
-  if (!names.length || results.firstChild) return hide(results, !names.length);
+  const names = model.status === "succeeded" ? state.outputs : [];
+  hide(results, !names.length);
+  if (!names.length || results.firstChild) return;
   const shown = names.slice(0, 200);
   const links = (name) => ["json", "csv", "parquet", "arrow"].map((format) => linkTo(address(["runs", model.id, "results", name], { format }), `${name}.${format}`, format, `${name} as ${format}`));
   results.append(el("section", {}, el("h2", {}, "Results"),

@@ -43,7 +43,7 @@ function paintTurns(pager, query, next, go) {
 function runsTable(named) {
   const body = el("tbody");
   const none = el("p.dim", { hidden: true }, "No runs.");
-  const columns = ["Run", "Status", named ? "Pipeline" : null, "Began"].filter(Boolean);
+  const columns = ["Run", el("span.word", {}, "Status"), named ? "Pipeline" : null, "Began"].filter(Boolean);
   const table = el("table.runs", { "aria-label": "Runs", hidden: true }, el("thead", {}, el("tr", {},
     columns.map((name) => el("th", { scope: "col" }, name)), el("th.n", { scope: "col" }, "Took"), el("th.wide", { scope: "col" }, "Error"))), body);
   const paint = (runs) => {

@@ -12,7 +12,7 @@ function stepsView(model, repaint) {
   const pager = el("div.tools");
   const end = el("span");
   const body = el("tbody");
-  const frame = el("div.scroll", {}, el("table.steps", { "aria-label": "Steps" }, heading(end), body));
+  const frame = el("div.scroll.tall", { tabindex: 0, role: "region", "aria-label": "Steps in time" }, el("table.steps", { "aria-label": "Steps" }, heading(end), body));
   const element = el("section", {},
     el("div.headed", {}, el("h2", {}, "Steps"), el("label.tools", {}, "Find ", search)), chips, frame, pager);
   const paint = () => {
@@ -38,7 +38,7 @@ function stepsView(model, repaint) {
 
 function heading(end) {
   return el("thead", {}, el("tr", {},
-    el("th", { scope: "col" }, "Step"), el("th", { scope: "col" }, "Status"),
+    el("th", { scope: "col" }, "Step"), el("th", { scope: "col" }, el("span.word", {}, "Status")),
     el("th.lane", { scope: "col" }, el("div.axis", {}, el("span", {}, "Time"), end)),
     el("th.n", { scope: "col" }, "Took"), el("th.n.wide", { scope: "col" }, "Rows"), el("th.n.wide", { scope: "col" }, "Attempts")));
 }

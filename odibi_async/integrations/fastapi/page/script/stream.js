@@ -66,10 +66,19 @@ function pause(milliseconds, signal) {
   });
 }
 
-/** Does something again and again while the page is seen: at once, then `every` milliseconds after it was done. */
+/**
+ * Does something again and again while the page is seen: at once, then `every` milliseconds after it was done. Who is not
+ * let in does not ask again.
+ */
 async function repeatedly(work, every, signal) {
   while (!signal.aborted) {
-    if (document.visibilityState === "visible") await work().then(() => uncomplain("refresh"), (error) => complain(error, "refresh"));
+    try {
+      if (document.visibilityState === "visible") await work();
+      uncomplain("refresh");
+    } catch (error) {
+      complain(error, "refresh");
+      if (isShutOut(error)) return;
+    }
     await pause(every, signal);
   }
 }

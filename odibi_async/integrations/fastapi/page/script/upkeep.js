@@ -38,16 +38,16 @@ function upkeepView(kind, signal) {
     keyed(body, items, (item) => item.name, (item) => upkeepRow(kind, item, refresh, signal), (row, item) => row.paint(item));
   };
   repeatedly(refresh, FRESH, signal);
-  const head = kind.columns.map((name) => el("th", { scope: "col" }, name));
+  const [name, state, ...others] = kind.columns.map((each) => el("th", { scope: "col" }, each));
   return el("div", {}, el("h1", {}, kind.title), el("div.scroll", { tabindex: 0, role: "region", "aria-label": kind.title },
-    el("table.upkeep", { "aria-label": kind.title }, el("thead", {}, el("tr", {}, head, el("th", { scope: "col" }, "Actions"))), body)), none);
+    el("table.upkeep", { "aria-label": kind.title }, el("thead", {}, el("tr", {}, name, state, el("th", { scope: "col" }, "Actions"), others)), body)), none);
 }
 
 function upkeepRow(kind, item, refresh, signal) {
   const status = pill("");
   const cells = kind.cells(item).map(() => el("td"));
   const buttons = el("div.tools");
-  const row = el("tr", {}, el("th.name", { scope: "row" }, item.name), el("td", {}, status), cells, el("td", {}, buttons));
+  const row = el("tr", {}, el("th.name", { scope: "row" }, item.name), el("td", {}, status), el("td", {}, buttons), cells);
   const act = async (action) => {
     if (action === "stop" && !(await confirmed(`Stop ${item.name}?`, "Stop it", "Let it run"))) return;
     try {

@@ -13,6 +13,7 @@ const many = (count, word) => `${number(count)} ${word}${count === 1 ? "" : "s"}
 
 /** Seconds for reading, as the story of a run prints them: 0.4 ms, 12 ms, 3.21 s, 2 min 5 s. */
 function seconds(value) {
+  if (!Number.isFinite(value)) return "";
   if (value < 1) return `${(value * 1e3).toFixed(value < 0.01 ? 1 : 0)} ms`;
   if (value < 60) return `${value.toFixed(2)} s`;
   if (value < 3600) return `${Math.floor(value / 60)} min ${Math.floor(value % 60)} s`;
