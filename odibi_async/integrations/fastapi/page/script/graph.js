@@ -35,7 +35,7 @@ function copied(node) {
 function graphView(name, signal, onStep) {
   const frame = el("div.drawing", { tabindex: 0, role: "region", "aria-label": "Graph" });
   const tools = el("div.tools", {});
-  const element = el("section", { "aria-label": "Graph" }, el("div.headed", {}, el("h2", {}, "Graph"), tools), frame);
+  const element = el("section", {}, el("div.headed", {}, el("h2", {}, "Graph"), tools), frame);
   let nodes = [];
   let statusOf = null;
   const paint = () => {
@@ -43,7 +43,7 @@ function graphView(name, signal, onStep) {
   };
   const loaded = fetchDrawing(address([name, "graph.svg"]), signal).then((drawing) => {
     const svg = copied(drawing.documentElement);
-    nodes = [...svg.querySelectorAll("[data-step]")].map((group) => nodeOf(group, onStep));
+    nodes = [...svg.querySelectorAll("[data-step], [data-name]")].map((group) => nodeOf(group, onStep));
     frame.replaceChildren(svg);
     zoomTools(tools, frame, svg);
     paint();
@@ -53,7 +53,7 @@ function graphView(name, signal, onStep) {
 }
 
 function nodeOf(group, onStep) {
-  const step = group.dataset.step;
+  const step = group.dataset.step ?? group.dataset.name;
   const label = group.querySelector("text");
   const words = label?.textContent ?? "";
   const paint = (status) => {

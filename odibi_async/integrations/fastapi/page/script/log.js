@@ -4,17 +4,18 @@ const LINES = 200;
 
 /** The last events of a run, the newest at the bottom; follows them unless a reader has scrolled up. */
 function logView(model, repaint) {
-  const list = el("ol.log", { tabindex: 0, role: "log", "aria-live": "off", "aria-label": "Events" });
+  const list = el("ol");
+  const frame = el("div.log", { tabindex: 0, role: "log", "aria-live": "off", "aria-label": "Events" }, list);
   const note = el("p.dim");
   const search = el("input", { type: "search", size: 16, oninput: repaint });
-  const element = el("section", {}, el("div.headed", {}, el("h2", {}, "Events"), el("label.tools", {}, "Find ", search)), list, note);
+  const element = el("section", {}, el("div.headed", {}, el("h2", {}, "Events"), el("label.tools", {}, "Find ", search)), frame, note);
   const paint = (trouble) => {
     const words = search.value.toLowerCase();
     const found = words ? model.log.filter((line) => `${line.name} ${line.step} ${line.told}`.toLowerCase().includes(words)) : model.log;
     const shown = found.slice(-LINES);
-    const below = list.scrollHeight - list.scrollTop - list.clientHeight < 30;
+    const below = frame.scrollHeight - frame.scrollTop - frame.clientHeight < 30;
     keyed(list, shown, (line) => line.number, logLine, nothing);
-    if (below) list.scrollTop = list.scrollHeight;
+    if (below) frame.scrollTop = frame.scrollHeight;
     say(note, trouble || noteOf(model, shown.length, words));
   };
   return { element, paint };

@@ -46,10 +46,11 @@ function waitOf(model, state, tries) {
   return model.over && state.told ? IDLE : 300;
 }
 
-/** Asks for the whole run. One that had ended and runs again was resumed: its events begin anew. */
+/** Asks for the whole run. One that began or ended at another time than before was resumed: its events begin anew. */
 async function refresh(model, state) {
   const [run, skew] = await askWithSkew(address(["runs", model.id]));
-  const resumed = state.told && model.over && (!ENDED.has(run.status) || differs(model.ended, instant(run.finished_at)));
+  const ended = ENDED.has(run.status) ? instant(run.finished_at) : Infinity;
+  const resumed = differs(model.began, instant(run.started_at)) || (state.told && model.over && differs(model.ended, ended));
   model.snapshot(run, skew);
   state.describe();
   state.describe = nothing;
@@ -60,7 +61,8 @@ async function refresh(model, state) {
   if (model.over && state.told) state.link = "";
 }
 
-const differs = (one, other) => Math.abs(one - other) > 1;
+/** Whether two times are not the same, give or take what clocks and rows make of them. */
+const differs = (one, other) => Math.abs(one - other) > 500;
 
 async function follow(model, state, repaint, signal) {
   const before = model.over;
