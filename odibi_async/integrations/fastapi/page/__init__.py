@@ -46,7 +46,7 @@ class Page:
 
 
 def page() -> Page:
-    """The live page. The first call reads its files, and so blocks; later calls, from any thread, give the same page."""
+    """The live page. The first call reads its files, and so blocks; later ones give the same page, in any thread."""
     with _lock:
         return _page()
 
