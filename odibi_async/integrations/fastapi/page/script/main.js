@@ -18,7 +18,8 @@ function hashOf(parts, query) {
 function route() {
   const [path, tail] = location.hash.replace(/^#\/?/, "").split("?", 2);
   const parts = path.split("/").filter(Boolean).map(decoded);
-  return { view: Object.hasOwn(VIEWS, parts[0]) ? parts[0] : "pipelines", parts: parts.slice(1), query: Object.fromEntries(new URLSearchParams(tail ?? "")) };
+  const query = Object.fromEntries(new URLSearchParams(tail ?? ""));
+  return Object.hasOwn(VIEWS, parts[0]) ? { view: parts[0], parts: parts.slice(1), query } : { view: "pipelines", parts: [], query };
 }
 
 function decoded(part) {
