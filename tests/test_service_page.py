@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import re
 import shutil
+import socket
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from typing import Any, Literal
 
 import pandas as pd
 import pytest
+import uvicorn
 from axe_playwright_python.async_playwright import Axe
 from fastapi import FastAPI, Header, HTTPException
 from playwright.async_api import Browser, Locator, async_playwright, expect
@@ -28,7 +30,6 @@ from odibi_async import Pipeline, Retry, Runner, Secret, step
 from odibi_async.graph.svg import BORDERS
 from odibi_async.integrations.fastapi import Served, pipeline_router
 from odibi_async.integrations.fastapi.page import SCRIPTS, page
-from tests.serving import serving
 
 EVIL = "</script></pre><script>window.hacked=1</script><img src=x onerror='hacked=2'>\"'`&amp;--> {{x}} #59;"
 PHONE: Any = {"viewport": {"width": 360, "height": 740}}
@@ -128,6 +129,32 @@ class Gates:
 
         patient = step(weather, retry=Retry(attempts=3, wait=0.01, jitter=False))
         return Pipeline([flights, patient, clean, count, publish], inputs=("url",))
+
+
+@contextlib.asynccontextmanager
+async def serving(app: Any, port: int = 0) -> AsyncIterator[int]:
+    """
+    Serves an app for as long as the block lasts; gives its port.
+
+    Args:
+        app: An ASGI app.
+        port: Where; 0 for any that is free.
+    """
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind(("127.0.0.1", port))
+    config = uvicorn.Config(app, log_level="error", ws="none", timeout_graceful_shutdown=3)
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server.serve(sockets=[listening]))
+    try:
+        while not server.started:
+            assert not task.done(), "The server did not start."
+            await asyncio.sleep(0.01)
+        yield listening.getsockname()[1]
+    finally:
+        server.should_exit = True
+        await task
+        listening.close()
 
 
 @pytest.fixture

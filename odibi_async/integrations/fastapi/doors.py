@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
@@ -21,22 +21,18 @@ async def body_of(request: Request, most: int, origins: Collection[str]) -> byte
         ServiceProblem: It comes from a page of somebody else, is no JSON, or is too long.
     """
     check_origin(request, origins)
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > most:
-        raise _too_long(most)
     pieces, size = [], 0
     async for piece in request.stream():
         size += len(piece)
-        if size > most:
-            raise _too_long(most)
-        pieces.append(piece)
+        if size > 2 * most:  # what is a little too long is read to its end: else its sender could not hear of it
+            break
+        pieces.append(piece if size <= most else b"")
+    if size > most:
+        headers = {"Connection": "close"} if size > 2 * most else None
+        raise ServiceProblem(413, "OA335", f"A request may have {most} bytes.", headers=headers)
     if size:
         _check_type(request)
     return b"".join(pieces)
-
-
-def _too_long(most: int) -> ServiceProblem:
-    return ServiceProblem(413, "OA335", f"A request may have {most} bytes.", headers={"Connection": "close"})
 
 
 def _check_type(request: Request) -> None:
@@ -77,23 +73,22 @@ def urlsplit_host(origin: str) -> str:
 
 
 @contextlib.asynccontextmanager
-async def watching(receive: Receive) -> AsyncIterator[asyncio.Event]:
+async def watching(receive: Receive, on_gone: Callable[[], None]) -> AsyncIterator[None]:
     """
-    An event that is set when the client is gone, in a block after the body was read.
+    Calls a function when the client is gone, in a block after the body was read.
 
     It awaits the message of ASGI. `Request.is_disconnected` only looks whether that is there already, which behind a
     `BaseHTTPMiddleware` it never is.
     """
-    gone = asyncio.Event()
-    listening = asyncio.create_task(_listen(receive, gone))
+    listening = asyncio.create_task(_listen(receive, on_gone))
     try:
-        yield gone
+        yield
     finally:
         listening.cancel()
         await asyncio.wait([listening])
 
 
-async def _listen(receive: Receive, gone: asyncio.Event) -> None:
+async def _listen(receive: Receive, on_gone: Callable[[], None]) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-    gone.set()
+    on_gone()

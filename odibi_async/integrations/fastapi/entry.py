@@ -17,6 +17,9 @@ from odibi_async.integrations.fastapi.sizes import bytes_of
 from odibi_async.result import RunResult, Status
 from odibi_async.runner import Run
 
+Ending = asyncio.Future[Mapping[str, Any] | None]
+"""What becomes the datasets of the answer about a run; `None` where one waited in vain."""
+
 
 class Entry:
     """
@@ -53,7 +56,7 @@ class Entry:
         self.outputs: Mapping[str, Any] | None = None
         self.size = 0
         self.result: RunResult | None = None
-        self.waiting: list[asyncio.Future[Mapping[str, Any]]] = []
+        self.waiting: list[Ending] = []
         self._status = Status.RUNNING
         self._trouble = ""
 
@@ -99,28 +102,31 @@ class Entry:
         """Keeps no data any more."""
         self.outputs, self.size, self.result = None, 0, None
 
-    async def end_within(self, seconds: float, *events: asyncio.Event) -> Mapping[str, Any] | None:
+    async def end_within(self, seconds: float, ending: Ending) -> Mapping[str, Any] | None:
         """
         Waits for its end.
 
         Args:
             seconds: How long, at most.
-            *events: What else ends the waiting.
+            ending: What to wait for; whoever gives it a result ends the waiting.
 
         Returns:
             The datasets of an answer; `None` where it is not over.
         """
-        ending: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
         self.waiting.append(ending)
-        others: list[asyncio.Future[Any]] = [asyncio.ensure_future(event.wait()) for event in events]
+        timer = ending.get_loop().call_later(seconds, give_up, ending)
         try:
-            await asyncio.wait((ending, *others), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            return await ending
         finally:
-            for other in others:
-                other.cancel()
+            timer.cancel()
             if ending in self.waiting:
                 self.waiting.remove(ending)
-        return ending.result() if ending.done() else None
+
+
+def give_up(ending: Ending) -> None:
+    """Ends the waiting for a run, which goes on."""
+    if not ending.done():
+        ending.set_result(None)
 
 
 class RunTable:
@@ -140,6 +146,7 @@ class RunTable:
         self._sweeping: asyncio.TimerHandle | None = None
         self._idle: asyncio.Event | None = None
         self._count = 0
+        self._size = 0
 
     def __len__(self) -> int:
         return len(self._running)
@@ -161,7 +168,8 @@ class RunTable:
         """Adds a run that has begun."""
         self._count += 1
         entry = Entry(run, offer, log, inputs, wanted, self._count)
-        self._over.pop(entry.id, None)
+        if (before := self._over.get(entry.id)) is not None:
+            self.drop(before)
         self._running[entry.id] = entry
         return entry
 
@@ -172,6 +180,7 @@ class RunTable:
         del self._running[entry.id]
         entry.end(keeps=self._keeps)
         self._over[entry.id] = entry
+        self._size += entry.size
         if not self._running and self._idle is not None:
             self._idle.set()
             self._idle = None
@@ -187,6 +196,7 @@ class RunTable:
         """Forgets a run that is over."""
         if self._over.get(entry.id) is entry:
             del self._over[entry.id]
+            self._size -= entry.size
 
     def sweep(self) -> None:
         """Forgets those that have been over for long, and those that are too many."""
@@ -195,12 +205,11 @@ class RunTable:
             oldest = next(iter(self._over.values()))
             if len(self._over) <= limits.kept and now - (oldest.ended or now) < limits.kept_seconds:
                 break
-            del self._over[oldest.id]
-        size = sum(entry.size for entry in self._over.values()) if self._keeps else 0
-        for entry in self._over.values():
-            if size <= limits.kept_bytes:
+            self.drop(oldest)
+        for entry in self._over.values() if self._size > limits.kept_bytes else ():
+            if self._size <= limits.kept_bytes:
                 break
-            size -= entry.size
+            self._size -= entry.size
             entry.forget_data()
         if self._over and self._sweeping is None:
             self._sweeping = asyncio.get_running_loop().call_later(limits.kept_seconds, self._sweep_later)
@@ -212,6 +221,7 @@ class RunTable:
     def close(self) -> None:
         """Forgets those that are over."""
         self._over.clear()
+        self._size = 0
         if self._sweeping is not None:
             self._sweeping.cancel()
             self._sweeping = None

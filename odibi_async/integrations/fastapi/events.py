@@ -165,20 +165,27 @@ class EventStream(Response):
         self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no", "X-Content-Type-Options": "nosniff"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        stopping = self._service.stopping
-        with stopping:
-            async with watching(receive) as gone:
-                sending = asyncio.ensure_future(self._send(send))
-                leaving = [asyncio.ensure_future(event.wait()) for event in (gone, stopping.event)]
-                try:
-                    await asyncio.wait((sending, *leaving), return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    for task in (sending, *leaving):
-                        task.cancel()
-                    await asyncio.wait((sending, *leaving))
+        loop = asyncio.get_running_loop()
+        leaving: asyncio.Future[bool | None] = loop.create_future()
+
+        def gone() -> None:
+            if not leaving.done():
+                leaving.set_result(True)
+
+        sending = loop.create_task(self._send(send))
+        self._service.stopping.add(leaving)
+        try:
+            async with watching(receive, gone):
+                await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._service.stopping.discard(leaving)
+            is_gone = leaving.done() and leaving.result() is True
+            leaving.cancel()
+            sending.cancel()
+            await asyncio.wait([sending])
         if not sending.cancelled():
             sending.result()
-        elif not gone.is_set():
+        elif not is_gone:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send(self, send: Send) -> None:

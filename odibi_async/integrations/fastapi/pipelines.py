@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -19,8 +21,8 @@ from odibi_async.integrations.fastapi.documents import (
     PipelinesDocument,
 )
 from odibi_async.integrations.fastapi.doors import body_of, watching
-from odibi_async.integrations.fastapi.entry import Entry
-from odibi_async.integrations.fastapi.problems import listed
+from odibi_async.integrations.fastapi.entry import Ending, Entry, give_up
+from odibi_async.integrations.fastapi.problems import invalid, listed
 from odibi_async.integrations.fastapi.served import Offer
 from odibi_async.integrations.fastapi.service import Service
 from odibi_async.integrations.fastapi.shared import Recorded
@@ -28,6 +30,9 @@ from odibi_async.integrations.fastapi.shown import error_of, id_of, links_of, st
 from odibi_async.integrations.fastapi.values import Values
 
 SVG_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
+
+KEY_LETTERS: Final = 255
+"""Letters of an `Idempotency-Key`."""
 
 
 class PipelineRoutes:
@@ -75,7 +80,6 @@ class PipelineRoutes:
 
     def _add_begin(self, router: APIRouter, offer: Offer, refusals: tuple[int, ...]) -> None:
         longest, schema = self._service.limits.wait, offer.asks.body_schema
-        seconds: Any = Query(0.0, ge=0, le=longest, allow_inf_nan=False, description="Seconds to wait for the end.")
         body = {"required": "required" in schema, "content": {"application/json": {"schema": schema}}}
         begun: Any = {
             200: {"model": EndedDocument, "description": "The run is over"},
@@ -83,13 +87,8 @@ class PipelineRoutes:
             **listed(*refusals, 403, 409, 413, 415, 422, 429, 503),
         }
 
-        async def begin(
-            request: Request,
-            wait: float = seconds,
-            cancel_on_disconnect: bool = False,
-            idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
-        ) -> Response:
-            return await self.begin(offer, request, wait, cancel_on_disconnect, idempotency_key)
+        async def begin(request: Request) -> Response:
+            return await self.begin(offer, request, *_asked(request, longest))
 
         router.post(
             f"/{offer.name}/runs",
@@ -98,7 +97,7 @@ class PipelineRoutes:
             description=offer.served.description,
             status_code=202,
             responses=begun,
-            openapi_extra={"requestBody": body},
+            openapi_extra={"requestBody": body, "parameters": _parameters(longest)},
         )(begin)
 
     async def pipelines(self, request: Request) -> Response:
@@ -146,14 +145,16 @@ class PipelineRoutes:
         self, found: Entry | Recorded, request: Request, wait: float, cancel_on_disconnect: bool
     ) -> Mapping[str, Any] | None:
         """The datasets of the answer, when the run is over in time."""
-        with self._service.stopping as stopping:
-            if not (cancel_on_disconnect and isinstance(found, Entry)):
-                return await self._service.end_within(found, wait, stopping)
-            async with watching(request.receive) as gone:
-                outputs = await self._service.end_within(found, wait, stopping, gone)
-                if gone.is_set():
-                    self._service.cancel_here(found)
-                return outputs
+        ending: Ending = asyncio.get_running_loop().create_future()
+        if not (cancel_on_disconnect and isinstance(found, Entry)):
+            return await self._service.end_within(found, wait, ending)
+
+        def gone() -> None:
+            self._service.cancel_here(found)
+            give_up(ending)
+
+        async with watching(request.receive, gone):
+            return await self._service.end_within(found, wait, ending)
 
     async def _over(self, found: Entry | Recorded, outputs: Mapping[str, Any], base: str) -> Response:
         about = self._about(await self._service.now(found), base)
@@ -165,6 +166,49 @@ class PipelineRoutes:
         run_id = id_of(found)
         links = links_of(base, run_id, has_story=self._has_story)
         return {"id": run_id, "status": str(status_of(found)), "links": links}
+
+
+def _asked(request: Request, longest: float) -> tuple[float, bool, str | None]:
+    """How long a request waits, whether the run ends with its client, and its key. By hand, which is faster."""
+    wait, cancels, key = 0.0, False, request.headers.get("idempotency-key")
+    faults = []
+    if request.scope["query_string"]:
+        said = request.query_params
+        try:
+            wait = float(said.get("wait", "0"))
+        except ValueError:
+            wait = math.nan
+        if not 0 <= wait <= longest:
+            faults.append({"loc": ("wait",), "msg": f"A number of seconds from 0 to {longest:g} is needed."})
+        if (word := said.get("cancel_on_disconnect", "false").lower()) not in ("true", "false", "1", "0"):
+            faults.append({"loc": ("cancel_on_disconnect",), "msg": "true or false is needed."})
+        cancels = word in ("true", "1")
+    if key is not None and not 1 <= len(key) <= KEY_LETTERS:
+        faults.append({"loc": ("Idempotency-Key",), "msg": f"1 to {KEY_LETTERS} letters are needed."})
+    if faults:
+        raise invalid("The request is not what this path takes.", faults)
+    return wait, cancels, key
+
+
+def _parameters(longest: float) -> list[dict[str, Any]]:
+    """What `_asked` reads, for OpenAPI."""
+    seconds = {"type": "number", "minimum": 0, "maximum": longest, "default": 0}
+    key = {"type": "string", "minLength": 1, "maxLength": KEY_LETTERS}
+    return [
+        {"name": "wait", "in": "query", "schema": seconds, "description": "Seconds to wait for the end."},
+        {
+            "name": "cancel_on_disconnect",
+            "in": "query",
+            "schema": {"type": "boolean", "default": False},
+            "description": "Whether the run is cancelled when the waiting client is gone.",
+        },
+        {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "schema": key,
+            "description": "The same key and body again find the same run.",
+        },
+    ]
 
 
 def _links(base: str, offer: Offer) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from blake3 import blake3
 
 from odibi_async.errors import GraphError, OdibiError, OptionError, RunAlive, RunExists, RunUnknown
-from odibi_async.integrations.fastapi.entry import Entry, RunTable
+from odibi_async.integrations.fastapi.entry import Ending, Entry, RunTable
 from odibi_async.integrations.fastapi.inputs import Asked
 from odibi_async.integrations.fastapi.kept import recorded_values
 from odibi_async.integrations.fastapi.limits import ServiceLimits
@@ -237,28 +237,33 @@ class Service:
         """A run as it is now."""
         return found if isinstance(found, Entry) else await self.find(found.record.run_id)
 
-    async def end_within(
-        self, found: Entry | Recorded, seconds: float, *events: asyncio.Event
-    ) -> Mapping[str, Any] | None:
+    async def end_within(self, found: Entry | Recorded, seconds: float, ending: Ending) -> Mapping[str, Any] | None:
         """
-        Waits for the end of a run; what is told to it is `Entry.end_within`'s.
+        Waits for the end of a run, or of the server; the arguments are those of `Entry.end_within`.
 
         Returns:
             The datasets of its answer; `None` where it is not over.
         """
+        self.stopping.add(ending)
+        try:
+            return await self._end_within(found, seconds, ending)
+        finally:
+            self.stopping.discard(ending)
+
+    async def _end_within(self, found: Entry | Recorded, seconds: float, ending: Ending) -> Mapping[str, Any] | None:
         if isinstance(found, Entry):
             if found.ended is None:
-                return await found.end_within(seconds, *events)
+                return await found.end_within(seconds, ending)
             return found.outputs if found.outputs is not None else await self._recorded_outputs(found.id)
         deadline = asyncio.get_running_loop().time() + seconds
         while found.record.status is Status.RUNNING:  # in another worker
             left = deadline - asyncio.get_running_loop().time()
-            if left <= 0 or any(event.is_set() for event in events):
+            if left <= 0 or ending.done():
                 return None
-            await asyncio.sleep(min(left, self.limits.poll))
+            await asyncio.wait([ending], timeout=min(left, self.limits.poll))
             again = await self.find(found.record.run_id)
             if isinstance(again, Entry):
-                return await self.end_within(again, max(left, 0.001), *events)
+                return await self._end_within(again, max(left, 0.001), ending)
             found = again
         return await self._recorded_outputs(found.record.run_id)
 

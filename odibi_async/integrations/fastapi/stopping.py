@@ -12,46 +12,41 @@ LOOKS: Final = 0.5
 
 class Stopping:
     """
-    Tells listeners that the server is being stopped.
+    Tells those who wait that the server is being stopped.
 
     ASGI tells an app so only when the last request has been answered; a listener would hold it up until its run ends.
     Uvicorn is asked directly, by way of the handler that it has installed for SIGTERM. Other servers end
     their connections themselves.
-
-    Attributes:
-        event: Set when it is being stopped.
     """
 
     def __init__(self) -> None:
-        self.event = asyncio.Event()
-        self._users = 0
+        self._waiting: set[asyncio.Future[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    def __enter__(self) -> asyncio.Event:
-        self._users += 1
+    def add(self, waiting: asyncio.Future[Any]) -> None:
+        """Gives `None` as a result to whoever waits, when the server is being stopped."""
+        self._waiting.add(waiting)
         if self._timer is None:
             self._look()
-        return self.event
 
-    def __exit__(self, *_: object) -> None:
-        self._users -= 1
-        if not self._users:
-            self._end()
+    def discard(self, waiting: asyncio.Future[Any]) -> None:
+        """It waits no more."""
+        self._waiting.discard(waiting)
 
     def close(self) -> None:
         """The app is over."""
-        self.event.set()
-        self._end()
-
-    def _end(self) -> None:
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_result(None)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _look(self) -> None:
+        self._timer = None
         if is_stopping():
-            self.event.set()
-        else:
+            self.close()
+        elif self._waiting:
             self._timer = asyncio.get_running_loop().call_later(LOOKS, self._look)
 
 
