@@ -645,18 +645,19 @@ async def test_hostile_names_errors_and_inputs_do_nothing(opened: Open):
     def fails(x: pd.DataFrame) -> None:
         raise ValueError(EVIL)
 
-    def made(given: str = EVIL) -> pd.DataFrame:
-        return frame
+    def made(given: str) -> pd.DataFrame:
+        return frame.assign(given=given)
 
     steps = [
         step(made, name=EVIL, layer=EVIL, inputs={"given": f"in {EVIL}"}),
         step(fails, name=f"bad {EVIL}", inputs={"x": EVIL}),
     ]
-    served = Served(Pipeline(steps), description=EVIL)
+    served = Served(Pipeline(steps, inputs=(f"in {EVIL}",)), description=EVIL)
     shown = await opened(app_of({"flights": served}))
     await expect(shown.tab.locator(".cards")).to_contain_text(EVIL)
     await shown.goto("#/pipelines/flights")
     await expect(shown.tab.locator(".lead")).to_have_text(EVIL)
+    await shown.tab.get_by_label(f"in {EVIL}").fill(EVIL)
     await shown.tab.get_by_text("Options").click()
     await shown.tab.get_by_role("button", name="Start", exact=True).click()
     await expect(shown.status).to_contain_text("failed")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from fastapi import APIRouter
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -18,12 +19,11 @@ KEPT: Final = ("WWW-Authenticate", "Set-Cookie", "Retry-After")
 
 
 def add_page(router: APIRouter, refusals: tuple[int, ...]) -> None:
-    """Adds the route of the page. Blocks: it reads the page's files."""
-    page()
+    """Adds the route of the page."""
 
     async def live_page(request: Request) -> Response:
         """The live page: pipelines, their runs, and a run as it goes."""
-        return _sent(200)
+        return await _sent(200)
 
     html = {"description": "The page", "content": {"text/html": {"schema": {"type": "string"}}}}
     responses: Any = {200: html, **listed(*refusals)}
@@ -51,22 +51,22 @@ class PageRoute(ProblemRoute):
         async def handler(request: Request) -> Response:
             response = await inner(request)
             if response.status_code in REFUSED and "text/html" in request.headers.get("accept", ""):
-                return _refused(response)
+                return await _refused(response)
             return response
 
         return handler
 
 
-def _refused(refusal: Response) -> Response:
-    response = _sent(refusal.status_code)
+async def _refused(refusal: Response) -> Response:
+    response = await _sent(refusal.status_code)
     for name in KEPT:
         for value in refusal.headers.getlist(name):
             response.headers.append(name, value)
     return response
 
 
-def _sent(status: int) -> Response:
-    shown = page()
+async def _sent(status: int) -> Response:
+    shown = await run_in_threadpool(page)  # the first time, it reads files
     headers = {
         "Content-Security-Policy": shown.csp,
         "X-Content-Type-Options": "nosniff",

@@ -6,15 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from fastapi import APIRouter, Depends
-from starlette.requests import Request
-from starlette.responses import Response
 
 from odibi_async.building import Planned
 from odibi_async.integrations.fastapi.events import EventRoutes
 from odibi_async.integrations.fastapi.limits import ServiceLimits
 from odibi_async.integrations.fastapi.live import add_page
 from odibi_async.integrations.fastapi.pipelines import PipelineRoutes
-from odibi_async.integrations.fastapi.problems import ProblemRoute, ServiceError, listed
+from odibi_async.integrations.fastapi.problems import ProblemRoute, ServiceError
 from odibi_async.integrations.fastapi.results import ResultRoutes
 from odibi_async.integrations.fastapi.runs import RunRoutes
 from odibi_async.integrations.fastapi.served import Offer, Served

@@ -114,9 +114,16 @@ async function save(event, url, name) {
   }
 }
 
-/** Shows what went wrong at the foot of the page: of an action until the next one, of refreshing until that works again. */
+/**
+ * Shows what went wrong at the foot of the page: of an action until the next one, of refreshing until that works again.
+ * Who is not let in is asked for a token instead.
+ */
 function complain(error, from = "action") {
   if (error.name === "AbortError") return;
+  if (isShutOut(error)) {
+    if (from === "action") byId("token-value")?.focus();
+    return;
+  }
   byId("trouble").dataset.from = from;
   if (!(error instanceof Problem)) console.error(error);
   const wait = error.retryAfter ? ` Try again in ${many(error.retryAfter, "second")}.` : "";
