@@ -149,7 +149,7 @@ function askForToken(found) {
 
 function tokenForm(kept) {
   const value = el("input", { id: "token-value", type: "password", autocomplete: "off", spellcheck: "false", value: kept?.value ?? "" });
-  const header = el("input", { id: "token-header", value: kept?.header ?? "Authorization", spellcheck: "false", pattern: "[!#$%&'*+.^_`|~0-9A-Za-z\\-]+", required: true });
+  const header = el("input", { id: "token-header", value: kept?.header ?? "Authorization", spellcheck: "false", pattern: "[A-Za-z0-9_\\-]+", required: true });
   const close = () => { byId("token").hidden = true; };
   const keep = (event) => {
     event.preventDefault();
