@@ -14,7 +14,7 @@ function logView(model, repaint) {
     const found = words ? model.log.filter((line) => `${line.name} ${line.step} ${line.told}`.toLowerCase().includes(words)) : model.log;
     const shown = found.slice(-LINES);
     const below = frame.scrollHeight - frame.scrollTop - frame.clientHeight < 30;
-    keyed(list, shown, (line) => line.number, logLine, nothing);
+    keyed(list, shown, (line) => line.number, logLine, (row, line) => say(row.lastChild, line.told));
     if (below) frame.scrollTop = frame.scrollHeight;
     say(note, trouble || noteOf(model, shown.length, words));
   };

@@ -33,6 +33,7 @@ function decoded(part) {
 /** Shows what the address says, and ends everything that the view before it was doing. */
 function show() {
   leaving.abort();
+  document.querySelectorAll("dialog").forEach((dialog) => dialog.close(""));
   leaving = new AbortController();
   uncomplain();
   const { view, parts, query } = route();

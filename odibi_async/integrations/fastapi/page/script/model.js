@@ -18,6 +18,7 @@ class RunModel {
   /** Forgets the events, for a run that is resumed tells new ones. */
   forget() {
     this.log = [];
+    this.progress = new Map();
     this.heard = 0;
     this.lastId = null;
   }
@@ -47,12 +48,22 @@ class RunModel {
 
   hear({ id, name, told }) {
     if (id !== null) this.lastId = id;
-    this.heard += 1;
     const at = instant(told.time);
     if (!Number.isNaN(at)) this.skew = Math.min(this.skew, Date.now() - at);
-    this.log.push({ number: this.heard, at, name, step: told.step ?? "", told: lineOf(name, told) });
-    if (this.log.length > LOGGED * 1.2) this.log.splice(0, this.log.length - LOGGED);
+    this.note({ at, name, step: told.step ?? "", told: lineOf(name, told) });
     (HEARD[name] ?? nothing)(this, told, at);
+  }
+
+  /** Adds a line to the log; the progress of a step is one line, however far it comes. */
+  note(line) {
+    const before = line.name === "step.progressed" ? this.progress.get(line.step) : undefined;
+    if (before) return Object.assign(before, line);
+    this.heard += 1;
+    line.number = this.heard;
+    this.log.push(line);
+    if (line.name === "step.progressed") this.progress.set(line.step, line);
+    if (this.log.length > LOGGED * 1.2) this.log.splice(0, this.log.length - LOGGED);
+    return line;
   }
 
   /** Whether the service lets something be done: it says so with a link. */
