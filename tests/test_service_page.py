@@ -237,6 +237,79 @@ async def opened(browser: Browser) -> AsyncIterator[Open]:
         yield open_page
 
 
+# -- what needs no service -------------------------------------------------------------------------
+
+
+async def reckoned(browser: Browser, scripts: str, expression: str, given: Any) -> Any:
+    """What an expression over some of the page's scripts gives, in a browser with nothing in it."""
+    folder = resources.files("odibi_async.integrations.fastapi.page").joinpath("script")
+    source = "\n".join(folder.joinpath(f"{name}.js").read_text("utf-8") for name in scripts.split())
+    tab = await browser.new_page()
+    found = await tab.evaluate(f"(given) => {{ {source}\n return ({expression})(given); }}", given)
+    await tab.close()
+    return found
+
+
+async def test_a_stream_is_taken_apart_alike_wherever_its_pieces_end(browser: Browser):
+    stream = (
+        ": hello\r\n\r\nretry: 10\n\nid: 1\nevent: a.b\ndata: {\ndata:  }\n\n: ping\n\r\nid:2\r\ndata\r\n\r\n"
+        "event: x\rdata: ü: y\r\rid: 9\n\ndata: cut off"
+    )
+    told = [
+        {"id": "1", "name": "a.b", "data": "{\n }"},
+        {"id": "2", "name": "message", "data": ""},
+        {"id": None, "name": "x", "data": "ü: y"},
+    ]
+    cut = """(text) => Array.from({ length: text.length }, (_, size) => {
+        const feed = eventParser();
+        return text.match(new RegExp(`[^]{1,${size + 1}}`, "g")).flatMap(feed);
+    })"""
+    for found in await reckoned(browser, "dom words asking stream", cut, stream):
+        assert found == told
+
+
+FIELDS: list[tuple[Any, str, str]] = [
+    ({"type": "integer"}, "007", "7"),
+    ({"type": "integer"}, " -12345678901234567890 ", "-12345678901234567890"),
+    ({"type": "integer"}, "1e3", "! whole number"),
+    ({"type": "integer", "minimum": 1}, "0", "! least is 1"),
+    ({"type": "integer", "exclusiveMaximum": 9}, "9", "! less than 9"),
+    ({"type": "number"}, "1.", "1"),
+    ({"type": "number"}, "-.5e-3", "-0.0005"),
+    ({"type": "number"}, "1e400", "! too large"),
+    ({"type": "number"}, "NaN", "! not a number"),
+    ({"type": "number"}, "0x10", "! not a number"),
+    ({"type": "number"}, "", "! needed"),
+    ({"anyOf": [{"type": "number"}, {"type": "null"}]}, "", "null"),
+    ({"type": ["string", "null"], "default": "x"}, "", "null"),
+    ({"type": "string"}, ' "\u2028', '" \\"\u2028"'),
+    ({"$ref": "#/$defs/a~1b"}, "3", "3"),
+    ({"allOf": [{"$ref": "#/$defs/a~1b"}], "description": "d"}, "x", "! not a number"),
+    ({"$ref": "#/$defs/loop"}, "[1, 2", "! not JSON"),
+    ({"$ref": "#/$defs/none"}, "[1]", "[1]"),
+    ({"type": "array"}, "{}", "! list"),
+    ({"type": "object"}, "[]", "! object"),
+    ({"anyOf": [{"type": "integer"}, {"type": "string"}]}, '"a"', '"a"'),
+    (True, "1", "1"),
+    ({"enum": ["a", 1, None]}, "1", "1"),
+    ({"enum": ["a", 1, None]}, "", "! needed"),
+]
+"""A schema, what is typed, and what is sent; or what is said, behind a !."""
+
+
+async def test_a_field_gives_what_its_schema_says(browser: Browser):
+    read = """(cases) => cases.map(([schema, typed]) => {
+        const root = { $defs: { "a/b": { type: "integer" }, loop: { $ref: "#/$defs/loop" } } };
+        const one = field("x", schema, root, true);
+        one.input.value = typed;
+        try { return one.read(); } catch (error) { return `! ${error.message}`; }
+    })"""
+    found = await reckoned(browser, "dom words form", read, FIELDS)
+    for (schema, typed, sent), given in zip(FIELDS, found, strict=True):
+        assert given.startswith("!") == sent.startswith("!"), (schema, typed, given)
+        assert sent[2:] in given if sent.startswith("!") else given == sent, (schema, typed, given)
+
+
 # -- a run from its start to its end ---------------------------------------------------------------
 
 

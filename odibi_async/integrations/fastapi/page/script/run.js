@@ -156,7 +156,7 @@ function paintHead(model, state, head) {
   const end = model.over ? model.ended : model.now();
   const facts = [
     ["Began", clock(model.began)],
-    [model.over ? "Took" : "Takes", end > model.began ? seconds((end - model.began) / 1000) : ""],
+    [model.over ? "Took" : "So far", end > model.began ? seconds((end - model.began) / 1000) : ""],
     ["Steps", model.steps.size ? number(model.steps.size) : ""],
   ].filter(([, value]) => value);
   keyed(head.facts, facts, ([name]) => name, ([name]) => el("div", {}, el("dt", {}, name), el("dd")), (entry, [, value]) => say(entry.lastChild, value));

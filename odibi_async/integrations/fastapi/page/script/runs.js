@@ -58,7 +58,7 @@ function runRow(run, named) {
   const status = pill(run.status);
   const began = timeEl(run.started_at);
   const took = el("td.n"), error = el("td.wide.clip");
-  const link = el("a.id", { href: hashOf(["runs", run.id]), title: run.id }, run.id);
+  const link = el("a.id", { href: hashOf(["runs", run.id]), title: run.id }, el("span.wide", {}, run.id.slice(0, -8)), run.id.slice(-8));
   const row = el("tr", {}, el("th", { scope: "row" }, link), el("td", {}, status), named ? el("td.name", {}, run.pipeline) : null, el("td", {}, began), took, error);
   row.paint = (now) => {
     setPill(status, now.status);
