@@ -15,7 +15,7 @@ from odibi_async.integrations.fastapi.entry import Entry
 from odibi_async.integrations.fastapi.problems import listed
 from odibi_async.integrations.fastapi.service import Service
 from odibi_async.integrations.fastapi.shared import Recorded
-from odibi_async.integrations.fastapi.shown import id_of, links_of, shown, summary
+from odibi_async.integrations.fastapi.shown import id_of, links_of, shown, shown_here, summary
 
 STATUSES = "^(running|succeeded|failed|cancelled|interrupted)$"
 
@@ -113,12 +113,11 @@ class RunRoutes:
     async def _shown(self, found: Entry | Recorded, base: str) -> dict[str, Any]:
         links = self._links(base, id_of(found))
         if isinstance(found, Entry):
-            return {**shown(found, {}, None), "links": links}
+            return {**shown_here(found), "links": links}
         shared = await self._service.shared()
         assert shared is not None
-        graph = self._service.offers[found.record.pipeline].planned.graph
-        order = {graph.nodes[index].name: place for place, index in enumerate(graph.order)}
-        return {**await shared.ask(shown, found, order, shared.journal), "links": links}
+        offer = self._service.offers[found.record.pipeline]
+        return {**await shared.ask(shown, found, offer, shared.journal), "links": links}
 
     def _links(self, base: str, run_id: str) -> dict[str, str]:
         return links_of(base, run_id, has_story=self._has_story)
