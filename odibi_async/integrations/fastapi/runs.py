@@ -39,10 +39,10 @@ class RunRoutes:
         """Adds them."""
         many: Any = {200: {"model": RunsDocument}, **listed(*refusals, 422, 503)}
         router.get("/runs", summary="List runs", responses=many)(self.runs)
-        one: Any = {200: {"model": RunDocument}, **listed(*refusals, 404, 503)}
+        one: Any = {200: {"model": RunDocument}, **listed(*refusals, 404, 422, 503)}
         router.get("/runs/{run_id}", summary="Show a run", responses=one)(self.run)
         accepted: Any = {202: {"model": RunDocument, "description": "It is being done"}}
-        cancelled = {**accepted, **listed(*refusals, 403, 404, 409, 413, 415, 503)}
+        cancelled = {**accepted, **listed(*refusals, 403, 404, 409, 413, 415, 422, 503)}
         post = router.post("/runs/{run_id}/cancel", status_code=202, summary="Cancel a run", responses=cancelled)
         post(self.cancel)
         resumed = {**accepted, **listed(*refusals, 403, 404, 409, 413, 415, 422, 429, 503)}
