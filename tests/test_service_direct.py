@@ -80,7 +80,7 @@ async def test_from_a_dependency():
         return await runner.run(PIPELINE, {"n": n})
 
     @app.get("/told")
-    async def endpoint(result: RunResult = Depends(result)) -> dict[str, Any]:
+    async def endpoint(result: RunResult = Depends(result)) -> dict[str, Any]:  # noqa: B008
         return {"told": result["told"], "steps": len(result.steps)}
 
     async with app.router.lifespan_context(app), client_of(app) as client:
