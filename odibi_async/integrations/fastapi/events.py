@@ -40,7 +40,7 @@ class EventRoutes:
     def add_to(self, router: APIRouter, refusals: tuple[int, ...]) -> None:
         """Adds it."""
         stream = {"description": "The events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
-        responses: Any = {200: stream, **listed(*refusals, 404, 429, 503)}
+        responses: Any = {200: stream, **listed(*refusals, 404, 422, 429, 503)}
         place, summary = "/runs/{run_id}/events", "The events of a run, as they happen"
         router.get(place, summary=summary, responses=responses, response_class=Response)(self.events)
 

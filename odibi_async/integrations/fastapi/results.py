@@ -54,7 +54,7 @@ class ResultRoutes:
         get(place, summary="A dataset that a run made", responses=found)(self.result)
         if self._has_story:
             page = {"description": "The story", "content": {"text/html": {"schema": {"type": "string"}}}}
-            told: Any = {200: page, **listed(*refusals, 404, 409, 503)}
+            told: Any = {200: page, **listed(*refusals, 404, 409, 422, 503)}
             get("/runs/{run_id}/story", summary="The story of a run", responses=told)(self.story)
 
     async def result(

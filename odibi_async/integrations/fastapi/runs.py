@@ -15,7 +15,7 @@ from odibi_async.integrations.fastapi.entry import Entry
 from odibi_async.integrations.fastapi.problems import listed
 from odibi_async.integrations.fastapi.service import Service
 from odibi_async.integrations.fastapi.shared import Recorded
-from odibi_async.integrations.fastapi.shown import id_of, links_of, shown, summary
+from odibi_async.integrations.fastapi.shown import id_of, links_of, shown, shown_here, summary
 
 STATUSES = "^(running|succeeded|failed|cancelled|interrupted)$"
 
@@ -39,10 +39,10 @@ class RunRoutes:
         """Adds them."""
         many: Any = {200: {"model": RunsDocument}, **listed(*refusals, 422, 503)}
         router.get("/runs", summary="List runs", responses=many)(self.runs)
-        one: Any = {200: {"model": RunDocument}, **listed(*refusals, 404, 503)}
+        one: Any = {200: {"model": RunDocument}, **listed(*refusals, 404, 422, 503)}
         router.get("/runs/{run_id}", summary="Show a run", responses=one)(self.run)
         accepted: Any = {202: {"model": RunDocument, "description": "It is being done"}}
-        cancelled = {**accepted, **listed(*refusals, 403, 404, 409, 413, 415, 503)}
+        cancelled = {**accepted, **listed(*refusals, 403, 404, 409, 413, 415, 422, 503)}
         post = router.post("/runs/{run_id}/cancel", status_code=202, summary="Cancel a run", responses=cancelled)
         post(self.cancel)
         resumed = {**accepted, **listed(*refusals, 403, 404, 409, 413, 415, 422, 429, 503)}
@@ -113,12 +113,11 @@ class RunRoutes:
     async def _shown(self, found: Entry | Recorded, base: str) -> dict[str, Any]:
         links = self._links(base, id_of(found))
         if isinstance(found, Entry):
-            return {**shown(found, {}, None), "links": links}
+            return {**shown_here(found), "links": links}
         shared = await self._service.shared()
         assert shared is not None
-        graph = self._service.offers[found.record.pipeline].planned.graph
-        order = {graph.nodes[index].name: place for place, index in enumerate(graph.order)}
-        return {**await shared.ask(shown, found, order, shared.journal), "links": links}
+        offer = self._service.offers[found.record.pipeline]
+        return {**await shared.ask(shown, found, offer, shared.journal), "links": links}
 
     def _links(self, base: str, run_id: str) -> dict[str, str]:
         return links_of(base, run_id, has_story=self._has_story)

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from blake3 import blake3
 
-from odibi_async.errors import GraphError, OdibiError, OptionError, RunAlive, RunExists, RunUnknown
+from odibi_async.errors import GraphError, OdibiError, OptionError, RunAlive, RunExists
 from odibi_async.integrations.fastapi.entry import Ending, Entry, RunTable
 from odibi_async.integrations.fastapi.inputs import Asked
 from odibi_async.integrations.fastapi.kept import recorded_values
@@ -313,28 +313,35 @@ class Service:
         shared = await self.shared()
         if shared is None:
             raise ServiceProblem(409, "OA334", "Runs cannot be resumed: the runner has no journal.")
-        found = await self.find(run_id)
-        offer = found.offer if isinstance(found, Entry) else self.offers[found.record.pipeline]
-        recorded = found if isinstance(found, Recorded) else await shared.recorded(run_id)
+        await self.find(run_id)
+        hold = await shared.hold(f"resume/{run_id}")
+        if hold is None:
+            raise _resumed_elsewhere(run_id)
+        try:  # one at a time: the next one finds it running, or how it ended
+            return await self._resume(shared, run_id, body)
+        except RunAlive as error:
+            raise _resumed_elsewhere(run_id) from error
+        finally:
+            await shared.release(hold)
+
+    async def _resume(self, shared: Shared, run_id: str, body: bytes) -> Entry:
+        recorded = await shared.recorded(run_id)
         if recorded is None:
             unknown(f"There is no run {run_id!r}.")
-        if recorded.record.status in (Status.RUNNING, Status.SUCCEEDED):
-            raise ServiceProblem(409, "OA334", f"Run {run_id!r} is {recorded.record.status} and cannot be resumed.")
+        record = recorded.record
+        if record.status in (Status.RUNNING, Status.SUCCEEDED):
+            raise ServiceProblem(409, "OA334", f"Run {run_id!r} is {record.status} and cannot be resumed.")
+        offer = self.offers[record.pipeline]
         asked = offer.asks.resumption(body)
         kept = await shared.ask(shared.journal.inputs, run_id)
-        asked = asked._replace(inputs={**kept, **asked.inputs}, targets=recorded.record.targets)
+        asked = asked._replace(inputs={**kept, **asked.inputs}, targets=record.targets)
         given = offer.given()
-        missing = [name for name in recorded.record.inputs if name not in asked.inputs and name not in given]
+        missing = [name for name in record.inputs if name not in asked.inputs and name not in given]
         if missing:
             faults = [{"loc": ("inputs", name), "msg": "It is not kept; give it again."} for name in missing]
             raise invalid("The run needs what the journal does not keep.", faults)
         await shared.forget_cancel(run_id)
-        try:
-            return await self._begin(offer, asked, run_id, recorded.record)
-        except RunAlive as error:
-            raise ServiceProblem(409, "OA334", f"Run {run_id!r} is being resumed by somebody else.") from error
-        except RunUnknown:
-            unknown(f"There is no run {run_id!r}.")
+        return await self._begin(offer, asked, run_id, record)
 
     # -- within ----------------------------------------------------------------------------------------
 
@@ -372,6 +379,10 @@ def is_id(text: str) -> bool:
 
 def _other_request() -> ServiceProblem:
     return ServiceProblem(422, "OA332", "This Idempotency-Key was used for another request.")
+
+
+def _resumed_elsewhere(run_id: str) -> ServiceProblem:
+    return ServiceProblem(409, "OA334", f"Run {run_id!r} is being resumed by somebody else.")
 
 
 def _overlap(offer: Offer) -> ServiceProblem:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
 from odibi_async.integrations.fastapi.entry import Entry
+from odibi_async.integrations.fastapi.served import Offer
 from odibi_async.integrations.fastapi.shared import Recorded
 from odibi_async.integrations.fastapi.told import moment, step_document
 from odibi_async.journal.journal import Journal
@@ -66,19 +66,16 @@ def summary(found: Entry | RunRecord) -> dict[str, Any]:
     }
 
 
-def shown(found: Entry | Recorded, order: Mapping[str, int], journal: Journal | None) -> dict[str, Any]:
-    """
-    A run with its steps, without its links. Blocks where it is the journal's.
+def shown_here(entry: Entry) -> dict[str, Any]:
+    """A run of this process with its steps, without its links."""
+    return {**summary(entry), "inputs": dict(entry.inputs), "steps": _steps(entry)}
 
-    Args:
-        found: The run.
-        order: Step -> its place.
-        journal: What to read its inputs from.
-    """
-    if isinstance(found, Entry):
-        steps = _steps(found)
-        return {**summary(found), "inputs": dict(found.inputs), "steps": steps}
-    inputs = {} if journal is None else _inputs(journal, found.record)
+
+def shown(found: Recorded, offer: Offer, journal: Journal) -> dict[str, Any]:
+    """A run with its steps as the journal has it, without its links. Blocks."""
+    graph = offer.planned.graph
+    order = {graph.nodes[index].name: place for place, index in enumerate(graph.order)}
+    inputs = _inputs(journal, found.record, offer)
     known = {each.step: _recorded_step(each) for each in found.steps}
     names = sorted({*known, *order}, key=lambda name: (order.get(name, len(order)), name))
     is_partial = found.record.targets is not None
@@ -130,10 +127,15 @@ def _recorded_step(record: StepRecord) -> dict[str, Any]:
     return step_document(step_of(record), record.error or None)
 
 
-def _inputs(journal: Journal, record: RunRecord) -> dict[str, Any]:
-    """What a run was given, as far as it is short and plain."""
+def _inputs(journal: Journal, record: RunRecord, offer: Offer) -> dict[str, Any]:
+    """What a request gave a run, as far as it is short and plain."""
     store, found = journal.store_at(record.store), {}
     for name, given in record.inputs.items():
-        if given.kept is not None and given.kept.inline is not None and given.kept.kind in PLAIN:
+        if (
+            name in offer.asks.inputs
+            and given.kept is not None
+            and given.kept.inline is not None
+            and given.kept.kind in PLAIN
+        ):
             found[name] = store.load(given.kept)
     return found

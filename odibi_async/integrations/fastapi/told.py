@@ -7,15 +7,19 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, Final
 
 from pydantic_core import to_json
 
 from odibi_async.errors import in_a_line
-from odibi_async.events import Event, RunFinished, RunStarted, StepFinished
+from odibi_async.events import Event, RunFinished, RunStarted, StepEvent, StepFinished
 from odibi_async.result import StepResult
 
 Redact = Callable[[str], str]
+LINES: Final = ((b"\xe2\x80\xa8", rb"\u2028"), (b"\xe2\x80\xa9", rb"\u2029"), (b"\xc2\x85", rb"\u0085"))
+"""Letters that some readers take for the end of a line, and what JSON can write instead."""
+NAMES: Final = ("run_id", "step")
+"""Members of events that are names, which are told as they are."""
 
 
 def moment(at: float | None) -> str | None:
@@ -69,14 +73,20 @@ def sent(event: Event, redact: Redact, error: str | None = None) -> bytes:
         case RunFinished():
             about = {"status": str(event.status), "seconds": event.result.seconds, "error": error}
         case _:
-            about = {name: _plain(getattr(event, name), redact) for name in _members(event)}
+            about = {name: _plain(getattr(event, name), redact) for name in _members(event) if name not in NAMES}
+            if isinstance(event, StepEvent):
+                about["step"] = event.step
     said = {"run_id": event.run_id, "seq": event.seq, "time": moment(event.at), **about}
     return framed(event.seq, name_of(type(event).__name__), said)
 
 
 def framed(number: int, name: str, said: Mapping[str, Any]) -> bytes:
-    """One event of the stream. JSON has no line breaks, so its data is one line."""
-    return b"event: %b\ndata: %b\nid: %d\n\n" % (name.encode(), to_json(said, inf_nan_mode="null"), number)
+    """One event of the stream. JSON has no line breaks, so its data is one line, for all that anybody calls a line."""
+    data = to_json(said, inf_nan_mode="null")
+    if not data.isascii():
+        for letter, written in LINES:
+            data = data.replace(letter, written)
+    return b"event: %b\ndata: %b\nid: %d\n\n" % (name.encode(), data, number)
 
 
 def _plain(value: Any, redact: Redact) -> Any:
