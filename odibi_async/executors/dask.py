@@ -131,7 +131,6 @@ class DaskExecutor:
                 deaths += killed.deaths
             except Raised as raised:
                 if deaths and isinstance(raised.error, WorkerLost):
-                    reason = raised.error.reason
                     reason = f"{deaths} workers died in turn, and so did a process of its own: {raised.error.reason}"
                     raise WorkerLost(work.step, reason) from None
                 raise
