@@ -94,11 +94,15 @@ function announce(text) {
 /** A dialog that asks a question, perhaps with fields; true if it was answered with yes. */
 function confirmed(question, yes, no, fields = []) {
   return new Promise((resolve) => {
-    const dialog = el("dialog", { "aria-labelledby": "question" },
+    const answer = (event) => {
+      event.preventDefault();
+      dialog.close("yes");
+    };
+    const dialog = el("dialog", { "aria-labelledby": "question" }, el("form", { onsubmit: answer },
       el("p", { id: "question" }, question), fields,
       el("div.tools", {},
-        el(fields.length ? "button.primary" : "button.danger", { type: "button", onclick: () => dialog.close("yes") }, yes),
-        el("button", { type: "button", autofocus: !fields.length, onclick: () => dialog.close("") }, no)));
+        el(fields.length ? "button.primary" : "button.danger", { type: "submit" }, yes),
+        el("button", { type: "button", autofocus: !fields.length, onclick: () => dialog.close("") }, no))));
     dialog.addEventListener("close", () => {
       dialog.remove();
       resolve(dialog.returnValue === "yes");
