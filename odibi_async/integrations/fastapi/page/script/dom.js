@@ -73,16 +73,17 @@ function keyed(parent, items, key, create, update) {
   rowsOf.set(parent, rows);
 }
 
-/** Calls `paint` soon, once for any number of changes, at most eight times a second and never for a hidden page. */
+/** Calls `paint` soon, once for any number of changes and at most eight times a second. */
 function painter(paint) {
   let waiting = false;
+  const now = () => {
+    waiting = false;
+    paint();
+  };
   return () => {
     if (waiting) return;
     waiting = true;
-    setTimeout(() => requestAnimationFrame(() => {
-      waiting = false;
-      paint();
-    }), 125);
+    setTimeout(() => (document.hidden ? now() : requestAnimationFrame(now)), 125);
   };
 }
 

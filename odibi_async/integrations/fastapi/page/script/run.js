@@ -1,6 +1,7 @@
 // -- A run, live ---------------------------------------------------------------------------------
 
 const IDLE = 10_000;
+const UNSEEN = 3_000;
 
 /** The page of one run. */
 function runView(id, signal) {
@@ -14,6 +15,7 @@ function runView(id, signal) {
   });
   state.describe = () => describe(model, state, parts, repaint, signal);
   watch(model, state, repaint, signal);
+  document.addEventListener("visibilitychange", () => state.wake(), { signal });
   const ticking = setInterval(() => { if (!model.over) repaint(); }, 500);
   signal.addEventListener("abort", () => clearInterval(ticking));
   return el("div", {}, parts.head.element, parts.verdict, parts.progress, parts.graph, parts.steps.element, parts.results, parts.log.element);
@@ -26,7 +28,7 @@ async function watch(model, state, repaint, signal) {
       await refresh(model, state);
       repaint();
       uncomplain("refresh");
-      if (!state.told) await follow(model, state, repaint, signal);
+      if (!state.told && !document.hidden) await follow(model, state, repaint, signal);
       tries = 0;
     } catch (error) {
       if (signal.aborted) return;
@@ -43,7 +45,8 @@ async function watch(model, state, repaint, signal) {
 /** Milliseconds until a run is looked at again. */
 function waitOf(model, state, tries) {
   if (tries) return Math.min(10_000, 500 * 2 ** tries) * (0.75 + Math.random() / 2);
-  return model.over && state.told ? IDLE : 300;
+  if (model.over && state.told) return IDLE;
+  return document.hidden ? UNSEEN : 300;
 }
 
 /** Asks for the whole run. One that began or ended at another time than before was resumed: its events begin anew. */
@@ -66,13 +69,15 @@ const differs = (one, other) => Math.abs(one - other) > 500;
 
 async function follow(model, state, repaint, signal) {
   const before = model.over;
+  const seen = whileSeen(signal);
   try {
-    for await (const event of events(address(["runs", model.id, "events"]), model.lastId, signal)) {
+    for await (const event of events(address(["runs", model.id, "events"]), model.lastId, seen)) {
       state.link = "live";
       model.hear(event);
       repaint();
     }
   } catch (error) {
+    if (seen.aborted) return;
     if (!before || !(error instanceof Problem) || error.status === 0) throw error;
     state.note = "The events of this run are no longer kept.";
     state.told = true;

@@ -58,6 +58,19 @@ function parsed(data) {
   }
 }
 
+/**
+ * A signal that also comes when nobody sees the page. A browser has few connections to one host for all its tabs, and
+ * streams in tabs that nobody looks at would take them from the one that somebody does.
+ */
+function whileSeen(signal) {
+  const seen = new AbortController();
+  const check = () => { if (signal.aborted || document.hidden) seen.abort(); };
+  signal.addEventListener("abort", check, { signal: seen.signal });
+  document.addEventListener("visibilitychange", check, { signal: seen.signal });
+  check();
+  return seen.signal;
+}
+
 /** A pause that ends early when it is no longer wanted. */
 function pause(milliseconds, signal) {
   return new Promise((resolve) => {
