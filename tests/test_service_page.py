@@ -371,6 +371,13 @@ async def test_a_run_that_failed_says_which_step_and_why_and_goes_on_where_it_wa
     await shown.tab.get_by_label("Find").first.fill("")
     await expect(shown.row("clean")).to_contain_text("resumed")
     await expect(verdict).to_be_hidden()
+    log = await shown.tab.get_by_role("log").locator("li").all_inner_texts()
+    finished = {
+        name: [line for line in log if re.search(rf"step.finished\s+{name}\b", line)] for name in ("clean", "count")
+    }
+    assert [len(each) for each in finished.values()] == [1, 1]
+    assert "resumed" in finished["clean"][0]
+    assert "succeeded" in finished["count"][0]
     assert len(gates.given) == 1
     assert shown.trouble == []
 
@@ -793,19 +800,23 @@ async def test_hostile_names_errors_and_inputs_do_nothing(opened: Open):
         step(fails, name=f"bad {EVIL}", inputs={"x": EVIL}),
     ]
     served = Served(Pipeline(steps, inputs=(f"in {EVIL}",)), description=EVIL)
-    shown = await opened(app_of({"flights": served}))
+    shown = await opened(app_of({"flights": served}), **PHONE)
     await expect(shown.tab.locator(".cards")).to_contain_text(EVIL)
+    assert not await shown.too_wide()
     await shown.goto("#/pipelines/flights")
     await expect(shown.tab.locator(".lead")).to_have_text(EVIL)
     await shown.tab.get_by_label(f"in {EVIL}").fill(EVIL)
+    assert not await shown.too_wide()
     await shown.tab.get_by_text("Options").click()
     await shown.tab.get_by_role("button", name="Start", exact=True).click()
     await expect(shown.status).to_contain_text("failed")
     await expect(shown.tab.locator(".verdict")).to_contain_text(f"bad {EVIL}")
     await shown.tab.locator(".verdict button").click()
     await expect(shown.tab.locator("tr.detail pre")).to_contain_text("window.hacked=1")
+    assert not await shown.too_wide()
     await shown.goto("#/runs")
-    await expect(shown.tab.locator("table.runs tbody")).to_contain_text("window.hacked=1")
+    await expect(shown.tab.locator("table.runs tbody")).to_contain_text("flights")
+    assert not await shown.too_wide()
     await shown.goto(f"#/runs/{EVIL}")
     await shown.goto(f"#/pipelines/{EVIL}")
     assert await shown.tab.evaluate("typeof window.hacked") == "undefined"

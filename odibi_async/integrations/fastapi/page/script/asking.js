@@ -1,6 +1,6 @@
 // -- Asking the service --------------------------------------------------------------------------
 
-const BASE = location.pathname.replace(/\/?$/, "/");
+const BASE = location.origin + location.pathname.replace(/\/?$/, "/");
 
 /** The address of something under the router: address(["runs", id], { limit: 20 }). */
 function address(parts, query) {

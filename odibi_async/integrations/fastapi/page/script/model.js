@@ -12,6 +12,7 @@ class RunModel {
     this.links = {};
     this.steps = new Map();
     this.skew = Infinity;
+    this.lines = 0;
     this.forget();
   }
 
@@ -59,7 +60,7 @@ class RunModel {
     const before = line.name === "step.progressed" ? this.progress.get(line.step) : undefined;
     if (before) return Object.assign(before, line);
     this.heard += 1;
-    line.number = this.heard;
+    line.number = this.lines += 1; // also after a resume, no two lines have the same
     this.log.push(line);
     if (line.name === "step.progressed") this.progress.set(line.step, line);
     if (this.log.length > LOGGED * 1.2) this.log.splice(0, this.log.length - LOGGED);

@@ -91,9 +91,14 @@ function stepRow(step, repaint) {
 }
 
 function tookOf(step, span) {
-  if (!Number.isNaN(step.took)) return Number.isNaN(step.began) ? "" : seconds(step.took);
+  if (!Number.isNaN(step.took)) return tookWords(step);
   if (step.status !== "running" && step.status !== "retrying") return "";
   return seconds(Math.max(0, span.now - step.began) / 1000);
+}
+
+/** How long a step took; of one that was resumed, nothing was called this time. */
+function tookWords(step) {
+  return Number.isNaN(step.began) || step.status === "resumed" ? "" : seconds(step.took);
 }
 
 /** Puts the bar of a step where it ran, with a tick where an attempt failed. */
@@ -127,7 +132,7 @@ function factsOf(step) {
     ["Waits for", shortened(step.needs)],
     ["Began", clock(step.began)],
     ["Waited for a slot", step.waited > 0 ? seconds(step.waited) : ""],
-    ["Took", Number.isNaN(step.took) || Number.isNaN(step.began) ? "" : seconds(step.took)],
+    ["Took", tookWords(step)],
     ["Attempts", step.attempts ? String(step.attempts) : ""],
     ["Elements", step.total ? `${number(step.done)} of ${number(step.total)}` : ""],
     ["Rows", step.rows === null ? "" : number(step.rows)],
