@@ -18,7 +18,9 @@ function svgEl(kind, attributes, ...children) {
 function filled(element, classes, attributes, children) {
   element.classList.add(...classes);
   for (const [name, value] of Object.entries(attributes ?? {})) give(element, name, value);
-  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(
+    ...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false)
+  );
   return element;
 }
 
@@ -99,11 +101,22 @@ function confirmed(question, yes, no, fields = []) {
       event.preventDefault();
       dialog.close("yes");
     };
-    const dialog = el("dialog", { "aria-labelledby": "question" }, el("form", { onsubmit: answer },
-      el("p", { id: "question" }, question), fields,
-      el("div.tools", {},
-        el(fields.length ? "button.primary" : "button.danger", { type: "submit" }, yes),
-        el("button", { type: "button", autofocus: !fields.length, onclick: () => dialog.close("") }, no))));
+    const dialog = el(
+      "dialog",
+      { "aria-labelledby": "question" },
+      el(
+        "form",
+        { onsubmit: answer },
+        el("p", { id: "question" }, question),
+        fields,
+        el(
+          "div.tools",
+          {},
+          el(fields.length ? "button.primary" : "button.danger", { type: "submit" }, yes),
+          el("button", { type: "button", autofocus: !fields.length, onclick: () => dialog.close("") }, no)
+        )
+      )
+    );
     dialog.addEventListener("close", () => {
       dialog.remove();
       resolve(dialog.returnValue === "yes");

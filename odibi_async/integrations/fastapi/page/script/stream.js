@@ -3,7 +3,8 @@
 
 /** Takes the bytes of a stream of events apart: feed(text) gives the events that are complete. */
 function eventParser() {
-  let rest = "", lines = [];
+  let rest = "",
+    lines = [];
   const event = () => {
     const found = { id: null, name: "message", data: "" };
     const data = [];
@@ -64,7 +65,9 @@ function parsed(data) {
  */
 function whileSeen(signal) {
   const seen = new AbortController();
-  const check = () => { if (signal.aborted || document.hidden) seen.abort(); };
+  const check = () => {
+    if (signal.aborted || document.hidden) seen.abort();
+  };
   signal.addEventListener("abort", check, { signal: seen.signal });
   document.addEventListener("visibilitychange", check, { signal: seen.signal });
   check();
@@ -75,13 +78,20 @@ function whileSeen(signal) {
 function pause(milliseconds, signal) {
   return new Promise((resolve) => {
     const timer = setTimeout(resolve, milliseconds);
-    signal.addEventListener("abort", () => { clearTimeout(timer); resolve(); }, { once: true });
+    signal.addEventListener(
+      "abort",
+      () => {
+        clearTimeout(timer);
+        resolve();
+      },
+      { once: true }
+    );
   });
 }
 
 /**
- * Does something again and again while the page is seen: at once, then `every` milliseconds after it was done. Who is not
- * let in does not ask again.
+ * Does something again and again while the page is seen: at once, then `every` milliseconds after it was done.
+ * Who is not let in does not ask again.
  */
 async function repeatedly(work, every, signal) {
   while (!signal.aborted) {

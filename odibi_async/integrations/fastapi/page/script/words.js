@@ -1,10 +1,33 @@
 // -- Words and numbers ---------------------------------------------------------------------------
 
 const GLYPHS = {
-  succeeded: "✓", cached: "⟲", resumed: "⏎", failed: "✗", skipped: "↷", cancelled: "■", running: "▶",
-  retrying: "↻", interrupted: "!", waiting: "·", queued: "·", paused: "‖", stopped: "■", abandoned: "!",
+  succeeded: "✓",
+  cached: "⟲",
+  resumed: "⏎",
+  failed: "✗",
+  skipped: "↷",
+  cancelled: "■",
+  running: "▶",
+  retrying: "↻",
+  interrupted: "!",
+  waiting: "·",
+  queued: "·",
+  paused: "‖",
+  stopped: "■",
+  abandoned: "!"
 };
-const STATUSES = ["failed", "running", "retrying", "succeeded", "cached", "resumed", "skipped", "cancelled", "interrupted", "waiting"];
+const STATUSES = [
+  "failed",
+  "running",
+  "retrying",
+  "succeeded",
+  "cached",
+  "resumed",
+  "skipped",
+  "cancelled",
+  "interrupted",
+  "waiting"
+];
 const ENDED = new Set(["succeeded", "failed", "cancelled", "interrupted"]);
 
 const glyph = (status) => GLYPHS[status] ?? "·";
