@@ -121,7 +121,7 @@ function framed(control, name, type, description, required) {
   return { name, element, input, read: control.read, fail };
 }
 
-/** A field that is typed into. What stands there from the start and is left is not sent: its default is the service's. */
+/** A field that is typed into. What stands there from the start and is left is not sent. */
 function typed(spec, attributes, jsonOf, kind = "input") {
   const input = el(kind, { autocomplete: "off", ...attributes });
   if (input.type === "datetime-local" || input.type === "time") input.step = "1";
