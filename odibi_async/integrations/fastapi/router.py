@@ -6,15 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from fastapi import APIRouter, Depends
-from starlette.requests import Request
-from starlette.responses import Response
 
 from odibi_async.building import Planned
 from odibi_async.integrations.fastapi.events import EventRoutes
 from odibi_async.integrations.fastapi.limits import ServiceLimits
-from odibi_async.integrations.fastapi.page import page as live_page_of
+from odibi_async.integrations.fastapi.live import add_page
 from odibi_async.integrations.fastapi.pipelines import PipelineRoutes
-from odibi_async.integrations.fastapi.problems import ProblemRoute, ServiceError, listed
+from odibi_async.integrations.fastapi.problems import ProblemRoute, ServiceError
 from odibi_async.integrations.fastapi.results import ResultRoutes
 from odibi_async.integrations.fastapi.runs import RunRoutes
 from odibi_async.integrations.fastapi.served import Offer, Served
@@ -75,27 +73,9 @@ def pipeline_router(
     )
     refusals = () if auth is None else REFUSALS
     if page:
-        _add_page(router, refusals)
+        add_page(router, refusals)
     PipelineRoutes(service, values, allowed, has_story=story).add_to(router, refusals)
     RunRoutes(service, allowed, has_story=story).add_to(router, refusals)
     EventRoutes(service).add_to(router, refusals)
     ResultRoutes(service, values, has_story=story).add_to(router, refusals)
     return router
-
-
-def _add_page(router: APIRouter, refusals: tuple[int, ...]) -> None:
-    shown = live_page_of()
-    headers = {
-        "Content-Security-Policy": shown.csp,
-        "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
-        "Cache-Control": "no-cache",
-    }
-
-    async def live_page(request: Request) -> Response:
-        """The live page: pipelines, their runs, and a run as it goes."""
-        return Response(shown.html, media_type="text/html", headers=headers)
-
-    html = {"description": "The page", "content": {"text/html": {"schema": {"type": "string"}}}}
-    responses: Any = {200: html, **listed(*refusals)}
-    router.get("/", summary="The live page", responses=responses, response_class=Response)(live_page)
