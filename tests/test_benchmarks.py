@@ -210,3 +210,17 @@ def test_executors_compares_processes_and_dask_with_the_bare_libraries() -> None
         rf"20 steps on 1 MB \({NUMBER} s\): times it travels +2\.000 .*met\)$",
         rf"the loop's gap meanwhile, p99{met}",
     )
+
+
+def test_service_compares_with_a_handler_that_calls_by_hand() -> None:
+    sizes = ("--seconds", 0.5, "--rate", 20, "--rounds", 1, "--requests", 5, "--waiting", 20, "--listeners", 10)
+    printed = output_of("serving.py", *sizes)
+    lines(
+        printed,
+        rf"overhead, small steps: latency {NUMBER} .* times by hand \(target: at most 1\.5, (met|missed)\)$",
+        rf"overhead, bare steps: processor {NUMBER} times by hand$",
+        r"load: 20\.0 runs a second, 10 in all, 0 errors$",
+        rf"load: p99 of /ping {NUMBER} ms, {NUMBER} .* times by hand",
+        r"waiting: 20 of 20 runs waited for at a time succeeded",
+        r"listeners: 10 of 10 heard one run to its end",
+    )

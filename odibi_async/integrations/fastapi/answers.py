@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 from pydantic_core import to_json
 from starlette.requests import Request
@@ -22,5 +23,6 @@ def answered(said: Any, status: int = 200, headers: Mapping[str, str] | None = N
 
 def base_of(request: Request, end: str) -> str:
     """The path of the router: that of a request without what is the route's own."""
-    path = request.url.path
-    return path[: -len(end)] if path.endswith(end) else path.rpartition("/runs/")[0]
+    path: str = request.scope["path"]
+    base = path[: -len(end)] if path.endswith(end) else path.rpartition("/runs/")[0]
+    return quote(base, safe="/~")

@@ -1,7 +1,7 @@
 """
 What a service of pipelines costs, beside a handler that calls the same functions by hand.
 
-    python benchmarks/service.py [--only overhead load waiting listeners] [--seconds 10] [--rate 200] [--rounds 5]
+    python benchmarks/serving.py [--only overhead load waiting listeners] [--seconds 10] [--rate 200] [--rounds 5]
                                  [--requests 100] [--waiting 1000] [--listeners 500]
 
 A real uvicorn serves on loopback, in a process of its own on one core. A pipeline has five small async steps, each of
@@ -369,7 +369,7 @@ def main() -> None:
         asyncio.run(measured(port, psutil.Process(serving.pid), options))
     finally:
         serving.terminate()
-        serving.wait(10)
+        serving.communicate(timeout=10)
 
 
 if __name__ == "__main__":
