@@ -199,15 +199,10 @@ class PostgresBackend:
 
     def let_go(self, key: int) -> None:
         """Gives the lock of a run back."""
-        if key not in self._held:
+        if self._held.pop(key, None) is None:  # first of all: a new connection does not take it again
             return
-
-        def let_go(connection: Connection) -> None:
-            if self._held.pop(key, None) is not None:
-                connection.execute("SELECT pg_advisory_unlock(%s)", (key,))
-
         with contextlib.suppress(JournalUnavailable):  # the lock is gone with its connection
-            self._do(let_go)
+            self._do(lambda connection: connection.execute("SELECT pg_advisory_unlock(%s)", (key,)))
 
     def close(self) -> None:
         with self._lock:
@@ -251,7 +246,7 @@ class PostgresBackend:
         try:
             connection.execute(_SETTINGS)
             self._identity = self._set_up(connection)
-            for key, name in self._held.items():
+            for key, name in list(self._held.items()):
                 if not _locked(connection, key):
                     raise JournalUnavailable(self.name, f"another process has taken over {name!r} meanwhile.")
         except BaseException:

@@ -416,6 +416,11 @@ class Runner:
             self._executors = Executors(self.limits)
         return self._home
 
+    async def journal(self, asked: Journaling = None) -> Journal | None:
+        """A journal as the runs of this runner use it; `None` for the runner's own, where it has one."""
+        asked = check_journal(self._journaling if asked is None else asked)
+        return None if asked is None else (await self._with_journals()).journal(asked)
+
     async def _with_journals(self) -> Journals:
         if self._journals is None:
             await in_a_thread(importlib.import_module, "odibi_async.journal.journals")
