@@ -8,7 +8,7 @@ from typing import Final
 
 from cronsim import CronSim, CronSimError
 
-from odibi_async.errors import CronError, OptionError, ZoneUnknown, did_you_mean, with_article
+from odibi_async.errors import CronError, OptionError, ZoneUnknown, did_you_mean
 
 ALIASES: Final = {
     "@yearly": "0 0 1 1 *",
@@ -154,9 +154,7 @@ def _parsed(expression: str, fields: list[str]) -> CronSim:
         alone = ["*"] * len(FIELDS)
         alone[index] = fields[index]
         if not _is_sound(alone):
-            raise CronError(
-                expression, f"{fields[index]!r} cannot be {with_article(name)}: {allowed}; *, a-b, a,b and */n too."
-            )
+            raise CronError(expression, f"{fields[index]!r} cannot be the {name}: {allowed}; *, a-b, a,b and */n too.")
     if not _is_sound(fields):
         raise CronError(expression, "it never fires: no month has such a day.")
     return CronSim(" ".join(fields), datetime(2000, 1, 1))

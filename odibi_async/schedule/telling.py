@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from odibi_async.abc import Observer
-from odibi_async.errors import in_a_line
+from odibi_async.errors import RunError, in_a_line
 from odibi_async.events import (
     ScheduleEnded,
     ScheduleEvent,
@@ -22,6 +22,13 @@ from odibi_async.run.telling import Telling
 from odibi_async.schedule.triggers import Clock
 
 _log = logging.getLogger("odibi_async")
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, in a line; of a failed run, what its first step did."""
+    if isinstance(error, RunError) and error.failures:
+        return str(next(iter(error.failures.values()))).splitlines()[0]
+    return in_a_line(error)
 
 
 class Teller:
@@ -63,7 +70,7 @@ class Teller:
             case ScheduleTroubled():
                 _log.warning("Schedule %s: %s", event.schedule, in_a_line(event.error))
             case ScheduleEnded() if event.error is not None:
-                _log.error("Schedule %s: run %s failed: %s", event.schedule, event.run_id, in_a_line(event.error))
+                _log.error("Schedule %s: run %s failed: %s", event.schedule, event.run_id, reason(event.error))
             case ScheduleMissed():
                 _log.warning("Schedule %s missed %s times since %s.", event.schedule, event.count, event.first)
             case ScheduleSkipped():

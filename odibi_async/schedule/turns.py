@@ -25,7 +25,7 @@ from odibi_async.schedule.ledger import Ledger
 from odibi_async.schedule.records import LastRun, Opened, Record
 from odibi_async.schedule.schedule import GIVEN
 from odibi_async.schedule.standing import Standing
-from odibi_async.schedule.telling import Teller
+from odibi_async.schedule.telling import Teller, reason
 from odibi_async.schedule.triggers import Clock, moment
 
 AGAIN: Final = 1.0
@@ -216,7 +216,7 @@ class Turns:
     async def _close(self, standing: Standing, opened: Opened, status: Status, error: BaseException | None) -> None:
         """Notes that the run of a firing is over."""
         at = moment(self._clock())
-        line = "" if error is None else in_a_line(error)
+        line = "" if error is None else reason(error)
         last = LastRun(run_id=opened.run_id, at=opened.at, ended_at=at, status=str(status), error=line)
 
         def closed(record: Record) -> Record | None:
