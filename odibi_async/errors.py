@@ -31,6 +31,7 @@ Everything that odibi_async raises on its own account.
     |  `- ZoneUnknown                       ... its time zone
     |- ScheduleError                       a schedule cannot go on
     |  |- ScheduleUnknown                   ... because there is none of this name
+    |  |- NotScheduled                      ... because its configuration does not say when
     |  |- TriggerFailed                     ... because its trigger raised, or gave what is no time to come
     |  |- RecordDamaged                     ... because what the journal has of it is not what was written
     |  `- FiringAbandoned                   ... because the processes that ran it died
@@ -638,6 +639,24 @@ class ScheduleUnknown(ScheduleError):
     def __str__(self) -> str:
         there = f" Schedules: {shortened(self.known)}." if self.known else ""
         return f"There is no schedule {self.name!r}.{did_you_mean(self.name, self.known)}{there}"
+
+
+class NotScheduled(ScheduleError):
+    """
+    A configuration is to be served that does not say when it is to run.
+
+    Attributes:
+        path: The configuration.
+    """
+
+    code = "OA354"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"{self.path!r} does not say when it is to run: add schedule: '30 2 * * *', for example."
 
 
 class TriggerFailed(ScheduleError):

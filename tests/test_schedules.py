@@ -205,7 +205,7 @@ def test_a_failing_run_does_not_stop_its_schedule_and_is_told(caplog: pytest.Log
             assert state.last.status == "failed"
             assert "no such table" in state.last.error
 
-    with caplog.at_level(logging.ERROR, "odibi_async"):
+    with caplog.at_level(logging.ERROR, "odibi_async.schedule"):
         virtually(main)
     assert log == at("12:01", "12:02")
     assert [event.status for event in heard.of(ScheduleEnded)] == [Status.FAILED] * 2

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 from odibi_async.building import Functions, Nodes
@@ -80,21 +81,26 @@ class Schedule:
         return timedelta(seconds=self.within), timedelta(seconds=self.grace)
 
 
-def as_schedule(name: str, given: Any) -> Schedule:
+def as_schedule(name: str, given: Any) -> Schedule | Path:
     """
-    A schedule as it was given: itself, or a pipeline and a trigger.
+    A schedule as it was given: itself, a pipeline and a trigger, or the configuration file that says both.
 
     Raises:
         OptionError: It is neither.
     """
     if isinstance(given, Schedule):
         return given
+    if isinstance(given, str | os.PathLike):
+        return Path(given)
     if isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], Trigger):
         return Schedule(pipeline=given[0], trigger=given[1])
-    raise OptionError(f"Schedule {name!r} is {given!r}: (pipeline, trigger) is needed, or a Schedule(...).")
+    raise OptionError(
+        f"Schedule {name!r} is {given!r}: (pipeline, trigger) is needed, a Schedule(...), or the path of a "
+        "configuration that has a schedule."
+    )
 
 
-def checked(schedules: Any) -> dict[str, Schedule]:
+def checked(schedules: Any) -> dict[str, Schedule | Path]:
     """
     Raises:
         OptionError: They are not schedules by name.
@@ -107,41 +113,23 @@ def checked(schedules: Any) -> dict[str, Schedule]:
     return {name: as_schedule(name, given) for name, given in schedules.items()}
 
 
-def pipeline_of(name: str, schedule: Schedule) -> tuple[Pipeline, RunOptions]:
+def with_given(
+    steps: Iterable[Any],
+    given: Iterable[str] = (),
+    functions: Functions | None = None,
+    nodes: Nodes | None = None,
+    name: str = "",
+) -> Pipeline:
     """
-    What a schedule runs, and how. Blocks: it may be a file.
+    The pipeline of some steps, which may read what a firing gives.
 
     Raises:
-        ConfigError: The configuration file cannot be read, or says what cannot be.
         GraphError: The steps do not make a pipeline.
     """
-    if isinstance(schedule.pipeline, Pipeline):
-        return schedule.pipeline, schedule.options
-    options = schedule.options.copy()
-    functions, nodes = options.pop("functions", None), options.pop("nodes", None)
-    steps: Any = schedule.pipeline
-    source, called = "", name
-    if isinstance(steps, str | os.PathLike):
-        from odibi_async.config import load_document  # loads pydantic
-
-        source, called = os.path.abspath(steps), os.path.basename(steps)
-        document = load_document(steps)
-        steps = document.steps
-        if document.cache is not None:
-            options.setdefault("cache", document.cache)
-    given = list(schedule.inputs) if isinstance(schedule.inputs, Mapping) else []
-    pipeline = _built(list(steps), given, functions, nodes, called)
-    pipeline.source = source
-    return pipeline, options
-
-
-def _built(
-    steps: Iterable[Any], given: Iterable[str], functions: Functions | None, nodes: Nodes | None, name: str
-) -> Pipeline:
-    """The pipeline of some steps, which may read what a firing gives."""
-    names = list(dict.fromkeys((*given, *GIVEN)))
+    steps, names = list(steps), list(dict.fromkeys((*given, *GIVEN)))
     try:
         return Pipeline(steps, names, functions=functions, nodes=nodes, name=name)
     except GraphError as error:
         unread = [n for n in GIVEN if any(f.message.startswith(f"Input {n!r} is given") for f in error.faults)]
-    return Pipeline(steps, [n for n in names if n not in unread], functions=functions, nodes=nodes, name=name)
+    names = [n for n in names if n not in unread or n in given]
+    return Pipeline(steps, names, functions=functions, nodes=nodes, name=name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import builtins
 import contextlib
-import os
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -26,8 +25,9 @@ from odibi_async.schedule.claims import Claims
 from odibi_async.schedule.firing import Firing
 from odibi_async.schedule.leading import Leader
 from odibi_async.schedule.ledger import Ledger
+from odibi_async.schedule.planning import is_read, planned
 from odibi_async.schedule.records import Record
-from odibi_async.schedule.schedule import checked, pipeline_of
+from odibi_async.schedule.schedule import checked
 from odibi_async.schedule.standing import ScheduleState, Standing
 from odibi_async.schedule.telling import Teller
 from odibi_async.schedule.triggers import Clock, moment
@@ -43,7 +43,7 @@ class Schedules:
     Events and `trigger` are served by the server that gets them.
 
     Args:
-        schedules: Name -> (pipeline, trigger), or `Schedule`.
+        schedules: Name -> (pipeline, trigger), or `Schedule`, or the path of a configuration that has a schedule.
         runner: Runs them; `None` for one of its own.
         journal: A directory, a URL or a `Journal`; `None` for that of the runner, if it has one.
         observers: They hear what happens to the schedules (`ScheduleEvent`, `SchedulesLed`). Those of the runner hear
@@ -64,7 +64,7 @@ class Schedules:
         takeover: float = 5.0,
         clock: Clock = time.time,
     ) -> None:
-        self._schedules = checked(schedules)
+        self._given = checked(schedules)
         self._runner = runner or Runner()
         self._owns_runner = runner is None
         self._asked_journal = journal
@@ -84,6 +84,7 @@ class Schedules:
         """
         Raises:
             ConfigError: A configuration cannot be read, or says what cannot be.
+            NotScheduled: It does not say when it is to run.
             GraphError: Steps do not make a pipeline.
             JournalUnavailable: The journal cannot be used.
         """
@@ -94,6 +95,7 @@ class Schedules:
                 await self._runner.close()
             raise
         self._leading = asyncio.create_task(self._leader.lead(), name="odibi_async schedules")
+        self._leading.add_done_callback(self._led)
         return self
 
     async def __aexit__(
@@ -132,10 +134,9 @@ class Schedules:
 
     async def _open(self) -> None:
         now = moment(self._clock())
-        for name, schedule in self._schedules.items():
-            is_file = isinstance(schedule.pipeline, str | os.PathLike)
-            built = await in_a_thread(pipeline_of, name, schedule) if is_file else pipeline_of(name, schedule)
-            self._standings[name] = Standing(name, schedule, *built, now)
+        for name, given in self._given.items():
+            plan = await in_a_thread(planned, name, given) if is_read(given) else planned(name, given)
+            self._standings[name] = Standing(name, *plan, now)
         journal = await self._runner.journal(self._asked_journal)
         clock, ledger = self._clock, Ledger(None if journal is None else journal.backend)
         self._ledger, self._teller = ledger, Teller(self._observers, clock)
@@ -144,6 +145,11 @@ class Schedules:
         self._leader = Leader(self._standings, ledger, self._claims, self._turns, self._teller, self.takeover, clock)
         await self._leader.load()
         self._alive = await ledger.hold(self._owner)
+
+    def _led(self, leading: asyncio.Task[None]) -> None:
+        """Nobody leads any more: the server is being stopped, or something that must not happen has."""
+        if self._stopping is None and not leading.cancelled():
+            self._stopping = asyncio.create_task(self._wind_up(self.drain))
 
     async def _wind_up(self, drain: float) -> None:
         self._leader.halt()
@@ -158,7 +164,8 @@ class Schedules:
         if self._owns_runner:
             await self._runner.close()
         self._over.set()
-        self._leading.result()
+        if not self._leading.cancelled():  # with its loop
+            self._leading.result()
 
     # -- what people ask of it -------------------------------------------------------------------------
 

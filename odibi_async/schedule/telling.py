@@ -21,7 +21,7 @@ from odibi_async.events import (
 from odibi_async.run.telling import Telling
 from odibi_async.schedule.triggers import Clock
 
-_log = logging.getLogger("odibi_async")
+_log = logging.getLogger("odibi_async.schedule")
 
 
 def reason(error: BaseException) -> str:
