@@ -50,12 +50,10 @@ def due(
         OptionError: The trigger gave what is no time to come.
     """
     too_old = _until(trigger, after, now - within) if after < now - within else []
-    start = max([after, *too_old[-1:]])
-    if too_old and len(too_old) == MOST:
-        start = max(start, now - within)
+    is_cut = len(too_old) == MOST
+    start = now - within if is_cut else max([after, *too_old[-1:]])
     past = _until(trigger, start, now)
-    counted = past or too_old
-    upto = counted[-1] if counted else None
+    upto = past[-1] if past else start if is_cut else next(reversed(too_old), None)
     if missed == "all":  # what is more than a few hundred is next
         return Due(fire=past, missed=too_old, upto=upto)
     if len(past) == MOST:

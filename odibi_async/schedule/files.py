@@ -121,16 +121,16 @@ def _matching(folder: Path, parts: Sequence[str], is_top: bool = False) -> Itera
             continue
         if part == "**":
             if entry.is_dir(follow_symlinks=False):
-                yield from _matching(Path(entry.path), parts)
+                yield from _matching(folder / entry.name, parts)
         elif fnmatch.fnmatchcase(entry.name, part):
             if rest:
                 if entry.is_dir():
-                    yield from _matching(Path(entry.path), rest)
+                    yield from _matching(folder / entry.name, rest)
                 continue
             with contextlib.suppress(FileNotFoundError):  # it is gone already
                 about = entry.stat()
                 if stat.S_ISREG(about.st_mode):
-                    yield entry.path, (about.st_size, about.st_mtime_ns)
+                    yield str(folder / entry.name), (about.st_size, about.st_mtime_ns)
 
 
 class _Polled:
