@@ -241,14 +241,14 @@ async def test_a_journal_that_is_away_for_a_while_is_told_and_nothing_fires_twic
     calls: list[Any] = []
     heard, away = Recorder(), [False]
     journal = sqlite()
-    whole = journal.backend.replace_mark
+    whole = journal.backend.replace_marks
 
-    def replace_mark(name: str, old: str | None, new: str | None) -> bool:
+    def replace_marks(changes: Any) -> list[bool]:
         if away[0]:
             raise JournalUnavailable("journal", "the disk is full.")
-        return whole(name, old, new)
+        return whole(changes)
 
-    monkeypatch.setattr(journal.backend, "replace_mark", replace_mark)
+    monkeypatch.setattr(journal.backend, "replace_marks", replace_marks)
     async with Schedules({"a": (noting(calls), Every(0.1))}, journal=journal, observers=[heard], takeover=0.1):
         await heard.wait_for(ScheduleEnded)
         away[0] = True

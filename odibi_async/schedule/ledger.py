@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol, TypeVar
 
 import anyio
 import anyio.to_thread
 
 from odibi_async.errors import Damaged, RecordDamaged
-from odibi_async.journal.backend import Hold, RunRow
+from odibi_async.journal.backend import Hold, MarkChange, RunRow
 from odibi_async.schedule.records import Record, record_of
 
 T = TypeVar("T")
 PREFIX: Final = "schedule "
 """What the names of marks begin with."""
+TOGETHER: Final = 200
+"""How many records are written in one commit."""
 THREADS: Final = 4
 """How many may ask the journal at a time."""
 
@@ -28,8 +31,35 @@ class Marks(Protocol):
     def run(self, run_id: str) -> RunRow | None: ...
     def mark(self, name: str) -> str | None: ...
     def marks(self, prefix: str) -> dict[str, str]: ...
-    def replace_mark(self, name: str, old: str | None, new: str | None) -> bool: ...
+    def replace_marks(self, changes: Sequence[MarkChange]) -> list[bool]: ...
     def hold(self, name: str) -> Hold | None: ...
+
+
+class Asked:
+    """
+    One who asks for a record to be edited.
+
+    Attributes:
+        name: The schedule.
+        edit: The edit.
+        record: What is kept then.
+        is_edited: Whether that is what the edit made.
+        error: Why nothing was done.
+        future: Done when all that is known.
+    """
+
+    def __init__(self, name: str, edit: Edit) -> None:
+        self.name = name
+        self.edit = edit
+        self.record = Record()
+        self.is_edited = False
+        self.error: Exception | None = None
+        self.future: asyncio.Future[None] | None = None
+
+    def outcome(self) -> tuple[Record, bool]:
+        if self.error is not None:
+            raise self.error
+        return self.record, self.is_edited
 
 
 class Ledger:
@@ -48,6 +78,8 @@ class Ledger:
         self._is_quick = marks is None
         self._limiter: anyio.CapacityLimiter | None = None
         self._texts: dict[str, str | None] = {}
+        self._waiting: list[Asked] = []
+        self._writing: asyncio.Task[None] | None = None
 
     async def load(self, names: Iterable[str]) -> dict[str, Record | RecordDamaged]:
         """What is kept of some schedules."""
@@ -59,11 +91,40 @@ class Ledger:
         """
         What is kept of a schedule, and whether the edit made it so.
 
+        Those who ask while something is being written are written together when that is done.
+
         Raises:
             JournalUnavailable: The journal cannot be read or written.
             RecordDamaged: What it has is not what was written.
         """
-        return await self._do(self._amend, name, edit)
+        asked = Asked(name, edit)
+        if self._is_quick:
+            self._write([asked])
+            return asked.outcome()
+        asked.future = asyncio.get_running_loop().create_future()
+        self._waiting.append(asked)
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write_all())
+        await asked.future
+        return asked.outcome()
+
+    async def settled(self) -> None:
+        """Returns when all that was asked is written."""
+        while self._writing is not None:
+            await asyncio.wait([self._writing])
+
+    async def _write_all(self) -> None:
+        try:
+            while self._waiting:
+                together = {asked.name: asked for asked in reversed(self._waiting)}  # the first one of each name
+                batch = list(together.values())[::-1][:TOGETHER]
+                self._waiting = [asked for asked in self._waiting if asked not in batch]
+                await self._do(self._write, batch)
+                for asked in batch:
+                    if asked.future is not None and not asked.future.done():
+                        asked.future.set_result(None)
+        finally:
+            self._writing = None
 
     def known(self, name: str) -> Record:
         """
@@ -86,21 +147,45 @@ class Ledger:
         """Whether a run has begun."""
         return await self._do(self._marks.run, run_id) is not None
 
-    def _amend(self, name: str, edit: Edit) -> tuple[Record, bool]:
-        is_fresh = name not in self._texts
-        text = self._marks.mark(PREFIX + name) if is_fresh else self._texts[name]
+    def _write(self, batch: Sequence[Asked]) -> None:
+        """Does what is asked, of different schedules, in as few commits as others allow. Raises nothing of its own."""
+        left = list(batch)
+        try:
+            while left:
+                changes = [(asked, change) for asked in left if (change := self._change(asked)) is not None]
+                done = self._marks.replace_marks([change for _, change in changes]) if changes else []
+                left = []
+                for (asked, change), is_done in zip(changes, done, strict=True):
+                    if is_done:
+                        self._texts[asked.name] = change.new
+                    else:  # others have changed it
+                        self._texts.pop(asked.name, None)
+                        left.append(asked)
+        except Exception as error:  # the journal's; whoever asked gets it
+            for asked in left:
+                asked.error = error
+
+    def _change(self, asked: Asked) -> MarkChange | None:
+        """What is to be written for one who asks; `None` when that is answered."""
+        name = asked.name
         while True:
-            record = _sound(name, text)
-            edited = edit(record)
+            is_fresh = name not in self._texts
+            text = self._marks.mark(PREFIX + name) if is_fresh else self._texts[name]
+            try:
+                record = _sound(name, text)
+                edited = asked.edit(record)
+            except RecordDamaged as error:
+                asked.error = error
+                return None
+            self._texts[name] = text
             if edited is not None:
+                asked.record, asked.is_edited = edited, True
                 written = edited.to_text(name)
-                if written == text or self._marks.replace_mark(PREFIX + name, text, written):
-                    self._texts[name] = written
-                    return edited, True
-            elif is_fresh:
-                self._texts[name] = text
-                return record, False
-            text, is_fresh = self._marks.mark(PREFIX + name), True  # others have changed it, or may have
+                return None if written == text else MarkChange(PREFIX + name, text, written)
+            if is_fresh:
+                asked.record, asked.is_edited = record, False
+                return None
+            del self._texts[name]  # others may have changed it
 
     async def _do(self, call: Callable[..., T], *args: object) -> T:
         if self._is_quick:
@@ -138,12 +223,9 @@ class _Memory:
     def marks(self, prefix: str) -> dict[str, str]:
         return {name: text for name, text in self._texts.items() if name.startswith(prefix)}
 
-    def replace_mark(self, name: str, old: str | None, new: str | None) -> bool:
-        if self._texts.get(name) != old:
-            return False
-        if new is not None:
-            self._texts[name] = new
-        return True
+    def replace_marks(self, changes: Sequence[MarkChange]) -> list[bool]:
+        self._texts.update({name: new for name, _, new in changes if new is not None})
+        return [True] * len(changes)  # nobody else writes here
 
     def hold(self, name: str) -> Hold | None:
         return _Nothing()

@@ -156,8 +156,10 @@ class Schedules:
         self._turns.halt()
         await asyncio.wait([self._leading])
         await self._turns.stop(drain)
+        await self._ledger.settled()
         for standing in self._standings.values():
             await self._turns.give_back(standing)
+        await self._ledger.settled()
         if self._alive is not None:
             with contextlib.suppress(JournalUnavailable):  # its lock ends with its connection
                 await self._ledger.release(self._alive)
