@@ -33,6 +33,7 @@ Everything that odibi_async raises on its own account.
     |  |- ScheduleUnknown                   ... because there is none of this name
     |  |- NotScheduled                      ... because its configuration does not say when
     |  |- TriggerFailed                     ... because its trigger raised, or gave what is no time to come
+    |  |- ClockSetBack                      ... before the clock shows again what it showed
     |  |- RecordDamaged                     ... because what the journal has of it is not what was written
     |  `- FiringAbandoned                   ... because the processes that ran it died
     |- OutsideStep                         `current_step()` was called outside a step
@@ -51,6 +52,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
 
@@ -677,6 +679,27 @@ class TriggerFailed(ScheduleError):
 
     def __str__(self) -> str:
         return f"Schedule {self.name!r} is stopped, because its trigger failed: {self.reason}"
+
+
+class ClockSetBack(ScheduleError):
+    """
+    A schedule waits, since the time for which it has fired last lies in the future: no time fires twice.
+
+    Attributes:
+        name: The schedule.
+        at: That time.
+    """
+
+    def __init__(self, name: str, at: datetime) -> None:
+        super().__init__(name, at)
+        self.name = name
+        self.at = at
+
+    def __str__(self) -> str:
+        return (
+            f"Schedule {self.name!r} has fired for {self.at:%Y-%m-%d %H:%M:%S} UTC already, which lies in the future: "
+            "the clock was set back. It waits until then, or fires again from now on when it is resumed."
+        )
 
 
 class RecordDamaged(ScheduleError):

@@ -21,6 +21,7 @@ from odibi_async.events import (
     ScheduleSkipped,
     SchedulesLed,
     ScheduleStopped,
+    ScheduleTroubled,
 )
 from odibi_async.result import Status
 from odibi_async.schedule import Cron, Every, OnEvent, Schedule, Schedules, Trigger, serve
@@ -141,6 +142,31 @@ def test_a_clock_that_is_set_back_fires_no_time_twice_and_none_early():
     virtually(main)
     assert log == at("12:10", "12:20", "12:30")
     assert all(event.late >= 0 for event in heard.of(ScheduleFired))
+
+
+def test_an_interval_goes_on_when_the_clock_is_set_back_and_cron_times_wait():
+    logs, heard, wall = {"every": Log(), "cron": Log(), "both": Log()}, Recorder(), Wall()
+    schedules = {
+        "every": (logs["every"].steps(), Every(600)),
+        "cron": (logs["cron"].steps(), Cron("*/10 * * * *")),
+        "both": (logs["both"].steps(), Cron("*/10 * * * *") | Every(600)),
+    }
+
+    async def main() -> None:
+        async with Schedules(schedules, clock=wall, observers=[heard]) as server:
+            await asyncio.sleep(1830)  # 12:30:30
+            wall.set(-3600)  # 11:30:30
+            await asyncio.sleep(1800)
+            assert "the clock was set back" in str(heard.of(ScheduleTroubled, schedule="cron")[0].error)
+            await server.resume("cron")
+            await asyncio.sleep(600)
+
+    virtually(main)
+    assert logs["every"] == at("12:10", "12:20", "12:30", "11:40", "11:50", "12:00", "12:10")
+    assert logs["cron"] == at("12:10", "12:20", "12:30", "12:10")
+    assert logs["both"] == at("12:10", "12:20", "12:30")
+    runs = [event.run_id for event in heard.of(ScheduleFired, schedule="every")]
+    assert len(set(runs)) == len(runs)
 
 
 def test_a_clock_that_goes_slower_than_the_loop_does_not_make_it_fire_early():

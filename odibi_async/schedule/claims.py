@@ -64,7 +64,9 @@ class Claims:
         if found.upto is None:
             return
         for at in found.fire:
-            await self.claim(standing, Firing(at=at, trigger=standing.timed.text), standing.run_id(at), is_timed=True)
+            await self.claim(
+                standing, Firing(at=at, trigger=standing.timed.text), standing.timed_run_id(at), is_timed=True
+            )
         if not found.fire:
             standing.record, _ = await self._ledger.amend(standing.name, functools.partial(_passed, found.upto))
         if found.missed:

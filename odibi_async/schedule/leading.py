@@ -6,26 +6,31 @@ import asyncio
 import contextlib
 from collections.abc import Coroutine, Mapping
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, Final
 
 from blake3 import blake3
 
-from odibi_async.errors import JournalUnavailable, RecordDamaged, TriggerFailed, in_a_line
+from odibi_async.errors import ClockSetBack, JournalUnavailable, RecordDamaged, TriggerFailed, in_a_line
 from odibi_async.events import ScheduleStopped, ScheduleTroubled
 from odibi_async.journal.backend import Hold
 from odibi_async.run.telling import pass_on
 from odibi_async.schedule.claims import Claims
 from odibi_async.schedule.due import following
 from odibi_async.schedule.ledger import Ledger
+from odibi_async.schedule.records import Record
 from odibi_async.schedule.standing import Standing
 from odibi_async.schedule.telling import Teller
 from odibi_async.schedule.timer import Timer
-from odibi_async.schedule.triggers import Clock
+from odibi_async.schedule.triggers import Clock, moment
 from odibi_async.schedule.turns import Turns
 from odibi_async.schedule.watching import watch
 
 WHOLE: Final = ""
 """What observers hear as the schedule, when all of them are meant."""
+
+SKEW: Final = timedelta(minutes=1)
+"""By how much the clocks of servers may differ."""
 
 
 class Leader:
@@ -66,7 +71,7 @@ class Leader:
         self._teller = teller
         self._takeover = takeover
         self._clock = clock
-        self._timer = Timer(clock, self._ring)
+        self._timer = Timer(clock, self._ring, self._set_back)
         self._halted = asyncio.Event()
         self._doubt = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -167,6 +172,7 @@ class Leader:
         if standing.record.at is None and standing.timed is not None:
             self._spawn(self._begin(standing))  # what is missed from now on is missed
         if standing.error is None:
+            self._look_ahead(standing)
             self.arm(standing)
             self._watch(standing)
         self._turns.start(standing)
@@ -175,6 +181,38 @@ class Leader:
         at = standing.after
         with contextlib.suppress(JournalUnavailable, RecordDamaged):  # what claims next tells of it
             await self._ledger.amend(standing.name, lambda record: replace(record, at=at) if not record.at else None)
+
+    def _set_back(self) -> None:
+        """Somebody has set the clock back."""
+        for standing in self._standings.values():
+            self._look_ahead(standing)
+
+    def _look_ahead(self, standing: Standing) -> None:
+        """Looks whether the last time of a schedule lies in the future: none fires twice, but intervals go on."""
+        if standing.timed is None or standing.after <= moment(self._clock()) + SKEW:
+            return
+        if standing.timed.is_interval:
+            self._spawn(self._rewind(standing))
+        else:
+            self._teller.tell(ScheduleTroubled, standing.name, ClockSetBack(standing.name, standing.after))
+
+    async def _rewind(self, standing: Standing) -> None:
+        """Begins the times of an interval anew, under other names."""
+        now = moment(self._clock())
+
+        def rewound(record: Record) -> Record | None:
+            if record.at is None or record.at <= now + SKEW:
+                return None
+            return replace(record, at=now, rewound=record.rewound + 1)
+
+        try:
+            standing.record, _ = await self._ledger.amend(standing.name, rewound)
+        except (JournalUnavailable, RecordDamaged) as error:
+            self._teller.tell(ScheduleTroubled, standing.name, error)
+            self._doubt.set()
+            return
+        standing.after = now
+        self.arm(standing)
 
     def _ring(self, name: str) -> None:
         self._spawn(self._due(self._standings[name]))

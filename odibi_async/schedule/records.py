@@ -70,6 +70,7 @@ class Record:
         is_paused: Whether it does not fire.
         opened: Its firings whose runs are not over, the oldest first.
         last: The last run that ended.
+        rewound: How often its times began anew, since the clock was set back.
         seen: Trigger, as text -> the files that were there when it fired last.
     """
 
@@ -77,6 +78,7 @@ class Record:
     is_paused: bool = False
     opened: tuple[Opened, ...] = ()
     last: LastRun | None = None
+    rewound: int = 0
     seen: Mapping[str, Seen] = field(default_factory=dict)
 
     def to_text(self, name: str) -> str:
@@ -87,6 +89,7 @@ class Record:
             "is_paused": self.is_paused,
             "opened": [_members(opened) for opened in self.opened],
             "last": None if self.last is None else _members(self.last),
+            "rewound": self.rewound,
             "seen": self.seen,
         }
         return sealed(f"schedule\0{name}", json.dumps(members))
@@ -108,6 +111,7 @@ def record_of(name: str, text: str | None) -> Record:
         is_paused=members["is_paused"],
         opened=tuple(Opened(**_timed(opened)) for opened in members["opened"]),
         last=None if last is None else LastRun(**_timed(last)),
+        rewound=members["rewound"],
         seen={
             trigger: {path: (about[0], about[1]) for path, about in files.items()}
             for trigger, files in members["seen"].items()

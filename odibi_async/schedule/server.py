@@ -204,7 +204,8 @@ class Schedules:
         standing, now = self._standing(name), moment(self._clock())
 
         def resumed(record: Record) -> Record:
-            return replace(record, is_paused=False, at=now)
+            is_ahead = record.at is not None and record.at > now  # the clock was set back: its times come again
+            return replace(record, is_paused=False, at=now, rewound=record.rewound + is_ahead)
 
         standing.record, _ = await self._ledger.amend(name, resumed)
         standing.after = now

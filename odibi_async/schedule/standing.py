@@ -107,6 +107,10 @@ class Standing:
         moment = f"{at:%Y%m%dT%H%M%S}" + (f".{at.microsecond:06}" if at.microsecond else "")
         return f"{self.name}@{moment}Z{more and '-'}{more}"
 
+    def timed_run_id(self, at: datetime) -> str:
+        """The name of the run for one of its times; these come again where a clock was set back."""
+        return self.run_id(at, str(self.record.rewound or ""))
+
     def opened(self, run_id: str) -> Opened | None:
         """The firing of a run that is not over."""
         return next((opened for opened in self.record.opened if opened.run_id == run_id), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -24,11 +25,14 @@ class Timer:
     Args:
         clock: The clock.
         ring: Called with each name whose time has come. In the loop.
+        on_set_back: Called when somebody has set the clock back.
     """
 
-    def __init__(self, clock: Clock, ring: Callable[[str], None]) -> None:
+    def __init__(self, clock: Clock, ring: Callable[[str], None], on_set_back: Callable[[], None]) -> None:
         self._clock = clock
         self._ring = ring
+        self._on_set_back = on_set_back
+        self._ahead = -math.inf  # of the loop's time
         self._heap: list[tuple[float, int, str]] = []
         self._numbers = itertools.count()
         self._set: dict[str, int] = {}
@@ -58,12 +62,15 @@ class Timer:
         """Rings no more, and forgets all times."""
         if self._handle is not None:
             self._handle.cancel()
-        self._handle = None
+        self._handle, self._ahead = None, -math.inf
         self._heap.clear()
         self._set.clear()
 
     def _wake(self) -> None:
         now, rung = self._clock(), 0
+        before, self._ahead = self._ahead, now - asyncio.get_running_loop().time()
+        if self._ahead < before - GLANCE:
+            self._on_set_back()
         while self._heap and self._heap[0][0] <= now and rung < AT_A_TURN:
             _, number, name = heapq.heappop(self._heap)
             if self._set.get(name) == number:

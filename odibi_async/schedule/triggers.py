@@ -49,6 +49,11 @@ class Trigger(ABC):
         return type(self).firings is Trigger.firings
 
     @property
+    def is_interval(self) -> bool:
+        """Whether it is the distance of its times that counts, not what clocks show then."""
+        return False
+
+    @property
     def members(self) -> Sequence[Trigger]:
         """The triggers of which any may fire; the trigger alone, where it is one."""
         return (self,)
@@ -131,6 +136,10 @@ class Every(Trigger):
     @property
     def text(self) -> str:
         return f"every {self.seconds:g} s" + (f" and up to {self.jitter:g} s more" if self.jitter else "")
+
+    @property
+    def is_interval(self) -> bool:
+        return True
 
     def named(self, name: str) -> Trigger:
         return replace(self, seed=name) if self.jitter and not self.seed else self
@@ -226,6 +235,10 @@ class AnyOf(Trigger):
     @property
     def is_timed(self) -> bool:
         return all(member.is_timed for member in self._members)
+
+    @property
+    def is_interval(self) -> bool:
+        return all(member.is_interval for member in self._members)
 
     def named(self, name: str) -> Trigger:
         return AnyOf([member.named(f"{name}\0{index}") for index, member in enumerate(self._members)])
