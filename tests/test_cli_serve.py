@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,6 +107,8 @@ def test_next_says_so_when_nobody_can_know(run: Run):
         (["schedule", "next", "daily.yaml", "--after", "noon"], "OA502"),
         (["schedule", "next", "daily.yaml", "-n", "0"], "OA502"),
         (["serve"], "OA402"),
+        (["schedule", "ls"], "OA412"),
+        (["schedule", "pause", "x", "--journal", "none"], "OA412"),
     ],
 )
 def test_what_cannot_be_served_is_refused(run: Run, arguments: list[str], code: str):
@@ -177,6 +180,31 @@ def test_a_killed_server_s_run_goes_on_when_the_next_one_starts():
     (after,) = journal.runs()
     assert (after.run_id, after.resumed) == (before.run_id, 1)
     journal.close()
+
+
+def test_a_schedule_is_listed_paused_and_resumed_from_another_shell(run: Run):
+    path = configuration("{every: 0.2}")
+    with running("serve", path, *GIVEN, "--journal", "journal") as popen:
+        wait_for(popen, "succeeded")
+        assert run("schedule", "pause", "sales", "--journal", "journal").out == "sales: paused\n"
+        while True:  # one that was claimed before may still run
+            before = run("schedule", "ls", "--journal", "journal", "--json").json["schedules"][0]
+            time.sleep(0.5)
+            after = run("schedule", "ls", "--journal", "journal", "--json").json["schedules"][0]
+            if before == after:
+                break
+        assert (after["name"], after["state"], after["running"]) == ("sales", "paused", [])
+        assert after["last"]["status"] == "succeeded"
+        assert run("schedule", "resume", "sales", "--journal", "journal").code == 0
+        while run("schedule", "ls", "--journal", "journal", "--json").json["schedules"][0]["last"] == after["last"]:
+            time.sleep(0.05)
+        popen.send_signal(signal.SIGTERM)
+        popen.communicate(timeout=30)
+    assert popen.returncode == 0
+    assert re.search(r"^sales +waiting +0 +sales@\S+ ", run("schedule", "ls", "--journal", "journal").out, re.MULTILINE)
+    wrong = run("schedule", "pause", "sals", "--journal", "journal", "--json")
+    assert wrong.codes == ["OA353"]
+    assert "Did you mean 'sales'?" in wrong.out
 
 
 def test_failures_are_told_and_the_next_firing_comes():

@@ -113,7 +113,7 @@ def test_a_clock_that_is_set_forward_fires_what_it_jumped_over_only_if_told_so()
     logs = {missed: Log() for missed in ("skip", "latest", "all")}
     wall, heard = Wall(), Recorder()
     schedules = {
-        missed: Schedule(pipeline=log.steps(), trigger=Cron("*/10 * * * *"), missed=missed, overlap="queue")
+        missed: Schedule(pipeline=log.steps(), trigger=Cron("*/10 * * * *"), missed=missed)
         for missed, log in logs.items()
     }
 
@@ -534,7 +534,8 @@ def test_a_thousand_schedules_at_one_moment_all_fire():
         ([1], "a mapping from names"),
         ({"a": 1}, "Schedule 'a' is 1: (pipeline, trigger) is needed"),
         ({"a": ([], "@daily")}, "(pipeline, trigger) is needed"),
-        ({"": ([], Cron("@daily"))}, "a text that is not empty"),
+        ({"": ([], Cron("@daily"))}, "a text that can be printed and is not empty"),
+        ({"a\0": ([], Cron("@daily"))}, "a text that can be printed"),
     ],
 )
 def test_what_is_no_schedule_is_refused(given: Any, said: str):
@@ -550,6 +551,8 @@ def test_what_is_no_schedule_is_refused(given: Any, said: str):
         ({"missed": "some"}, "missed='some' is none of"),
         ({"within": -1}, "within=-1"),
         ({"grace": None}, "grace=None"),
+        ({"grace": 0.5}, "grace=0.5: seconds from 1 to 1e+10 are needed"),
+        ({"within": float("nan")}, "within=nan"),
         ({"attempts": 0}, "attempts=0"),
         ({"inputs": 3}, "inputs=3"),
         ({"options": {"journal": "x"}}, "'journal' is unknown here"),
@@ -568,6 +571,30 @@ async def test_an_unknown_schedule_is_refused():
         for ask in (server.pause, server.resume, server.trigger):
             with pytest.raises(ScheduleUnknown, match=r"There is no schedule 'nigthly'\. Did you mean 'nightly'\?"):
                 await ask("nigthly")
+
+
+async def test_a_key_that_cannot_name_a_run_is_refused():
+    async with Schedules({"a": (Log().steps(), OnEvent("x"))}) as server:
+        for key in ("", "\0", "x" * 201, "\ud800", 3):
+            with pytest.raises(OptionError, match="key="):
+                await server.fire("x", key=key)  # type: ignore[arg-type]
+
+
+async def test_schedules_are_served_once():
+    server = Schedules({"a": (Log().steps(), OnEvent("x"))})
+    async with server:
+        with pytest.raises(ScheduleError, match="served already"):
+            await server.__aenter__()
+    with pytest.raises(ScheduleError, match="make others"):
+        async with server:
+            pass
+
+
+def test_a_loop_that_ends_under_a_server_does_not_hang():
+    async def main() -> None:
+        await Schedules({"a": (Log().steps(), Every(1))}).__aenter__()
+
+    asyncio.run(main())
 
 
 async def test_steps_that_make_no_pipeline_are_refused_before_anything_fires():

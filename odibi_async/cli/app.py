@@ -539,7 +539,7 @@ def serve(
     return served(configs, lambda config: _planned(config, given), how, signals)
 
 
-schedules = App(name="schedule", help="Show when configured pipelines run.")
+schedules = App(name="schedule", help="Show when pipelines run, and pause their schedules.")
 app.command(schedules)
 
 
@@ -564,6 +564,40 @@ def schedule_next(
     from odibi_async.cli.serving import coming
 
     return coming(_planned(config, given).document, count, after)
+
+
+@schedules.command(name="ls")
+def schedule_ls(*, where: InJournal = InJournal(), talk: Talk = Talk()) -> Answer:
+    """List the schedules that a journal knows, what they did last, and which are paused."""
+    from odibi_async.cli.scheduled import listed
+
+    return listed(where.journal)
+
+
+@schedules.command(name="pause")
+def schedule_pause(name: str, /, *, where: InJournal = InJournal(), talk: Talk = Talk()) -> Answer:
+    """
+    Have a schedule fire no more, in no server, until it is resumed. Runs that are going go on.
+
+    Args:
+        name: Its name.
+    """
+    from odibi_async.cli.scheduled import set_paused
+
+    return set_paused(where.journal, name, True)
+
+
+@schedules.command(name="resume")
+def schedule_resume(name: str, /, *, where: InJournal = InJournal(), talk: Talk = Talk()) -> Answer:
+    """
+    Have a schedule fire again that was paused. Times in between are not made up for.
+
+    Args:
+        name: Its name.
+    """
+    from odibi_async.cli.scheduled import set_paused
+
+    return set_paused(where.journal, name, False)
 
 
 @app.command

@@ -207,8 +207,8 @@ class ScheduleModel(_Model):
     event: Names | None = None
     overlap: Literal["skip", "queue", "allow"] | None = None
     missed: Literal["skip", "latest", "all"] | None = None
-    within: Annotated[Number, Field(ge=0)] | None = None
-    grace: Annotated[Number, Field(ge=0)] | None = None
+    within: Annotated[Number, Field(ge=0, le=1e10)] | None = None
+    grace: Annotated[Number, Field(ge=1, le=1e10)] | None = None
     attempts: Count | None = None
 
     @model_validator(mode="after")
@@ -334,6 +334,7 @@ _WANTED = {
     "greater_than": "a number above {gt:g}",
     "greater_than_equal": "a number from {ge:g} on",
     "less_than": "a number below {lt:g}",
+    "less_than_equal": "a number up to {le:g}",
 }
 
 

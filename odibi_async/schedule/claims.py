@@ -19,7 +19,7 @@ from odibi_async.schedule.triggers import Clock, moment
 from odibi_async.schedule.turns import Turns
 
 QUEUED: Final = 100
-"""How many firings of one schedule may wait for their runs."""
+"""How many firings of one schedule may wait for their runs; not fewer than are made up for."""
 
 
 class Claims:
@@ -64,9 +64,9 @@ class Claims:
         if found.upto is None:
             return
         for at in found.fire:
-            await self.claim(
-                standing, Firing(at=at, trigger=standing.timed.text), standing.timed_run_id(at), is_timed=True
-            )
+            firing, run_id = Firing(at=at, trigger=standing.text), standing.timed_run_id(at)
+            is_made_up = schedule.missed == "all" and at < now - grace
+            await self.claim(standing, firing, run_id, is_timed=True, queues=is_made_up)
         if not found.fire:
             standing.record, _ = await self._ledger.amend(standing.name, functools.partial(_passed, found.upto))
         if found.missed:
@@ -75,7 +75,14 @@ class Claims:
         standing.after = max(found.upto, standing.record.at or found.upto)
 
     async def claim(
-        self, standing: Standing, firing: Firing, run_id: str, *, is_timed: bool = False, waits: bool = False
+        self,
+        standing: Standing,
+        firing: Firing,
+        run_id: str,
+        *,
+        is_timed: bool = False,
+        waits: bool = False,
+        queues: bool = False,
     ) -> Opened | None:
         """
         Claims a firing; `None` where it leads to no run.
@@ -86,6 +93,7 @@ class Claims:
             run_id: What its run is called.
             is_timed: Whether it is one of the times of the schedule, which fire once and in order.
             waits: Whether it is not skipped while a run is going: whoever claims it comes again.
+            queues: Whether it waits for a run that is going, also where others are skipped then.
         """
         payload, is_whole = _written(firing.payload)
         opened = Opened(
@@ -101,7 +109,7 @@ class Claims:
 
         def claimed(record: Record) -> Record | None:
             nonlocal reason
-            reason = _against(standing, record, opened, is_timed)
+            reason = _against(record, opened, is_timed, standing.schedule.overlap == "skip" and not queues)
             if reason and (waits or not is_timed or not record.opened or record.is_paused):
                 return None
             at = firing.at if is_timed else record.at
@@ -125,7 +133,7 @@ class Claims:
 ELSEWHERE: Final = "it has fired already"
 
 
-def _against(standing: Standing, record: Record, opened: Opened, is_timed: bool) -> str:
+def _against(record: Record, opened: Opened, is_timed: bool, skips: bool) -> str:
     """Why a firing leads to no run; empty where it does."""
     if is_timed and record.at is not None and opened.at <= record.at:
         return ELSEWHERE
@@ -133,7 +141,7 @@ def _against(standing: Standing, record: Record, opened: Opened, is_timed: bool)
         return ELSEWHERE
     if record.is_paused:
         return "the schedule is paused"
-    if record.opened and standing.schedule.overlap == "skip":
+    if record.opened and skips:
         return f"run {record.opened[0].run_id} is still going"
     if len(record.opened) >= QUEUED:
         return f"{QUEUED} others wait already"

@@ -13,7 +13,9 @@ from odibi_async.schedule.triggers import Trigger
 Missed: TypeAlias = Literal["skip", "latest", "all"]
 MISSED: Final = ("skip", "latest", "all")
 MOST: Final = 500
-"""How many times are looked through at once."""
+"""How many times are looked through one by one."""
+MADE_UP: Final = 100
+"""How many times are made up for at most: the last ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +25,7 @@ class Due:
 
     Attributes:
         fire: Those that fire, in order.
-        missed: Those that do not; where there are more than a few hundred, the first ones.
+        missed: Those that do not; where there are more than a few hundred, the first ones and the last.
         upto: The last of all of them; times to come are later. `None` where none has come.
     """
 
@@ -43,24 +45,20 @@ def due(
         after: Its last time that was claimed.
         now: What time it is.
         missed: What is done about times that are long past: none of them fires, the latest, or all.
-        within: Those that are longer past never fire.
+        within: Those that are longer past, and not only late, never fire.
         grace: One that is no longer past than this is only late, and fires.
 
     Raises:
         OptionError: The trigger gave what is no time to come.
     """
-    too_old = _until(trigger, after, now - within) if after < now - within else []
-    is_cut = len(too_old) == MOST
-    start = now - within if is_cut else max([after, *too_old[-1:]])
-    past = _until(trigger, start, now)
-    upto = past[-1] if past else start if is_cut else next(reversed(too_old), None)
-    if missed == "all":  # what is more than a few hundred is next
-        return Due(fire=past, missed=too_old, upto=upto)
-    if len(past) == MOST:
-        past = [*past[:-1], _latest(trigger, past[-1], now)]
-        upto = past[-1]
-    fires = past[-1:] if past and (missed == "latest" or past[-1] >= now - grace) else []
-    return Due(fire=fires, missed=[*too_old, *past[: len(past) - len(fires)]], upto=upto)
+    times = _until(trigger, after, now)
+    last = _last(trigger, after, now) if len(times) == MOST else times
+    young = [at for at in last if at > now - max(within, grace)]
+    fire = young[-MADE_UP:] if missed == "all" else young[-1:]
+    if missed == "skip":
+        fire = [at for at in fire if at >= now - grace]
+    gone = [*(at for at in times if at < last[0]), *last[: len(last) - len(fire)]] if last else []
+    return Due(fire=fire, missed=gone, upto=last[-1] if last else None)
 
 
 def following(trigger: Trigger, after: datetime) -> datetime | None:
@@ -91,12 +89,14 @@ def _until(trigger: Trigger, after: datetime, now: datetime) -> list[datetime]:
     return found
 
 
-def _latest(trigger: Trigger, known: datetime, now: datetime) -> datetime:
-    """The last time that is not after now, of many: looked for from the end, twice as far back each time."""
-    back = timedelta(milliseconds=1)
-    while now - back > known:
-        found = _until(trigger, now - back, now)
-        if found:
-            return found[-1] if len(found) < MOST else _latest(trigger, found[-1], now)
-        back *= 2
-    return known
+def _last(trigger: Trigger, after: datetime, now: datetime) -> list[datetime]:
+    """The last times of many, at most as many as are made up for: looked for from the end, twice as far each time."""
+    back, found = timedelta(milliseconds=1), list[datetime]()
+    while True:
+        start = max(after, now - back)
+        more = _until(trigger, start, now)
+        if len(more) > MADE_UP:
+            return (found or more)[-MADE_UP:]
+        if start == after:
+            return more
+        back, found = 2 * back, more

@@ -81,6 +81,10 @@ class Ledger:
         self._waiting: list[Asked] = []
         self._writing: asyncio.Task[None] | None = None
 
+    async def names(self) -> list[str]:
+        """The names of all schedules of which something is kept."""
+        return sorted(name.removeprefix(PREFIX) for name in await self._do(self._marks.marks, PREFIX))
+
     async def load(self, names: Iterable[str]) -> dict[str, Record | RecordDamaged]:
         """What is kept of some schedules."""
         found = await self._do(self._marks.marks, PREFIX)

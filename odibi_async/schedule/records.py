@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -93,6 +93,17 @@ class Record:
             "seen": self.seen,
         }
         return sealed(f"schedule\0{name}", json.dumps(members))
+
+
+def paused(record: Record) -> Record:
+    """The record of a schedule that does not fire until it is resumed."""
+    return replace(record, is_paused=True)
+
+
+def resumed(now: datetime, record: Record) -> Record:
+    """The record of a schedule that fires from now on."""
+    is_ahead = record.at is not None and record.at > now  # the clock was set back: its times come again
+    return replace(record, is_paused=False, at=now, rewound=record.rewound + is_ahead)
 
 
 def record_of(name: str, text: str | None) -> Record:

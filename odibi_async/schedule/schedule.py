@@ -23,6 +23,9 @@ OVERLAP: Final = ("skip", "queue", "allow")
 Inputs: TypeAlias = "Mapping[str, Any] | Callable[[Firing], Mapping[str, Any]]"
 GIVEN: Final = ("scheduled_at", "payload")
 """What a pipeline is given of its firing, if it reads datasets of these names."""
+LEAST_GRACE: Final = 1.0
+"""Seconds by which any firing may be late: a loop is busy now and then."""
+LONGEST: Final = 1e10
 OURS: Final = ("run_id", "resume", "journal")
 """Options of a run that the server itself chooses."""
 
@@ -38,10 +41,10 @@ class Schedule:
         inputs: Dataset -> value for its runs, or what makes that of a `Firing`. A pipeline that reads `scheduled_at` or
             `payload` is given them anyway.
         overlap: What happens when it fires while a run is going: `"skip"` that time (files and all that have come
-            with them wait), `"queue"` it, or `"allow"` both.
+            with them wait), `"queue"` it, or `"allow"` both. Times that `missed="all"` makes up for queue anyway.
         missed: Which times are made up for that went by while no server was there: `"skip"`, `"latest"` or `"all"`.
         within: Seconds after which a missed time is never made up for.
-        grace: Seconds by which a firing may be late without being missed.
+        grace: Seconds, at least 1, by which a firing may be late without being missed.
         attempts: In how many processes a run is begun that takes its process down with it.
         options: As for `run_pipeline`: `timeout`, `retry`, `cache`, `targets`, `functions`, ...
     """
@@ -62,10 +65,11 @@ class Schedule:
         for name, value, known in (("overlap", self.overlap, OVERLAP), ("missed", self.missed, MISSED)):
             if value not in known:
                 raise OptionError(f"{name}={value!r} is none of {', '.join(known)}.{did_you_mean(str(value), known)}")
-        for name in ("within", "grace"):
-            if seconds_of(name, getattr(self, name)) is None:
-                raise OptionError(f"{name}=None: seconds from 0 on are needed.")
-            object.__setattr__(self, name, float(seconds_of(name, getattr(self, name))))
+        for name, least in (("within", 0.0), ("grace", LEAST_GRACE)):
+            seconds = seconds_of(name, getattr(self, name))
+            if seconds is None or not least <= seconds <= LONGEST:
+                raise OptionError(f"{name}={seconds!r}: seconds from {least:g} to {LONGEST:g} are needed.")
+            object.__setattr__(self, name, float(seconds))
         if type(self.attempts) is not int or self.attempts < 1:
             raise OptionError(f"attempts={self.attempts!r}: a whole number from 1 on is needed.")
         if not (isinstance(self.inputs, Mapping) or callable(self.inputs)):
@@ -108,8 +112,8 @@ def checked(schedules: Any) -> dict[str, Schedule | Path]:
     if not isinstance(schedules, Mapping):
         raise OptionError(f"schedules={schedules!r}: a mapping from names to (pipeline, trigger) is needed.")
     for name in schedules:
-        if not (isinstance(name, str) and name.strip()):
-            raise OptionError(f"The name of a schedule is a text that is not empty, not {name!r}.")
+        if not (isinstance(name, str) and name.strip() and name.isprintable()):
+            raise OptionError(f"The name of a schedule is a text that can be printed and is not empty, not {name!r}.")
     return {name: as_schedule(name, given) for name, given in schedules.items()}
 
 

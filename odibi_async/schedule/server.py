@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import builtins
 import contextlib
+import functools
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from odibi_async.abc import Observer
 from odibi_async.durations import seconds_of
-from odibi_async.errors import JournalUnavailable, ScheduleError, ScheduleUnknown, did_you_mean
+from odibi_async.errors import JournalUnavailable, OptionError, ScheduleError, ScheduleUnknown, did_you_mean
 from odibi_async.events import ScheduleSkipped
 from odibi_async.journal.backend import Hold
 from odibi_async.runner import Runner
@@ -26,12 +26,15 @@ from odibi_async.schedule.firing import Firing
 from odibi_async.schedule.leading import Leader
 from odibi_async.schedule.ledger import Ledger
 from odibi_async.schedule.planning import is_read, planned
-from odibi_async.schedule.records import Record
+from odibi_async.schedule.records import paused, resumed
 from odibi_async.schedule.schedule import checked
 from odibi_async.schedule.standing import ScheduleState, Standing
 from odibi_async.schedule.telling import Teller
 from odibi_async.schedule.triggers import Clock, moment
 from odibi_async.schedule.turns import Turns
+
+LONGEST_KEY: Final = 200
+"""Characters that the key of an event may have."""
 
 
 class Schedules:
@@ -83,11 +86,14 @@ class Schedules:
     async def __aenter__(self) -> Self:
         """
         Raises:
+            ScheduleError: They are served already, or were.
             ConfigError: A configuration cannot be read, or says what cannot be.
             NotScheduled: It does not say when it is to run.
             GraphError: Steps do not make a pipeline.
             JournalUnavailable: The journal cannot be used.
         """
+        if self._standings or self._stopping is not None:
+            raise ScheduleError("These schedules are served already, or were stopped: make others.")
         try:
             await self._open()
         except BaseException:
@@ -189,7 +195,7 @@ class Schedules:
             JournalUnavailable: The journal cannot be written.
         """
         standing = self._standing(name)
-        standing.record, _ = await self._ledger.amend(name, lambda record: replace(record, is_paused=True))
+        standing.record, _ = await self._ledger.amend(name, paused)
         self._leader.arm(standing)
 
     async def resume(self, name: str) -> None:
@@ -202,12 +208,7 @@ class Schedules:
             JournalUnavailable: The journal cannot be written.
         """
         standing, now = self._standing(name), moment(self._clock())
-
-        def resumed(record: Record) -> Record:
-            is_ahead = record.at is not None and record.at > now  # the clock was set back: its times come again
-            return replace(record, is_paused=False, at=now, rewound=record.rewound + is_ahead)
-
-        standing.record, _ = await self._ledger.amend(name, resumed)
+        standing.record, _ = await self._ledger.amend(name, functools.partial(resumed, now))
         standing.after = now
         self._leader.revive(standing)
 
@@ -244,6 +245,8 @@ class Schedules:
             ScheduleError: No schedule waits for such an event.
             JournalUnavailable: The firing cannot be claimed.
         """
+        if key is not None and not (isinstance(key, str) and key.isprintable() and 0 < len(key) <= LONGEST_KEY):
+            raise OptionError(f"key={key!r}: a text of 1 to {LONGEST_KEY} characters is needed that can be printed.")
         waiting = [standing for standing in self._standings.values() if event in standing.events]
         if not waiting:
             known = sorted({name for standing in self._standings.values() for name in standing.events})

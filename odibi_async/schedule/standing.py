@@ -53,6 +53,7 @@ class Standing:
         name: Its name.
         schedule: What was declared.
         trigger: When it runs, all together.
+        text: The same, for people.
         timed: The part of it that says its times; `None` where there is none.
         watched: The parts of it that fire for other reasons, but for events.
         events: The names of the events that it fires for.
@@ -70,6 +71,7 @@ class Standing:
         self.name = name
         self.schedule = schedule
         self.trigger = schedule.trigger.named(name)
+        self.text = str(self.trigger.text)
         members = self.trigger.members
         self.timed = _together([member for member in members if member.is_timed])
         self.watched = [each for each in members if not each.is_timed and not isinstance(each, OnEvent)]
@@ -93,7 +95,7 @@ class Standing:
             state = "stopped"
         return ScheduleState(
             name=self.name,
-            trigger=self.trigger.text,
+            trigger=self.text,
             state=state,
             next=self.next,
             running=running,
