@@ -416,6 +416,23 @@ class Runner:
             self._executors = Executors(self.limits)
         return self._home
 
+    async def journal(self, journal: Journaling = None) -> Journal:
+        """
+        A journal as runs of this runner use it: that of a directory stays open until the runner is closed.
+
+        Raises:
+            OptionError: None is named, here or where the runner is made.
+        """
+        asked = check_journal(self._journaling if journal is None else journal)
+        if asked is None:
+            raise OptionError("A journal is needed: journal=DIRECTORY, here or where the runner is made.")
+        return (await self._with_journals()).journal(asked)
+
+    @property
+    def observers(self) -> Sequence[Observer]:
+        """Who hears the events of every run."""
+        return self._observers
+
     async def _with_journals(self) -> Journals:
         if self._journals is None:
             await in_a_thread(importlib.import_module, "odibi_async.journal.journals")

@@ -1,0 +1,82 @@
+"""What a stream is asked for, and what is opened for it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from odibi_async.abc import Observer
+from odibi_async.building import Planned
+from odibi_async.runner import Runner, Steps
+from odibi_async.runner.options import Journaling
+from odibi_async.runner.plans import plan
+from odibi_async.stream.ledger import Ledger
+from odibi_async.stream.life import Patience
+from odibi_async.stream.runs import BatchRuns, check_into
+from odibi_async.stream.source import Source
+
+
+class Opened(NamedTuple):
+    """What a stream works with, while it does."""
+
+    ledger: Ledger
+    runs: BatchRuns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """
+    What a stream is asked for; `run_stream` tells what each of it means.
+
+    Attributes:
+        is_borrowed: Whether nobody owns the runner.
+    """
+
+    steps: Steps
+    source: Source
+    into: str
+    inputs: Mapping[str, Any]
+    name: str | None
+    journal: Journaling
+    runner: Runner
+    is_borrowed: bool
+    patience: Patience
+    keep_last: int
+    observers: Sequence[Observer]
+    options: Mapping[str, Any]
+    now: Callable[[], float]
+
+    @contextlib.asynccontextmanager
+    async def opened(self) -> AsyncIterator[Opened]:
+        """
+        The journal, and the pipeline, made once.
+
+        Raises:
+            GraphError: The steps do not make a pipeline.
+            OptionError: There is no journal, or the pipeline has no such input.
+        """
+        async with self.runner.borrowed() if self.is_borrowed else contextlib.nullcontext():
+            journal = await self.runner.journal(self.journal)
+            planned, options = await self._planned()
+            check_into(planned.graph, self.into)
+            runs = BatchRuns(
+                runner=self.runner,
+                planned=planned,
+                into=self.into,
+                inputs=self.inputs,
+                journal=journal,
+                options=options,
+            )
+            yield Opened(Ledger(journal, self.name or planned.name, self.keep_last), runs)
+
+    async def _planned(self) -> tuple[Planned, Mapping[str, Any]]:
+        """The pipeline by its name, and the options of its runs."""
+        options = dict(self.options)
+        functions, nodes = options.pop("functions", None), options.pop("nodes", None)
+        found = await plan(self.steps, {**self.inputs, self.into: None}, functions, nodes)
+        if options.get("cache") is None:
+            options["cache"] = found.caching
+        planned = Planned(found.graph, found.name, found.planned.source)
+        return planned, {**options, "observers": self.observers}
