@@ -1,8 +1,8 @@
 """Pipelines that run again and again: once for each batch of a source, never twice for the same."""
 
+from odibi_async.stream.batches import BatchResult
 from odibi_async.stream.face import run_stream
 from odibi_async.stream.ledger import SetAside
-from odibi_async.stream.life import BatchResult
 from odibi_async.stream.queue import Queue, QueueClosed
 from odibi_async.stream.source import Batch, Late, Memory, Source
 from odibi_async.stream.stream import Progress, Stream, StreamStatus

@@ -12,8 +12,8 @@ from odibi_async.building import Planned
 from odibi_async.runner import Runner, Steps
 from odibi_async.runner.options import Journaling
 from odibi_async.runner.plans import plan
+from odibi_async.stream.batches import Patience
 from odibi_async.stream.ledger import Ledger
-from odibi_async.stream.life import Patience
 from odibi_async.stream.runs import BatchRuns, check_into
 from odibi_async.stream.source import Source
 

@@ -13,7 +13,7 @@ from odibi_async.limits import Limits
 from odibi_async.runner import Runner, RunOptions, Steps, runner_of_loop
 from odibi_async.runner.options import Journaling, check_journal, checked, refuse
 from odibi_async.stream.asked import Asked
-from odibi_async.stream.life import OnPoison, Patience, WhenHeld
+from odibi_async.stream.batches import OnPoison, Patience, WhenHeld
 from odibi_async.stream.source import Source
 from odibi_async.stream.stream import Stream
 

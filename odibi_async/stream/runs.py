@@ -15,11 +15,15 @@ from odibi_async.errors import (
     RunExists,
     RunUnknown,
     did_you_mean,
+    in_a_line,
 )
+from odibi_async.events import RunStarted
 from odibi_async.graph.graph import Graph
 from odibi_async.journal.journal import Journal
+from odibi_async.observers.redaction import Redaction
 from odibi_async.result import RunResult
 from odibi_async.runner import Runner
+from odibi_async.secret import Secret
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +68,14 @@ class BatchRuns:
         if result.failures:
             raise _blamed(RunError(result.failures, result))
         return result
+
+    def line(self, error: RunError) -> str:
+        """What went wrong in a run, in a line, without the secrets of its steps and inputs."""
+        summary = next((failure.summary for failure in error.failures.values()), None)
+        graph, given = self.planned.graph, self.inputs.values()
+        secrets = tuple(value for value in given if isinstance(value, Secret))
+        names = tuple(node.name for node in graph.nodes)
+        return Redaction(RunStarted("", 0, 0.0, names, graph.outline, secrets)).line(summary or in_a_line(error))
 
     async def _run(self, run_id: str, data: Any, resume: bool) -> RunResult:
         return await self.runner.run(

@@ -15,8 +15,9 @@ from odibi_async.events import StreamFinished
 from odibi_async.result import RunResult, Status
 from odibi_async.run.telling import Telling
 from odibi_async.stream.asked import Asked, Opened
+from odibi_async.stream.batches import Batches, BatchResult, Counts
 from odibi_async.stream.ledger import SetAside
-from odibi_async.stream.life import BatchResult, Counts, Life
+from odibi_async.stream.life import Life
 from odibi_async.stream.telling import StreamTelling
 from odibi_async.stream.values import from_json
 from odibi_async.stream.waiting import Controls, ended, whole
@@ -82,6 +83,7 @@ class Stream:
         self._results: asyncio.Queue[BatchResult] | None = None
         self._controls = Controls()
         self._life: Life | None = None
+        self._batches: Batches | None = None
         self._opened: Opened | None = None
         self._telling: StreamTelling | None = None
 
@@ -111,7 +113,7 @@ class Stream:
     @property
     def progress(self) -> Progress:
         """How far it has come."""
-        counts = Counts() if self._life is None else self._life.counts
+        counts = Counts() if self._batches is None else self._batches.counts
         state, watermark, lag = None, None, None
         if self._opened is not None and self._telling is not None:
             state = self._opened.ledger.state
@@ -141,7 +143,9 @@ class Stream:
         async with asked.opened() as opened:
             self._opened, self.name = opened, opened.ledger.stream
             self._telling = telling = StreamTelling(self.name, Telling("", observers, loop), asked.now, loop.time)
-            self._life = Life(asked.source, *opened, telling, self._controls, asked.patience, self._hand_on)
+            told = (telling, self._controls, asked.patience)
+            self._batches = Batches(*opened, *told, self._hand_on)
+            self._life = Life(asked.source, opened.ledger, self._batches, *told)
             try:
                 await self._life.run()
             except asyncio.CancelledError:

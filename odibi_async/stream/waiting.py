@@ -71,6 +71,11 @@ class Controls:
         finally:
             await ended(task)
 
+    async def unless_stopping(self, waiting: Coroutine[Any, Any, Any]) -> None:
+        """Waits, but not when the stream is told to stop."""
+        with contextlib.suppress(Told):
+            await self.unless(lambda: self.is_stopping, waiting)
+
 
 async def ended(task: asyncio.Future[Any]) -> None:
     """Cancels a task and waits until it has ended, whoever cancels the waiting one meanwhile."""
