@@ -2,6 +2,7 @@
 
 from odibi_async.stream.batches import BatchResult
 from odibi_async.stream.face import run_stream
+from odibi_async.stream.files import Files
 from odibi_async.stream.ledger import SetAside
 from odibi_async.stream.queue import Queue, QueueClosed
 from odibi_async.stream.source import Batch, Late, Memory, Source
@@ -10,6 +11,7 @@ from odibi_async.stream.stream import Progress, Stream, StreamStatus
 __all__ = [
     "Batch",
     "BatchResult",
+    "Files",
     "Late",
     "Memory",
     "Progress",

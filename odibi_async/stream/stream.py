@@ -143,9 +143,9 @@ class Stream:
         async with asked.opened() as opened:
             self._opened, self.name = opened, opened.ledger.stream
             self._telling = telling = StreamTelling(self.name, Telling("", observers, loop), asked.now, loop.time)
-            told = (telling, self._controls, asked.patience)
-            self._batches = Batches(*opened, *told, self._hand_on)
-            self._life = Life(asked.source, opened.ledger, self._batches, *told)
+            controls, patience = self._controls, asked.patience
+            self._batches = Batches(*opened, telling, controls, patience, self._hand_on)
+            self._life = Life(asked.source, opened.ledger, self._batches, telling, controls, patience)
             try:
                 await self._life.run()
             except asyncio.CancelledError:
