@@ -4,7 +4,10 @@ from odibi_async.stream.batches import BatchResult
 from odibi_async.stream.face import run_stream
 from odibi_async.stream.files import Files
 from odibi_async.stream.ledger import SetAside
+from odibi_async.stream.options import stream_source
+from odibi_async.stream.polling import Polled, Polling
 from odibi_async.stream.queue import Queue, QueueClosed
+from odibi_async.stream.rows import Rows
 from odibi_async.stream.source import Batch, Late, Memory, Source
 from odibi_async.stream.stream import Progress, Stream, StreamStatus
 
@@ -14,12 +17,16 @@ __all__ = [
     "Files",
     "Late",
     "Memory",
+    "Polled",
+    "Polling",
     "Progress",
     "Queue",
     "QueueClosed",
+    "Rows",
     "SetAside",
     "Source",
     "Stream",
     "StreamStatus",
     "run_stream",
+    "stream_source",
 ]

@@ -56,9 +56,9 @@ class Files:
     """
     A source of files that appear in a directory; a batch is the content of one, as a frame.
 
-    A file is taken when it has not changed for `settle` seconds, by this process's own clock, or when its marker is there.
-    It is known by its content: one that was renamed, copied or touched is not taken twice, one that was replaced by
-    another content is taken again.
+    A file is taken when it has not changed for `settle` seconds, by a clock that is never set, or when its marker is
+    there. It is known by its content: one that was renamed, copied or touched is not taken twice, one that was
+    replaced by another content is taken again.
 
     Args:
         where: A directory, or a pattern such as `incoming/*.csv`; `**` stands for any number of directories. Names that
@@ -68,7 +68,7 @@ class Files:
         read_options: Options of the reader of pandas.
         read: Reads a file, given its path, instead; in a worker thread. `Path.read_bytes`, say.
         settle: Seconds that a file must not have changed for; 0 where files are written elsewhere and moved here.
-        done: What the marker is called that says that a file is whole, with `{}` for its name: `"{}.done"`, `"_SUCCESS"`.
+        done: The name of the marker that says that a file is whole: `"_SUCCESS"`, or, with its name, `"{}.done"`.
         interval: Seconds between two looks, where nothing is heard of changes.
         identity: `"content"`, or `"name"`: then two files of the same content are two batches if their paths differ.
         watch: Whether changes are heard of at once (extra `watch`); `None` where that is installed.
@@ -93,7 +93,9 @@ class Files:
         if read is not None and (format is not None or read_options):
             raise OptionError("read= reads files itself: format= and read_options= are for files that are read here.")
         self.pattern = Pattern(where, file_pattern)
-        self._read = read or _Reader(format, dict(read_options or {}))
+        self._read = read
+        self._format = format
+        self._options = dict(read_options or {})
         self._settle: float = 0.0 if done is not None else seconds_of("settle", settle)
         self._done = done
         self._interval: float = seconds_of("interval", interval, above_zero=True)
@@ -268,14 +270,12 @@ class Files:
     def _data(self, path: str, seen: Seen) -> tuple[Any, Exception | None]:
         """What is in a file, or why it cannot be read."""
         try:
-            with open(path, "rb") as file:  # keeps what it reads, whatever takes its place
+            with open(path, "rb") as file:  # it stays what it is, whatever takes its place
                 _check(file.fileno(), seen)
                 try:
-                    return self._read(file if isinstance(self._read, _Reader) else Path(path)), None
+                    return (self._frame(file) if self._read is None else self._read(Path(path))), None
                 finally:
-                    _check(file.fileno(), seen)
-                    if not isinstance(self._read, _Reader):
-                        _check(path, seen)
+                    _check(path if self._read else file.fileno(), seen)
         except (OptionError, _Changed):
             raise
         except FileNotFoundError as error:
@@ -285,15 +285,7 @@ class Files:
         except Exception as error:  # whatever a reader raises about a file is that file's error
             return None, error
 
-
-class _Reader:
-    """Reads an open file as a frame."""
-
-    def __init__(self, format: str | None, options: Mapping[str, Any]) -> None:  # noqa: A002
-        self._format = format
-        self._options = options
-
-    def __call__(self, file: Any) -> Any:
+    def _frame(self, file: Any) -> Any:
         from odibi_async.engines.formats import dialect, read_frame  # loads pandas
 
         return read_frame(file, dialect(file.name, self._format), self._options)

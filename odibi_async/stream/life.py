@@ -8,7 +8,7 @@ from typing import Final
 
 import anyio
 
-from odibi_async.errors import OptionError, SourceFailed, StreamAlive, StreamError, in_a_line
+from odibi_async.errors import ExtraMissing, OptionError, PositionDamaged, SourceFailed, StreamAlive, in_a_line
 from odibi_async.events import RowsLate, StreamLagged, StreamStarted
 from odibi_async.stream.batches import Batches, Patience
 from odibi_async.stream.ledger import Ledger
@@ -119,7 +119,9 @@ class Life:
                 error = look.__cause__
                 assert isinstance(error, Exception)
                 failed += 1
-                if failed >= self._patience.attempts or isinstance(error, OptionError | StreamError):
+                if isinstance(error, PositionDamaged):
+                    raise PositionDamaged(self._ledger.stream, error.reason) from error
+                if failed >= self._patience.attempts or isinstance(error, OptionError | ExtraMissing):
                     raise SourceFailed(self._ledger.stream, in_a_line(error), failed) from error
                 await self._retreat(error, self._patience.pause(failed))
 
