@@ -150,10 +150,9 @@ class Batches:
 
     async def take(self, batch: Batch) -> bool:
         """Runs a batch; whether its position is committed."""
-        epoch = self._ledger.state.epoch
         digest = digest_of_batch(batch) if batch.content else await whole(digest_of_batch, batch)
         opened = Open(
-            run_id=f"{self._ledger.stream}-{f'{epoch}.' if epoch else ''}{digest[:20]}",
+            run_id=self._ledger.run_id(digest),
             label=batch.label,
             rows=batch.rows,
             position=batch.position,

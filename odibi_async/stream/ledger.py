@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import threading
 import time
 from collections import deque
@@ -21,6 +22,8 @@ FORMAT: Final = 1
 GLANCES: Final = 10
 GLANCE: Final = 0.02
 """How often, and after how many seconds, a stream that seems alive is looked at again: it may just have died."""
+DIGITS: Final = 20
+"""Hex digits of a batch's digest in the id of its run."""
 AT_ONCE: Final = 64
 """How many runs of batches are forgotten together."""
 
@@ -158,7 +161,8 @@ class Ledger:
         self._text = backend.mark(self._name)
         self.state = State() if self._text is None else self._parsed(self._text)
         aside = {each.run_id for each in self.set_aside()}
-        runs = [row.run_id for row in backend.runs() if row.run_id.startswith(f"{self.stream}-")]
+        ours = re.compile(rf"{re.escape(self.stream)}-(\d+\.)?[0-9a-f]{{{DIGITS}}}")
+        runs = [row.run_id for row in backend.runs() if ours.fullmatch(row.run_id)]
         is_open = self.state.open and self.state.open.run_id
         self._done.extend(run for run in reversed(runs) if run not in aside and run != is_open)
 
@@ -184,6 +188,11 @@ class Ledger:
             hold.release()
 
     # -- batches ---------------------------------------------------------------------------------------
+
+    def run_id(self, digest: str) -> str:
+        """What the run of a batch is called."""
+        epoch = f"{self.state.epoch}." if self.state.epoch else ""
+        return f"{self.stream}-{epoch}{digest[:DIGITS]}"
 
     def begin(self, batch: Open) -> None:
         """Commits that a batch is open, or how often it has failed."""

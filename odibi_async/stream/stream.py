@@ -184,7 +184,7 @@ class Stream:
             if is_ours:  # nobody else knows of it
                 await ended(task)
             raise
-        await task
+        self._judge(task)
 
     async def __aiter__(self) -> AsyncIterator[BatchResult]:
         results: asyncio.Queue[BatchResult] = asyncio.Queue(1)
@@ -199,7 +199,7 @@ class Stream:
                         yield getting.result()
                 finally:
                     getting.cancel()
-            await task
+            self._judge(task)
         finally:
             self._results = None
             while not results.empty():  # what waits to be taken goes on
@@ -242,9 +242,14 @@ class Stream:
             return
         await asyncio.wait([self._task], timeout=grace)
         if self._task.done():
-            await self._task
+            self._judge(self._task)
         else:
             await self.cancel()
+
+    def _judge(self, task: asyncio.Task[None]) -> None:
+        """Raises what the stream ended with; being told to end is no error."""
+        if not (task.cancelled() and self._controls.is_stopping):
+            task.result()
 
     async def cancel(self) -> None:
         """Cancels it with the batch that runs, which stays open, and waits until it has ended."""
