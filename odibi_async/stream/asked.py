@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from odibi_async.abc import Observer
 from odibi_async.building import Planned
-from odibi_async.runner import Runner, Steps
+from odibi_async.runner import Runner, Steps, runner_of_loop
 from odibi_async.runner.options import Journaling
 from odibi_async.runner.plans import plan
 from odibi_async.stream.batches import Patience
@@ -31,6 +31,7 @@ class Asked:
     What a stream is asked for; `run_stream` tells what each of it means.
 
     Attributes:
+        runner: What runs the batches; `None` for one that all bare runs of the loop share.
         is_borrowed: Whether nobody owns the runner.
     """
 
@@ -40,7 +41,7 @@ class Asked:
     inputs: Mapping[str, Any]
     name: str | None
     journal: Journaling
-    runner: Runner
+    runner: Runner | None
     is_borrowed: bool
     patience: Patience
     keep_last: int
@@ -57,12 +58,13 @@ class Asked:
             GraphError: The steps do not make a pipeline.
             OptionError: There is no journal, or the pipeline has no such input.
         """
-        async with self.runner.borrowed() if self.is_borrowed else contextlib.nullcontext():
-            journal = await self.runner.journal(self.journal)
+        runner = self.runner or runner_of_loop()
+        async with runner.borrowed() if self.is_borrowed else contextlib.nullcontext():
+            journal = await runner.journal(self.journal)
             planned, options = await self._planned()
             check_into(planned.graph, self.into)
             runs = BatchRuns(
-                runner=self.runner,
+                runner=runner,
                 planned=planned,
                 into=self.into,
                 inputs=self.inputs,

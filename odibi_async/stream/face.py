@@ -10,7 +10,7 @@ from odibi_async.abc import Observer
 from odibi_async.durations import seconds_of
 from odibi_async.errors import OptionError
 from odibi_async.limits import Limits
-from odibi_async.runner import Runner, RunOptions, Steps, runner_of_loop
+from odibi_async.runner import Runner, RunOptions, Steps
 from odibi_async.runner.options import Journaling, check_journal, checked, refuse
 from odibi_async.stream.asked import Asked
 from odibi_async.stream.batches import OnPoison, Patience, WhenHeld
@@ -91,7 +91,7 @@ def run_stream(
             inputs=dict(inputs or {}),
             name=name,
             journal=check_journal(journal),
-            runner=runner or (Runner(limits=limits) if limits else runner_of_loop()),
+            runner=Runner(limits=limits) if limits else runner,
             is_borrowed=runner is None,
             patience=patience,
             keep_last=keep_last,

@@ -92,7 +92,9 @@ class Files:
             raise OptionError(f"identity={identity!r} is neither 'content' nor 'name'.")
         if read is not None and (format is not None or read_options):
             raise OptionError("read= reads files itself: format= and read_options= are for files that are read here.")
-        self.pattern = Pattern(where, file_pattern)
+        self._where = os.fspath(where)
+        self._names = file_pattern
+        self._pattern: Pattern | None = None
         self._read = read
         self._format = format
         self._options = dict(read_options or {})
@@ -108,7 +110,7 @@ class Files:
         self._watcher: _Watcher | None = None
 
     def __repr__(self) -> str:
-        return f"<Files {self.pattern}>"
+        return f"<Files {self._where}>"
 
     # -- its life --------------------------------------------------------------------------------------
 
@@ -119,6 +121,7 @@ class Files:
         Raises:
             ExtraMissing: `watch=True`, and what listens is not installed.
         """
+        self._pattern = await in_a_thread(Pattern, self._where, self._names)
         if self._watch is False:
             return
         try:
@@ -127,7 +130,7 @@ class Files:
             if self._watch:
                 raise ExtraMissing("Hearing of files at once", "watch") from error
             return
-        self._watcher = _Watcher(library.awatch, self.pattern, self._news)
+        self._watcher = _Watcher(library.awatch, self._pattern, self._news)
 
     async def close(self) -> None:
         """Listens no more."""
@@ -158,10 +161,10 @@ class Files:
         while new:
             now = asyncio.get_running_loop().time()
             ready = [path for path, look in new.items() if now - look.since >= self._settle]
-            for place, path in enumerate(ready):
+            for path in ready:
                 batch = await self._taken(path, new.pop(path), memory)
                 if batch is not None:
-                    yield _pending(batch, len(ready) - place - 1 + len(new))
+                    yield dataclasses.replace(batch, pending=len(new))
             if new:
                 due = min(look.since for look in new.values()) + self._settle
                 await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
@@ -169,7 +172,8 @@ class Files:
 
     def _listed(self) -> dict[str, Seen]:
         """The files that are there, and that are whole as far as markers say."""
-        found = self.pattern.files()
+        assert self._pattern is not None
+        found = self._pattern.files()
         if self._done is None:
             return found
         form = self._done.replace("{}", "*")
@@ -338,7 +342,3 @@ def _recalled(known: Mapping[str, str]) -> dict[str, _Look]:
         path, seen = json.loads(text)
         found[path] = _Look(Seen(*seen), 0.0, is_taken=True)
     return found
-
-
-def _pending(batch: Batch, pending: int) -> Batch:
-    return dataclasses.replace(batch, pending=pending)

@@ -39,11 +39,11 @@ class Pattern:
 
     def __init__(self, where: str | os.PathLike[str], names: str) -> None:
         path = Path(os.path.abspath(where))
-        is_pattern = glob.has_magic(str(path)) and not path.is_dir()
-        parts = path.parts if is_pattern else (*path.parts, *Path(names).parts)
-        first = next((place for place, part in enumerate(parts) if glob.has_magic(part)), len(parts) - 1)
-        self.base = Path(*parts[:first])
-        self._parts = parts[first:]
+        magic = [place for place, part in enumerate(path.parts) if glob.has_magic(part)]
+        if magic and not path.is_dir():
+            self.base, self._parts = Path(*path.parts[: magic[0]]), path.parts[magic[0] :]
+        else:
+            self.base, self._parts = path, Path(names).parts
         self.is_deep = len(self._parts) > 1
 
     def __str__(self) -> str:

@@ -139,8 +139,8 @@ class Stream:
 
     async def _run(self) -> None:
         asked, loop = self._asked, asyncio.get_running_loop()
-        observers = (*asked.runner.observers, *asked.observers)
         async with asked.opened() as opened:
+            observers = (*opened.runs.runner.observers, *asked.observers)
             self._opened, self.name = opened, opened.ledger.stream
             self._telling = telling = StreamTelling(self.name, Telling("", observers, loop), asked.now, loop.time)
             controls, patience = self._controls, asked.patience
