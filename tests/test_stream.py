@@ -611,7 +611,7 @@ async def test_a_stream_cancelled_at_any_moment_lets_go_and_loses_nothing(tmp_pa
     """Cancels after each number of turns of the loop in turn; the next start finishes."""
     is_over, turns = False, 0
     while not is_over:
-        turns = turns * 5 // 4 + 1
+        turns = turns * 4 // 3 + 1
         sink, folder = Sink(), tmp_path / str(turns)
         task = asyncio.ensure_future(_awaited(stream_of, sink, Numbers([1], [2]), folder))
         for _ in range(turns):
@@ -721,22 +721,27 @@ async def test_runs_take_the_options_of_runs(tmp_path: Path, sink: Sink):
 # -- retention ---------------------------------------------------------------------------------------------
 
 
-async def test_the_journal_keeps_the_last_runs_of_a_stream(tmp_path: Path, sink: Sink):
+async def test_the_journal_keeps_the_last_runs_of_a_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("odibi_async.stream.ledger.AT_ONCE", 4)
+
     async def nothing(batch: list[int]) -> None: ...
 
     pipeline = Pipeline([nothing], ["batch"], name="nothing")
-    lists = [[number] for number in range(150)]
+    lists = [[number] for number in range(30)]
     await run_stream(pipeline, Numbers(*lists), into="batch", journal=tmp_path, keep_last=10)
-    await run_stream(pipeline, Numbers(*lists, [150]), into="batch", journal=tmp_path, keep_last=10)
+    await run_stream(pipeline, Numbers(*lists, [30]), into="batch", journal=tmp_path, keep_last=10)
     journal = Journal(tmp_path)
     runs = await asyncio.to_thread(journal.runs)
-    assert 10 <= len(runs) <= 10 + 64
+    assert 10 <= len(runs) <= 10 + 4
     await asyncio.to_thread(journal.close)
 
 
-async def test_a_stream_does_not_prune_the_runs_of_one_whose_name_begins_like_its_own(tmp_path: Path, sink: Sink):
+async def test_a_stream_does_not_prune_the_runs_of_one_whose_name_begins_like_its_own(
+    tmp_path: Path, sink: Sink, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("odibi_async.stream.ledger.AT_ONCE", 4)
     for name in ("a-b", "a"):
-        lists = [[number] for number in range(3 if name == "a-b" else 80)]
+        lists = [[number] for number in range(3 if name == "a-b" else 12)]
         await run_stream(sink.pipeline, Numbers(*lists), into="batch", journal=tmp_path, keep_last=1, name=name)
     journal = Journal(tmp_path)
     runs = [run.run_id for run in await asyncio.to_thread(journal.runs)]
@@ -756,17 +761,17 @@ def test_memory_stays_flat_over_very_many_batches(tmp_path: Path):
         async with stream:
             async for _ in stream:
                 done += 1
-                if done in (100, 300):
+                if done in (50, 150):
                     gc.collect()
                     counts.append(len(gc.get_objects()))
-                if done == 300:
+                if done == 150:
                     break
         return counts
 
     with virtual_clock() as clock:
         before, after = clock.run(hours())
-        assert clock.time >= 299 * 60
-    assert after - before < 500
+        assert clock.time >= 149 * 60
+    assert after - before < 300
 
 
 # -- queues ------------------------------------------------------------------------------------------------

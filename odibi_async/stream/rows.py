@@ -162,9 +162,11 @@ class Rows:
         """The rows past a position that are there now, in the order of their values."""
         place, table = Place.of(position), self._table
         assert table is not None
+        low = self._start if place.watermark is None else before(place.watermark, self._lateness)
         if self._window is None or self._at != position:
             self._window, self._at, self._before = Window(await memory.items()), position, place.before
-        low = self._start if place.watermark is None else before(place.watermark, self._lateness)
+            if low is not None:
+                self._window.drop_before(low)  # those are counted in `place.before`
         table.look()
         if self._count_late and low is not None:
             late = await self._late(table, place, low)
