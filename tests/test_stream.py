@@ -317,8 +317,11 @@ async def test_a_damaged_position_is_an_error_and_stays_as_it_is(tmp_path: Path,
     with pytest.raises(PositionDamaged, match="'sums'"):
         await stream_of(sink, Numbers([1]), tmp_path)
     assert await asyncio.to_thread(journal.backend.mark, "stream/sums/state") == text
-    await asyncio.to_thread(journal.close)
     assert sink.calls == []
+    await stream_of(sink, Numbers([1]), tmp_path).restart()
+    await stream_of(sink, Numbers([1]), tmp_path)
+    assert sink.calls == [[1]]
+    await asyncio.to_thread(journal.close)
 
 
 async def test_the_position_of_another_kind_of_source_is_an_error(tmp_path: Path, sink: Sink):

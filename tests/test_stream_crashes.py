@@ -169,4 +169,4 @@ def test_a_stream_of_500_files_that_is_killed_60_times_loses_nothing(zygote: Zyg
 
 @pytest.mark.slow
 def test_a_stream_of_rows_that_is_killed_60_times_loses_nothing(zygote: Zygote, tmp_path: Path):
-    rows_survive(zygote, tmp_path, rows=50_000, kills=60, seed=4)
+    rows_survive(zygote, tmp_path, rows=20_000, kills=60, seed=4)

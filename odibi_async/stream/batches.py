@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from odibi_async.errors import BatchFailed, RunCancelled, RunError, in_a_line
 from odibi_async.events import BatchFinished, BatchRetrying, BatchSetAside, BatchStarted
+from odibi_async.observers.redaction import masked_urls
 from odibi_async.result import RunResult, Status
 from odibi_async.stream.ledger import Ledger, Open
 from odibi_async.stream.runs import BatchRuns
@@ -182,7 +183,7 @@ class Batches:
             return
         if self._patience.on_poison == "stop":
             raise self._failed(batch, error) from error
-        await self._put_aside(batch, error, in_a_line(error), was_read=False)
+        await self._put_aside(batch, error, masked_urls(in_a_line(error)), was_read=False)
 
     async def _try(self, batch: Open, data: Any, pending: int | None, resume: bool = False) -> bool:
         """Runs a batch until it succeeds, or has failed as often as it may; whether its position is committed."""

@@ -132,9 +132,12 @@ class Ledger:
 
     # -- its life --------------------------------------------------------------------------------------
 
-    def enter(self) -> None:
+    def enter(self, *, anew: bool = False) -> None:
         """
         Holds the stream, and reads what is committed of it.
+
+        Args:
+            anew: Whether that is to be forgotten anyway, so that it may be damaged.
 
         Raises:
             StreamAlive: Another holds it.
@@ -151,15 +154,20 @@ class Ledger:
             raise StreamAlive(self.stream, backend.name)
         try:
             self.journal.writer.enter()
-            self._read()
+            self._read(anew)
         except BaseException:
             self.leave()
             raise
 
-    def _read(self) -> None:
+    def _read(self, anew: bool) -> None:
         backend = self.journal.backend
         self._text = backend.mark(self._name)
-        self.state = State() if self._text is None else self._parsed(self._text)
+        try:
+            self.state = State() if self._text is None else self._parsed(self._text)
+        except PositionDamaged:
+            if not anew:
+                raise
+            self.state = State(epoch=int(time.time()))  # higher than any that was counted
         aside = {each.run_id for each in self.set_aside()}
         ours = re.compile(rf"{re.escape(self.stream)}-(\d+\.)?[0-9a-f]{{{DIGITS}}}")
         runs = [row.run_id for row in backend.runs() if ours.fullmatch(row.run_id)]

@@ -10,6 +10,7 @@ import anyio
 
 from odibi_async.errors import ExtraMissing, OptionError, PositionDamaged, SourceFailed, StreamAlive, in_a_line
 from odibi_async.events import RowsLate, StreamLagged, StreamStarted
+from odibi_async.observers.redaction import masked_urls
 from odibi_async.stream.batches import Batches, Patience
 from odibi_async.stream.ledger import Ledger
 from odibi_async.stream.source import Found, Late, Source
@@ -122,7 +123,7 @@ class Life:
                 if isinstance(error, PositionDamaged):
                     raise PositionDamaged(self._ledger.stream, error.reason) from error
                 if failed >= self._patience.attempts or isinstance(error, OptionError | ExtraMissing):
-                    raise SourceFailed(self._ledger.stream, in_a_line(error), failed) from error
+                    raise SourceFailed(self._ledger.stream, masked_urls(in_a_line(error)), failed) from error
                 await self._retreat(error, self._patience.pause(failed))
 
     async def _look_once(self) -> bool:

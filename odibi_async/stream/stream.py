@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 from collections.abc import AsyncIterator, Generator, Sequence
 from enum import StrEnum
 from types import TracebackType
@@ -311,7 +312,7 @@ class Stream:
         """
         async with self._asked.opened() as (ledger, _):
             try:
-                await whole(ledger.enter)
+                await whole(functools.partial(ledger.enter, anew=True))
                 await whole(ledger.restart)
             finally:
                 await whole(ledger.leave)
