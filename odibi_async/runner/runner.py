@@ -421,6 +421,11 @@ class Runner:
         asked = check_journal(self._journaling if asked is None else asked)
         return None if asked is None else (await self._with_journals()).journal(asked)
 
+    @property
+    def observers(self) -> Sequence[Observer]:
+        """Who hears the events of every run."""
+        return self._observers
+
     async def _with_journals(self) -> Journals:
         if self._journals is None:
             await in_a_thread(importlib.import_module, "odibi_async.journal.journals")
