@@ -67,7 +67,7 @@ class Journal:
         Raises:
             JournalUnavailable: The journal cannot be read.
         """
-        return [self._now(row.run_id, record) for row, record in self._rows(pipeline) if record is not None]
+        return [self.now(record) for row, record in self.rows(pipeline) if record is not None]
 
     def run(self, run_id: str) -> RunRecord:
         """
@@ -77,7 +77,7 @@ class Journal:
             RunUnknown: The journal has no run with this id.
             JournalUnavailable: The journal cannot be read.
         """
-        return self._now(run_id, self.found(run_id)[1])
+        return self.now(self.found(run_id)[1])
 
     def steps(self, run_id: str) -> list[StepRecord]:
         """
@@ -203,25 +203,41 @@ class Journal:
         if self.keep_last is not None:
             self._forget(self._prunable(pipeline)[self.keep_last :])
 
-    # -- within ----------------------------------------------------------------------------------------
+    # -- for those who list runs -----------------------------------------------------------------------
 
-    def _rows(self, pipeline: str | None = None) -> list[tuple[RunRow, RunRecord | None]]:
-        return [(row, _read(row)) for row in self.backend.runs(pipeline)]
+    def rows(
+        self, pipeline: str | None = None, *, before: int | None = None, most: int | None = None
+    ) -> list[tuple[RunRow, RunRecord | None]]:
+        """
+        The rows of runs and what they say, the newest first; `None` for what is damaged. See also `now`.
+
+        Args:
+            pipeline: Of which pipeline; `None` for all.
+            before: Only those with lower numbers.
+            most: How many; `None` for all.
+        """
+        return [(row, _read(row)) for row in self.backend.runs(pipeline, before=before, most=most)]
+
+    def now(self, record: RunRecord) -> RunRecord:
+        """A run that says that it is running is so only while somebody shows that it is alive."""
+        if record.status is not Status.RUNNING:
+            return record
+        hold = self.backend.hold(record.run_id)
+        if hold is None:
+            return record
+        try:  # it may have ended since its row was read
+            row = self.backend.run(record.run_id)
+        finally:
+            hold.release()
+        last = (None if row is None else _read(row)) or record
+        return replace(last, status=Status.INTERRUPTED) if last.status is Status.RUNNING else last
+
+    # -- within ----------------------------------------------------------------------------------------
 
     def _prunable(self, pipeline: str | None = None) -> list[tuple[RunRow, RunRecord | None]]:
         """The runs that may be pruned: all but those that are set aside, to be run again one day."""
         aside = self.backend.marks(SET_ASIDE)
-        return [each for each in self._rows(pipeline) if SET_ASIDE + each[0].run_id not in aside]
-
-    def _now(self, run_id: str, record: RunRecord) -> RunRecord:
-        """A run that says that it is running is so only while somebody shows that it is alive."""
-        if record.status is not Status.RUNNING:
-            return record
-        hold = self.backend.hold(run_id)
-        if hold is None:
-            return record
-        hold.release()
-        return replace(record, status=Status.INTERRUPTED)
+        return [each for each in self.rows(pipeline) if SET_ASIDE + each[0].run_id not in aside]
 
     def _forget(self, old: Sequence[tuple[RunRow, RunRecord | None]]) -> list[str]:
         gone, stores = [], {self.store.directory: self.store}

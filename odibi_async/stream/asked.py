@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from odibi_async.abc import Observer
 from odibi_async.building import Planned
+from odibi_async.errors import OptionError
 from odibi_async.runner import Runner, Steps, runner_of_loop
 from odibi_async.runner.options import Journaling
 from odibi_async.runner.plans import plan
