@@ -24,12 +24,13 @@ from axe_playwright_python.async_playwright import Axe
 from fastapi import FastAPI, Header, HTTPException
 from playwright.async_api import Browser, Locator, async_playwright, expect
 from playwright.async_api import Page as Tab
-from starlette.requests import Request
 
 from odibi_async import Pipeline, Retry, Runner, Secret, step
 from odibi_async.graph.svg import BORDERS
 from odibi_async.integrations.fastapi import Served, pipeline_router
 from odibi_async.integrations.fastapi.page import SCRIPTS, page
+from odibi_async.schedule import Cron, Schedules
+from odibi_async.stream import Queue, run_stream
 from tests.serving import Flag, Worker
 
 EVIL = "</script></pre><script>window.hacked=1</script><img src=x onerror='hacked=2'>\"'`&amp;--> {{x}} #59;"
@@ -169,8 +170,15 @@ async def browser() -> AsyncIterator[Browser]:
         await browser.close()
 
 
-def app_of(pipelines: dict[str, Any], *, auth: Any = None, journal: Path | None = None, **options: Any) -> FastAPI:
-    runner = Runner(journal=journal)
+def app_of(
+    pipelines: dict[str, Any],
+    *,
+    auth: Any = None,
+    journal: Path | None = None,
+    runner: Runner | None = None,
+    **options: Any,
+) -> FastAPI:
+    runner = runner or Runner(journal=journal)
     app = FastAPI(lifespan=runner.lifespan)
     app.include_router(pipeline_router(runner, pipelines, auth=auth, **options), prefix="/flow")
     return app
@@ -635,47 +643,38 @@ async def test_what_is_not_there_is_said(opened: Open):
     assert [each for each in shown.trouble if " 404 " not in each] == []
 
 
-async def test_schedules_and_streams_are_there_where_the_service_has_them(opened: Open):
-    app, asked = app_of({"flights": Gates().pipeline()}), list[str]()
-    schedule = {
-        "name": "nightly",
-        "pipeline": "flights",
-        "trigger": "0 3 * * *",
-        "next": "2026-01-01T03:00:00Z",
-        "paused": False,
-    }
-    stream = {
-        "name": "clicks",
-        "status": "running",
-        "batches": 1200,
-        "lag_seconds": 1.5,
-        "rate": 350.5,
-        "watermark": None,
-        "poisoned": 2,
-    }
-    app.add_api_route("/flow/schedules", lambda: {"schedules": [schedule | {"last": {"status": "succeeded"}}]})
-    app.add_api_route("/flow/streams", lambda: {"streams": [stream]})
+async def test_schedules_and_streams_are_watched_and_steered(opened: Open, tmp_path: Path):
+    clicks = Queue()
 
-    async def act(request: Request, action: str) -> dict[str, Any]:
-        asked.append(request.url.path)
-        schedule["paused"], stream["status"] = action == "pause", "stopped" if action == "stop" else "running"
-        return {}
+    async def counted(batch: list[int]) -> int:
+        return len(batch)
 
-    app.add_api_route("/flow/{kind}/{name}/{action}", act, methods=["POST"])
+    runner = Runner(journal=tmp_path / "journal")
+    app = app_of(
+        {"flights": Gates().pipeline()},
+        runner=runner,
+        schedules=Schedules({"nightly": (Pipeline([step(lambda: 1, name="one")]), Cron("0 3 * * *"))}, runner),
+        streams={"clicks": run_stream([counted], clicks, into="batch", runner=runner)},
+        queues={"clicks": clicks},
+    )
     shown = await opened(app)
     await shown.tab.get_by_role("link", name="Schedules").click()
     await expect(shown.tab.locator("tbody tr")).to_contain_text("0 3 * * *")
     await shown.tab.get_by_role("button", name="Pause nightly").click()
     await expect(shown.tab.get_by_role("button", name="Resume nightly")).to_be_focused()
+    await expect(shown.tab.locator("tbody tr")).to_contain_text("paused")
     await shown.tab.get_by_role("button", name="Resume nightly").click()
+    await expect(shown.tab.locator("tbody tr")).to_contain_text("waiting")
     await shown.tab.get_by_role("button", name="Trigger nightly").click()
+    await expect(shown.tab.locator("tbody tr")).to_contain_text("succeeded")
     await shown.tab.get_by_role("link", name="Streams").click()
-    await expect(shown.tab.locator("tbody tr")).to_contain_text("350.5 / s")
+    await clicks.deliver(1)
+    await expect(shown.tab.locator("tbody tr td").nth(2)).to_have_text("1")
+    await shown.tab.get_by_role("button", name="Pause clicks").click()
+    await expect(shown.tab.locator("tbody tr")).to_contain_text("paused")
     await shown.tab.get_by_role("button", name="Stop clicks").click()
     await shown.tab.get_by_role("button", name="Stop it").click()
-    await expect(shown.tab.locator("tbody tr")).to_contain_text("stopped")
-    acted = ["schedules/nightly/pause", "schedules/nightly/resume", "schedules/nightly/trigger", "streams/clicks/stop"]
-    assert asked == [f"/flow/{each}" for each in acted]
+    await expect(shown.tab.locator("tbody tr")).to_contain_text("finished")
     assert shown.trouble == []
 
 
@@ -862,7 +861,7 @@ async def test_every_view_is_accessible_and_fits_a_phone(opened: Open, options: 
     gates = Gates(fails=True)
     app = app_of({"flights": gates.pipeline()}, story=True)
     app.add_api_route(
-        "/flow/schedules", lambda: {"schedules": [{"name": "nightly", "trigger": "0 3 * * *", "paused": True}]}
+        "/flow/schedules", lambda: {"schedules": [{"name": "nightly", "trigger": "0 3 * * *", "state": "paused"}]}
     )
     shown = await opened(app, "#/pipelines/flights", **options)
 

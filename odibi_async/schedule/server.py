@@ -186,6 +186,11 @@ class Schedules:
         """How each schedule stands, as far as this server knows."""
         return [standing.state() for standing in self._standings.values()]
 
+    @property
+    def events(self) -> Sequence[str]:
+        """The names of the events that schedules wait for."""
+        return sorted({name for standing in self._standings.values() for name in standing.events})
+
     async def pause(self, name: str) -> None:
         """
         Has a schedule fire no more, in no server, until it is resumed; also after a restart. Runs that are going go on.
@@ -249,8 +254,7 @@ class Schedules:
             raise OptionError(f"key={key!r}: a text of 1 to {LONGEST_KEY} characters is needed that can be printed.")
         waiting = [standing for standing in self._standings.values() if event in standing.events]
         if not waiting:
-            known = sorted({name for standing in self._standings.values() for name in standing.events})
-            raise ScheduleError(f"No schedule waits for an event {event!r}.{did_you_mean(event, known)}")
+            raise ScheduleError(f"No schedule waits for an event {event!r}.{did_you_mean(event, self.events)}")
         fired = [await self._come(standing, f"event {event}", payload, key) for standing in waiting]
         return [run_id for run_id in fired if run_id is not None]
 

@@ -112,6 +112,11 @@ class Stream:
         return StreamStatus.IDLE if self._life is not None and self._life.is_idle else StreamStatus.RUNNING
 
     @property
+    def error(self) -> BaseException | None:
+        """What it failed with; `None` where it did not."""
+        return self._task.exception() if self._task is not None and self.status is StreamStatus.FAILED else None
+
+    @property
     def progress(self) -> Progress:
         """How far it has come."""
         counts = Counts() if self._batches is None else self._batches.counts

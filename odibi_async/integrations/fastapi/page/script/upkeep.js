@@ -10,9 +10,10 @@ const SCHEDULES = {
     clock(instant(schedule.next)),
     lastOf(schedule.last)
   ],
-  status: (schedule) => (schedule.paused ? "paused" : "running"),
-  actions: (schedule) => [schedule.paused ? "resume" : "pause", "trigger"]
+  status: (schedule) => schedule.state,
+  actions: (schedule) => [["paused", "stopped"].includes(schedule.state) ? "resume" : "pause", "trigger"]
 };
+const OVER = ["finished", "failed", "cancelled", "stopping"];
 const STREAMS = {
   name: "streams",
   title: "Streams",
@@ -25,7 +26,7 @@ const STREAMS = {
     counted(stream.poisoned)
   ],
   status: (stream) => stream.status,
-  actions: (stream) => (stream.status === "stopped" ? [] : [stream.status === "paused" ? "resume" : "pause", "stop"])
+  actions: (stream) => (OVER.includes(stream.status) ? [] : [stream.status === "paused" ? "resume" : "pause", "stop"])
 };
 const DONE = { pause: "paused", resume: "resumed", trigger: "triggered", stop: "stopped" };
 
@@ -37,7 +38,7 @@ const counted = (value) =>
 
 function lastOf(last) {
   if (!last || typeof last !== "object") return text(last);
-  const at = instant(last.time ?? last.finished_at ?? last.started_at ?? last.at);
+  const at = instant(last.finished_at);
   return [last.status, clock(at)].filter(Boolean).join(", ");
 }
 
