@@ -653,7 +653,8 @@ async def test_schedules_and_streams_are_there_where_the_service_has_them(opened
         "watermark": None,
         "poisoned": 2,
     }
-    app.add_api_route("/flow/schedules", lambda: {"schedules": [schedule | {"last": {"status": "succeeded"}}]})
+    last = {"run_id": "r/1", "ended_at": "2026-01-01T03:00:09Z", "status": "failed", "error": "ValueError: <b>"}
+    app.add_api_route("/flow/schedules", lambda: {"schedules": [schedule | {"last": last}]})
     app.add_api_route("/flow/streams", lambda: {"streams": [stream]})
 
     async def act(request: Request, action: str) -> dict[str, Any]:
@@ -665,6 +666,9 @@ async def test_schedules_and_streams_are_there_where_the_service_has_them(opened
     shown = await opened(app)
     await shown.tab.get_by_role("link", name="Schedules").click()
     await expect(shown.tab.locator("tbody tr")).to_contain_text("0 3 * * *")
+    await expect(shown.tab.locator("tbody tr")).to_contain_text("ValueError: <b>")
+    link = shown.tab.get_by_role("link", name=re.compile("^failed, "))
+    assert await link.get_attribute("href") == "#/runs/r%2F1"
     await shown.tab.get_by_role("button", name="Pause nightly").click()
     await expect(shown.tab.get_by_role("button", name="Resume nightly")).to_be_focused()
     await shown.tab.get_by_role("button", name="Resume nightly").click()
