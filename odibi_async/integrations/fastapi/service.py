@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import AsyncIterator, Coroutine, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from blake3 import blake3
 
@@ -25,6 +25,7 @@ from odibi_async.result import Status
 from odibi_async.runner import Runner
 from odibi_async.runner.runner import new_run_id
 
+T = TypeVar("T")
 LONGEST_ID: Final = 200
 """Letters of the name of a run."""
 
@@ -52,7 +53,7 @@ class Service:
         self._shared: Shared | None = None
         self._keys: dict[str, asyncio.Future[tuple[str, str]]] = {}
         self._starting = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._watching: asyncio.Task[None] | None = None
 
     async def shared(self) -> Shared | None:
@@ -79,6 +80,11 @@ class Service:
         Raises:
             ServiceProblem: It cannot begin.
         """
+        if key is None and not self.runner.has_journal:
+            return await self._begin(offer, asked, new_run_id())
+        return await self._whole(self._begin_once(offer, asked, body, key))
+
+    async def _begin_once(self, offer: Offer, asked: Asked, body: bytes, key: str | None) -> Entry | Recorded:
         if key is None:
             return await self._begin(offer, asked, new_run_id())
         key, digest = f"{offer.name}\0{key}", blake3(body).hexdigest()
@@ -96,7 +102,7 @@ class Service:
         except asyncio.CancelledError:
             if not claimed.cancelled():
                 raise
-            return await self.begin(offer, asked, body, key.partition("\0")[2])
+            return await self._begin_once(offer, asked, body, key.partition("\0")[2])
         return await self._again(said, digest, run_id)
 
     async def _begin_claimed(
@@ -310,6 +316,9 @@ class Service:
         Raises:
             ServiceProblem: There is none, it is running or has succeeded, or something is missing.
         """
+        return await self._whole(self._resume_alone(run_id, body))
+
+    async def _resume_alone(self, run_id: str, body: bytes) -> Entry:
         shared = await self.shared()
         if shared is None:
             raise ServiceProblem(409, "OA334", "Runs cannot be resumed: the runner has no journal.")
@@ -366,10 +375,20 @@ class Service:
         finally:
             self._watching = None
 
-    def _soon(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _whole(self, work: Coroutine[Any, Any, T]) -> T:
+        """What some work returns, which is done as a whole also when the request is cancelled meanwhile."""
+        return await asyncio.shield(self._soon(work))
+
+    def _soon(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever waited for it has got it
 
 
 def is_id(text: str) -> bool:
