@@ -68,7 +68,7 @@ def pipeline_router(
         prefix=prefix,
         dependencies=dependencies,
         route_class=ProblemRoute,
-        lifespan=service.lifespan,
+        lifespan=service.owned.lifespan,
         tags=["pipelines"],
     )
     refusals = () if auth is None else REFUSALS
