@@ -35,6 +35,7 @@ from tests.serving import Flag, Worker
 EVIL = "</script></pre><script>window.hacked=1</script><img src=x onerror='hacked=2'>\"'`&amp;--> {{x}} #59;"
 PHONE: Any = {"viewport": {"width": 360, "height": 740}}
 pytestmark = pytest.mark.foreign_loop  # the driver of the browser blocks where it likes
+expect.set_options(timeout=30_000)  # a busy machine takes its time
 
 
 # -- the file --------------------------------------------------------------------------------------
