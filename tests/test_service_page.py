@@ -36,6 +36,7 @@ from tests.serving import Flag, Worker
 EVIL = "</script></pre><script>window.hacked=1</script><img src=x onerror='hacked=2'>\"'`&amp;--> {{x}} #59;"
 PHONE: Any = {"viewport": {"width": 360, "height": 740}}
 pytestmark = pytest.mark.foreign_loop  # the driver of the browser blocks where it likes
+expect.set_options(timeout=30_000)  # a busy machine takes its time
 
 
 # -- the file --------------------------------------------------------------------------------------
@@ -649,11 +650,14 @@ async def test_schedules_and_streams_are_watched_and_steered(opened: Open, tmp_p
     async def counted(batch: list[int]) -> int:
         return len(batch)
 
+    async def broken() -> None:
+        raise ValueError("<b>")
+
     runner = Runner(journal=tmp_path / "journal")
     app = app_of(
         {"flights": Gates().pipeline()},
         runner=runner,
-        schedules=Schedules({"nightly": (Pipeline([step(lambda: 1, name="one")]), Cron("0 3 * * *"))}, runner),
+        schedules=Schedules({"nightly": (Pipeline([broken]), Cron("0 3 * * *"))}, runner),
         streams={"clicks": run_stream([counted], clicks, into="batch", runner=runner)},
         queues={"clicks": clicks},
     )
@@ -666,7 +670,9 @@ async def test_schedules_and_streams_are_watched_and_steered(opened: Open, tmp_p
     await shown.tab.get_by_role("button", name="Resume nightly").click()
     await expect(shown.tab.locator("tbody tr")).to_contain_text("waiting")
     await shown.tab.get_by_role("button", name="Trigger nightly").click()
-    await expect(shown.tab.locator("tbody tr")).to_contain_text("succeeded")
+    await expect(shown.tab.locator("tbody tr")).to_contain_text("ValueError: <b>")
+    link = shown.tab.get_by_role("link", name=re.compile("^failed, "))
+    assert str(await link.get_attribute("href")).startswith("#/runs/nightly%40")
     await shown.tab.get_by_role("link", name="Streams").click()
     await clicks.deliver(1)
     await expect(shown.tab.locator("tbody tr td").nth(2)).to_have_text("1")

@@ -96,7 +96,7 @@ async def test_a_schedule_is_shown_paused_resumed_and_fired(client: httpx.AsyncC
     assert run["pipeline"] == "nightly"
     while (last := (await client.get("/p/schedules")).json()["schedules"][0]["last"]) is None:
         await asyncio.sleep(0.02)
-    assert (last["status"], last["run"]) == ("succeeded", run_id)
+    assert (last["status"], last["run_id"]) == ("succeeded", run_id)
     assert upkeep.payloads == [{"n": 1}]
 
 

@@ -141,7 +141,7 @@ class RunsDocument(BaseModel):
 class FiringDocument(BaseModel):
     """The last run of a schedule."""
 
-    run: str
+    run_id: str
     scheduled_at: str
     finished_at: str
     status: str

@@ -102,7 +102,7 @@ def _lifespan(
 
     @contextlib.asynccontextmanager
     async def lifespan(app: object) -> AsyncIterator[None]:
-        async with service.lifespan(app), kept_up(schedules, streams, service.runner.drain):
+        async with service.owned.lifespan(app), kept_up(schedules, streams, service.runner.drain):
             yield
 
     return lifespan

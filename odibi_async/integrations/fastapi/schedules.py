@@ -136,7 +136,7 @@ def shown(state: ScheduleState) -> dict[str, Any]:
         "last": None
         if last is None
         else {
-            "run": last.run_id,
+            "run_id": last.run_id,
             "scheduled_at": last.at.isoformat(),
             "finished_at": last.ended_at.isoformat(),
             "status": last.status,

@@ -3,31 +3,32 @@
 const SCHEDULES = {
   name: "schedules",
   title: "Schedules",
-  columns: ["Schedule", "State", "Pipeline", "Trigger", "Next", "Last"],
-  cells: (schedule) => [
-    schedule.pipeline,
-    text(schedule.trigger),
-    clock(instant(schedule.next)),
-    lastOf(schedule.last)
+  columns: ["Schedule", "State", "Pipeline", "Trigger", "Next", "Last", "Error"],
+  cells: (each) => [
+    each.pipeline,
+    each.trigger,
+    clock(instant(each.next)),
+    lastOf(each.last),
+    each.error || each.last?.error
   ],
-  status: (schedule) => schedule.state,
-  actions: (schedule) => [["paused", "stopped"].includes(schedule.state) ? "resume" : "pause", "trigger"]
+  status: (each) => each.state ?? (each.paused ? "paused" : "waiting"),
+  actions: (each, status) => [status === "paused" || status === "stopped" ? "resume" : "pause", "trigger"]
 };
-const OVER = ["finished", "failed", "cancelled", "stopping"];
 const STREAMS = {
   name: "streams",
   title: "Streams",
-  columns: ["Stream", "State", "Batches", "Lag", "Rate", "Watermark", "Poisoned"],
-  cells: (stream) => [
-    counted(stream.batches),
-    given(stream.lag_seconds, seconds),
-    given(stream.rate, (rate) => `${number(rate)} / s`),
-    Number.isNaN(instant(stream.watermark)) ? text(stream.watermark) : clock(instant(stream.watermark)),
-    counted(stream.poisoned)
+  columns: ["Stream", "State", "Batches", "Lag", "Rate", "Watermark", "Set aside"],
+  cells: (each) => [
+    counted(each.batches),
+    given(each.lag_seconds ?? each.lag, seconds),
+    given(each.rate, (rate) => `${number(rate)} / s`),
+    marked(each.watermark),
+    counted(each.poisoned)
   ],
-  status: (stream) => stream.status,
-  actions: (stream) => (OVER.includes(stream.status) ? [] : [stream.status === "paused" ? "resume" : "pause", "stop"])
+  status: (each) => each.status,
+  actions: (each, status) => (LIVELY.has(status) ? [status === "paused" ? "resume" : "pause", "stop"] : [])
 };
+const LIVELY = new Set(["new", "running", "idle", "paused", "waiting"]);
 const DONE = { pause: "paused", resume: "resumed", trigger: "triggered", stop: "stopped" };
 
 const given = (value, word) => (value === null || value === undefined ? "" : word(value));
@@ -36,10 +37,27 @@ const counted = (value) =>
     typeof count === "number" ? number(count) : text(count)
   );
 
+/** A watermark: a time as such, all else as it is. */
+function marked(watermark) {
+  return /^\d{4}-\d\d-\d\dT/.test(watermark) ? clock(instant(watermark)) : text(watermark);
+}
+
+/** How the last run of a schedule ended; a link to it, where it is known. */
 function lastOf(last) {
   if (!last || typeof last !== "object") return text(last);
-  const at = instant(last.finished_at);
-  return [last.status, clock(at)].filter(Boolean).join(", ");
+  const at = instant(last.ended_at ?? last.finished_at ?? last.time ?? last.at);
+  const said = [last.status, clock(at)].filter(Boolean).join(", ");
+  const id = last.run_id ?? last.id;
+  return id ? { said, href: hashOf(["runs", id]) } : said;
+}
+
+/** Puts a text into a cell, or a link. */
+function fillCell(cell, value) {
+  const said = text(value?.said ?? value);
+  if (!value?.href) return say(cell, said);
+  if (cell.firstChild?.localName !== "a") cell.replaceChildren(el("a"));
+  cell.firstChild.href = value.href;
+  return say(cell.firstChild, said);
 }
 
 /** A table of what runs on its own, with buttons for what may be done to each. */
@@ -101,9 +119,10 @@ function upkeepRow(kind, item, refresh, signal) {
     }
   };
   row.paint = (now) => {
-    setPill(status, kind.status(now));
-    kind.cells(now).forEach((value, place) => say(cells[place], value));
-    paintActions(buttons, kind.actions(now), item.name, act);
+    const state = kind.status(now);
+    setPill(status, state);
+    kind.cells(now).forEach((value, place) => fillCell(cells[place], value));
+    paintActions(buttons, kind.actions(now, state), item.name, act);
   };
   return row;
 }

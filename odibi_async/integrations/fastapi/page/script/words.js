@@ -14,7 +14,10 @@ const GLYPHS = {
   queued: "·",
   paused: "‖",
   stopped: "■",
-  abandoned: "!"
+  abandoned: "!",
+  finished: "✓",
+  stopping: "▶",
+  draining: "▶"
 };
 const STATUSES = [
   "failed",
