@@ -47,6 +47,7 @@ from odibi_async.events import (
 from odibi_async.result import Status
 from odibi_async.stream import Batch, Late, Memory, Polled, Polling, Queue, QueueClosed, run_stream, stream_source
 from odibi_async.stream.files import Files
+from odibi_async.stream.ledger import Ledger
 from odibi_async.stream.rows import Rows
 from odibi_async.testing import Recorder, failpoint, virtual_clock
 
@@ -564,6 +565,32 @@ async def test_a_stream_can_be_iterated_and_waits_for_who_does(tmp_path: Path, s
     assert [each[:2] for each in found] == [("list 1", "succeeded"), ("list 2", "failed"), ("list 3", "succeeded")]
     assert found[0][2] == 3
     assert isinstance(found[1][2], RunError)
+
+
+async def test_who_stops_iterating_does_not_hold_the_stream_up(tmp_path: Path, sink: Sink):
+    async with stream_of(sink, Numbers(*([number] for number in range(8))), tmp_path) as stream:
+        async for _ in stream:
+            break
+        await asyncio.wait_for(_wait_for(stream), 20)
+    assert len(sink.calls) == 8
+
+
+async def test_a_batch_that_was_about_to_be_set_aside_and_succeeds_is_not_listed(tmp_path: Path, sink: Sink):
+    sink.poison = unlucky
+    stream = stream_of(sink, Numbers([13]), tmp_path, attempts=2)
+
+    def full(*_: object, **__: object) -> None:
+        raise JournalUnavailable("journal", "the disk is full.")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Ledger, "_settle", full)
+        with pytest.raises(JournalUnavailable):
+            await stream
+    assert len(await stream.set_aside()) == 1
+    sink.poison = lambda batch: None
+    await stream_of(sink, Numbers([13]), tmp_path, attempts=2)
+    assert await stream.set_aside() == []
+    assert sink.saved == [13]
 
 
 async def test_who_iterates_hears_how_the_stream_ended(tmp_path: Path, sink: Sink):

@@ -212,6 +212,8 @@ class Ledger:
 
     def commit(self, batch: Open) -> None:
         """Commits the position behind a batch that succeeded."""
+        if batch.failed:  # it may have been about to be set aside when a process died
+            self._mark(SET_ASIDE + batch.run_id, None)
         self._settle(batch, done=True)
         self._done.append(batch.run_id)
         if len(self._done) >= self._keep_last + AT_ONCE:
