@@ -474,6 +474,55 @@ async def test_a_source_that_goes_on_failing_ends_the_stream(tmp_path: Path, sin
     assert sink.calls == []
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"no": "batch"}, "it gave 'dict': a Batch or a Late is needed"),
+        (Batch(data=[1], position=1), "whose position is a text"),  # type: ignore[arg-type]
+        (asyncio.CancelledError(), "it raised CancelledError by itself"),
+        (StopAsyncIteration(), "StopAsyncIteration"),
+    ],
+)
+async def test_a_source_that_gives_nonsense_fails(tmp_path: Path, sink: Sink, given: Any, message: str):
+    class Odd(Numbers):
+        async def batches(self, position: str | None, memory: Memory) -> AsyncIterator[Batch | Late]:
+            if isinstance(given, BaseException):
+                raise given
+            yield given
+
+    with pytest.raises(SourceFailed, match=message):
+        await stream_of(sink, Odd(), tmp_path)
+
+
+async def test_a_source_that_minds_being_closed_does_no_harm(tmp_path: Path, sink: Sink):
+    class Sticky(Numbers):
+        async def batches(self, position: str | None, memory: Memory) -> AsyncIterator[Batch | Late]:
+            try:
+                yield Batch(data=[1], position="1")
+            finally:
+                raise KeyError("closed")
+
+    stream = stream_of(sink, Sticky(), tmp_path)
+    sink.poison = lambda batch: stream._controls.tell(stopping=True)
+    with pytest.raises((KeyError, SourceFailed)):
+        await stream
+    await stream_of(sink, Numbers([1], [2]), tmp_path)
+    assert sink.calls == [[1], [2]]
+
+
+async def test_200_streams_can_be_cancelled_at_once(tmp_path: Path, sink: Sink):
+    async with Runner(journal=tmp_path) as runner:
+        streams = [
+            run_stream(sink.pipeline, Numbers([1], [2], [3]), into="batch", runner=runner, name=f"n{number}")
+            for number in range(200)
+        ]
+        for stream in streams:
+            stream.start()
+        await _until(lambda: bool(sink.calls))
+        await asyncio.gather(*(stream.cancel() for stream in streams))
+    assert {str(stream.status) for stream in streams} <= {"cancelled", "finished"}
+
+
 @pytest.mark.parametrize("part", ["open", "changed", "close"])
 async def test_whatever_part_of_a_source_raises_the_stream_ends_and_lets_go(tmp_path: Path, sink: Sink, part: str):
     class Broken(Numbers):

@@ -131,11 +131,11 @@ class Journal:
             raise OptionError("prune: keep_last= is needed, here or where the journal is made.")
         counts: dict[str, int] = {}
         old = []
-        for row, record in self._prunable():
+        for row, record in self._rows():
             counts[row.pipeline] = counts.get(row.pipeline, 0) + 1
             if counts[row.pipeline] > keep:
                 old.append((row, record))
-        return self._forget(old)
+        return self._forget(self._not_aside(old))
 
     def forget(self, *run_ids: str) -> list[str]:
         """
@@ -201,17 +201,16 @@ class Journal:
     def prune_after(self, pipeline: str) -> None:
         """Removes the older runs of a pipeline, when one has ended."""
         if self.keep_last is not None:
-            self._forget(self._prunable(pipeline)[self.keep_last :])
+            self._forget(self._not_aside(self._rows(pipeline)[self.keep_last :]))
 
     # -- within ----------------------------------------------------------------------------------------
 
     def _rows(self, pipeline: str | None = None) -> list[tuple[RunRow, RunRecord | None]]:
         return [(row, _read(row)) for row in self.backend.runs(pipeline)]
 
-    def _prunable(self, pipeline: str | None = None) -> list[tuple[RunRow, RunRecord | None]]:
+    def _not_aside(self, old: Sequence[tuple[RunRow, RunRecord | None]]) -> list[tuple[RunRow, RunRecord | None]]:
         """The runs that may be pruned: all but those that are set aside, to be run again one day."""
-        aside = self.backend.marks(SET_ASIDE)
-        return [each for each in self._rows(pipeline) if SET_ASIDE + each[0].run_id not in aside]
+        return [each for each in old if self.backend.mark(SET_ASIDE + each[0].run_id) is None]
 
     def _now(self, run_id: str, record: RunRecord) -> RunRecord:
         """A run that says that it is running is so only while somebody shows that it is alive."""
