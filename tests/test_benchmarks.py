@@ -224,3 +224,17 @@ def test_incremental_compares_streams_with_plain_runs() -> None:
         rf"rows, 2000 in batches of 1000: \d+ rows/s, {NUMBER} x plain runs$",
         rf"memory, 10 batches, \d+ simulated hours: [+-]\d+ objects, [+-]\d+\.\d MB resident, journal {NUMBER} x$",
     )
+
+
+def test_service_compares_with_a_handler_that_calls_by_hand() -> None:
+    sizes = ("--seconds", 0.5, "--rate", 20, "--rounds", 1, "--requests", 5, "--waiting", 20, "--listeners", 10)
+    printed = output_of("serving.py", *sizes)
+    lines(
+        printed,
+        rf"overhead, small steps: latency {NUMBER} .* times by hand \(target: at most 1\.5, (met|missed)\)$",
+        rf"overhead, bare steps: processor {NUMBER} times by hand$",
+        r"load: 20\.0 runs a second, 10 in all, 0 errors$",
+        rf"load: p99 of /ping {NUMBER} ms, {NUMBER} .* times by hand",
+        r"waiting: 20 of 20 runs waited for at a time succeeded",
+        r"listeners: 10 of 10 heard one run to its end",
+    )

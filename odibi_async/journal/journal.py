@@ -67,7 +67,7 @@ class Journal:
         Raises:
             JournalUnavailable: The journal cannot be read.
         """
-        return [self._now(row.run_id, record) for row, record in self._rows(pipeline) if record is not None]
+        return [self.now(record) for row, record in self.rows(pipeline) if record is not None]
 
     def run(self, run_id: str) -> RunRecord:
         """
@@ -77,7 +77,7 @@ class Journal:
             RunUnknown: The journal has no run with this id.
             JournalUnavailable: The journal cannot be read.
         """
-        return self._now(run_id, self.found(run_id)[1])
+        return self.now(self.found(run_id)[1])
 
     def steps(self, run_id: str) -> list[StepRecord]:
         """
@@ -131,7 +131,7 @@ class Journal:
             raise OptionError("prune: keep_last= is needed, here or where the journal is made.")
         counts: dict[str, int] = {}
         old = []
-        for row, record in self._rows():
+        for row, record in self.rows():
             counts[row.pipeline] = counts.get(row.pipeline, 0) + 1
             if counts[row.pipeline] > keep:
                 old.append((row, record))
@@ -201,26 +201,42 @@ class Journal:
     def prune_after(self, pipeline: str) -> None:
         """Removes the older runs of a pipeline, when one has ended."""
         if self.keep_last is not None:
-            self._forget(self._not_aside(self._rows(pipeline)[self.keep_last :]))
+            self._forget(self._not_aside(self.rows(pipeline)[self.keep_last :]))
+
+    # -- for those who list runs -----------------------------------------------------------------------
+
+    def rows(
+        self, pipeline: str | None = None, *, before: int | None = None, most: int | None = None
+    ) -> list[tuple[RunRow, RunRecord | None]]:
+        """
+        The rows of runs and what they say, the newest first; `None` for what is damaged. See also `now`.
+
+        Args:
+            pipeline: Of which pipeline; `None` for all.
+            before: Only those with lower numbers.
+            most: How many; `None` for all.
+        """
+        return [(row, _read(row)) for row in self.backend.runs(pipeline, before=before, most=most)]
+
+    def now(self, record: RunRecord) -> RunRecord:
+        """A run that says that it is running is so only while somebody shows that it is alive."""
+        if record.status is not Status.RUNNING:
+            return record
+        hold = self.backend.hold(record.run_id)
+        if hold is None:
+            return record
+        try:  # it may have ended since its row was read
+            row = self.backend.run(record.run_id)
+        finally:
+            hold.release()
+        last = (None if row is None else _read(row)) or record
+        return replace(last, status=Status.INTERRUPTED) if last.status is Status.RUNNING else last
 
     # -- within ----------------------------------------------------------------------------------------
-
-    def _rows(self, pipeline: str | None = None) -> list[tuple[RunRow, RunRecord | None]]:
-        return [(row, _read(row)) for row in self.backend.runs(pipeline)]
 
     def _not_aside(self, old: Sequence[tuple[RunRow, RunRecord | None]]) -> list[tuple[RunRow, RunRecord | None]]:
         """The runs that may be pruned: all but those that are set aside, to be run again one day."""
         return [each for each in old if self.backend.mark(SET_ASIDE + each[0].run_id) is None]
-
-    def _now(self, run_id: str, record: RunRecord) -> RunRecord:
-        """A run that says that it is running is so only while somebody shows that it is alive."""
-        if record.status is not Status.RUNNING:
-            return record
-        hold = self.backend.hold(run_id)
-        if hold is None:
-            return record
-        hold.release()
-        return replace(record, status=Status.INTERRUPTED)
 
     def _forget(self, old: Sequence[tuple[RunRow, RunRecord | None]]) -> list[str]:
         gone, stores = [], {self.store.directory: self.store}

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from odibi_async.abc import Observer
 from odibi_async.building import Planned
+from odibi_async.errors import OptionError
 from odibi_async.runner import Runner, Steps, runner_of_loop
 from odibi_async.runner.options import Journaling
 from odibi_async.runner.plans import plan
@@ -61,6 +62,8 @@ class Asked:
         runner = self.runner or runner_of_loop()
         async with runner.borrowed() if self.is_borrowed else contextlib.nullcontext():
             journal = await runner.journal(self.journal)
+            if journal is None:
+                raise OptionError("A journal is needed: journal=DIRECTORY, here or where the runner is made.")
             planned, options = await self._planned()
             check_into(planned.graph, self.into)
             runs = BatchRuns(
