@@ -29,7 +29,7 @@ ADD = "INSERT INTO totals VALUES (?, ?) ON CONFLICT (customer) DO UPDATE SET amo
 
 
 def totals(orders: pd.DataFrame) -> pd.DataFrame:
-    return orders.groupby("customer", as_index=False)["amount"].sum()
+    return orders.groupby("customer", as_index=False).agg({"amount": "sum"})
 
 
 @step(layer="store")
