@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import re
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -311,3 +313,22 @@ async def test_the_service_answers_with_the_report(tmp_path: Path, monkeypatch: 
         assert run["status"] == "succeeded"
         assert len(run["outputs"]["airlines"]) == 16
         assert (await client.get(run["links"]["story"])).status_code == 200
+
+
+def test_the_incremental_example_adds_each_file_once(tmp_path: Path) -> None:
+    def once() -> str:
+        command = [sys.executable, "-W", "error", EXAMPLES / "orders.py", tmp_path, "--once"]
+        process = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert process.returncode == 0, process.stderr
+        assert process.stderr == ""
+        return process.stdout
+
+    incoming = tmp_path / "incoming"
+    incoming.mkdir()
+    (incoming / "a.csv").write_text("customer,amount\n1,30\n2,20\n1,12\n")
+    assert "a.csv: 3 rows, 0 files to go" in once()
+    (incoming / "b.csv").write_text("customer,amount\n1,8\n")
+    (incoming / "a.csv").rename(incoming / "c.csv")
+    assert once().splitlines() == ["b.csv: 1 rows, 1 files to go", "2 files with 4 rows in all"]
+    with contextlib.closing(sqlite3.connect(tmp_path / "totals.db")) as connection:
+        assert connection.execute("SELECT * FROM totals ORDER BY customer").fetchall() == [(1, 50.0), (2, 20.0)]
