@@ -212,6 +212,20 @@ def test_executors_compares_processes_and_dask_with_the_bare_libraries() -> None
     )
 
 
+def test_incremental_compares_streams_with_plain_runs() -> None:
+    printed = output_of(
+        "incremental.py", "--batches", 3, "--rounds", 1, "--simulated", 10, "--files", 3, "--rows", 2000
+    )
+    lines(
+        printed,
+        rf"overhead, 3 batches: {NUMBER} x plain runs \({NUMBER} to {NUMBER}\); {NUMBER} ms a batch",
+        rf"files, 3: \d+ files/s, {NUMBER} x plain runs$",
+        rf"files, 3: a start with nothing new takes {NUMBER} of that$",
+        rf"rows, 2000 in batches of 1000: \d+ rows/s, {NUMBER} x plain runs$",
+        rf"memory, 10 batches, \d+ simulated hours: [+-]\d+ objects, [+-]\d+\.\d MB resident, journal {NUMBER} x$",
+    )
+
+
 def test_service_compares_with_a_handler_that_calls_by_hand() -> None:
     sizes = ("--seconds", 0.5, "--rate", 20, "--rounds", 1, "--requests", 5, "--waiting", 20, "--listeners", 10)
     printed = output_of("serving.py", *sizes)

@@ -30,6 +30,7 @@ from odibi_async import Pipeline, Retry, Runner, Secret, step
 from odibi_async.graph.svg import BORDERS
 from odibi_async.integrations.fastapi import Served, pipeline_router
 from odibi_async.integrations.fastapi.page import SCRIPTS, page
+from tests.serving import Flag, Worker
 
 EVIL = "</script></pre><script>window.hacked=1</script><img src=x onerror='hacked=2'>\"'`&amp;--> {{x}} #59;"
 PHONE: Any = {"viewport": {"width": 360, "height": 740}}
@@ -370,6 +371,13 @@ async def test_a_run_that_failed_says_which_step_and_why_and_goes_on_where_it_wa
     await shown.tab.get_by_label("Find").first.fill("")
     await expect(shown.row("clean")).to_contain_text("resumed")
     await expect(verdict).to_be_hidden()
+    log = await shown.tab.get_by_role("log").locator("li").all_inner_texts()
+    finished = {
+        name: [line for line in log if re.search(rf"step.finished\s+{name}\b", line)] for name in ("clean", "count")
+    }
+    assert [len(each) for each in finished.values()] == [1, 1]
+    assert "resumed" in finished["clean"][0]
+    assert "succeeded" in finished["count"][0]
     assert len(gates.given) == 1
     assert shown.trouble == []
 
@@ -403,6 +411,72 @@ async def test_two_who_look_at_a_run_see_the_same(opened: Open):
     for each in (shown, other):
         await expect(each.status).to_contain_text("succeeded")
         assert each.trouble == []
+
+
+async def test_a_tab_that_nobody_sees_holds_no_stream_and_still_tells_the_end(opened: Open):
+    gates = Gates()
+
+    class Counts:
+        def __init__(self, app: FastAPI) -> None:
+            self.app, self.open, self.none = app, 0, asyncio.Event()
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            is_stream = scope["path"].endswith("/events")
+            self.open += is_stream
+            try:
+                await self.app(scope, receive, send)
+            finally:
+                self.open -= is_stream
+                if is_stream and not self.open:
+                    self.none.set()
+
+    app = Counts(app_of({"flights": gates.pipeline()}))
+    shown = await opened(app)
+    await shown.start()
+    await expect(shown.row("clean")).to_contain_text("running")
+    assert app.open == 1
+    hide = """(hidden) => {
+        Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+        document.dispatchEvent(new Event("visibilitychange"));
+    }"""
+    await shown.tab.evaluate(hide, True)
+    async with asyncio.timeout(20):
+        await app.none.wait()
+    gates.open.set()
+    await expect(shown.tab).to_have_title(re.compile("✓"), timeout=20_000)
+    assert app.open == 0
+    await shown.tab.evaluate(hide, False)
+    await expect(shown.tab.get_by_role("log").locator("li").last).to_contain_text("run.finished")
+    assert shown.trouble == []
+
+
+@pytest.mark.slow
+async def test_a_run_whose_worker_was_killed_is_interrupted_and_goes_on_in_another(browser: Browser, tmp_path: Path):
+    flag, workers = Flag(tmp_path), list[Worker]()
+    context = await browser.new_context()
+    try:
+        workers.append(await asyncio.to_thread(Worker, tmp_path, str(tmp_path / "journal"), tmp_path / "store"))
+        async with workers[0].client() as client:
+            run = (await client.post("/p/slow/runs", json={"inputs": {"n": 1}})).json()["id"]
+        await flag.until_called("held")
+        await asyncio.to_thread(workers[0].kill)
+        workers.append(await asyncio.to_thread(Worker, tmp_path, str(tmp_path / "journal"), tmp_path / "store"))
+        shown = Shown(await context.new_page(), 0)
+        await shown.tab.goto(f"{workers[1].url}/p/#/runs/{run}")
+        await expect(shown.status).to_contain_text("interrupted")
+        await expect(shown.tab.locator(".verdict")).to_contain_text("its process is gone")
+        await expect(shown.row("first")).to_contain_text("succeeded")
+        await flag.raise_()
+        await shown.tab.get_by_role("button", name="Resume").click()
+        await expect(shown.status).to_contain_text("succeeded")
+        await expect(shown.row("first")).to_contain_text("resumed")
+        assert await asyncio.to_thread(lambda: flag.calls) == ["first", "held", "held"]
+        assert [each for each in shown.trouble if each.startswith("error")] == []
+    finally:
+        await context.close()
+        for worker in workers:
+            if worker.process.poll() is None:
+                await asyncio.to_thread(worker.stop)
 
 
 # -- the form --------------------------------------------------------------------------------------
@@ -726,19 +800,23 @@ async def test_hostile_names_errors_and_inputs_do_nothing(opened: Open):
         step(fails, name=f"bad {EVIL}", inputs={"x": EVIL}),
     ]
     served = Served(Pipeline(steps, inputs=(f"in {EVIL}",)), description=EVIL)
-    shown = await opened(app_of({"flights": served}))
+    shown = await opened(app_of({"flights": served}), **PHONE)
     await expect(shown.tab.locator(".cards")).to_contain_text(EVIL)
+    assert not await shown.too_wide()
     await shown.goto("#/pipelines/flights")
     await expect(shown.tab.locator(".lead")).to_have_text(EVIL)
     await shown.tab.get_by_label(f"in {EVIL}").fill(EVIL)
+    assert not await shown.too_wide()
     await shown.tab.get_by_text("Options").click()
     await shown.tab.get_by_role("button", name="Start", exact=True).click()
     await expect(shown.status).to_contain_text("failed")
     await expect(shown.tab.locator(".verdict")).to_contain_text(f"bad {EVIL}")
     await shown.tab.locator(".verdict button").click()
     await expect(shown.tab.locator("tr.detail pre")).to_contain_text("window.hacked=1")
+    assert not await shown.too_wide()
     await shown.goto("#/runs")
-    await expect(shown.tab.locator("table.runs tbody")).to_contain_text("window.hacked=1")
+    await expect(shown.tab.locator("table.runs tbody")).to_contain_text("flights")
+    assert not await shown.too_wide()
     await shown.goto(f"#/runs/{EVIL}")
     await shown.goto(f"#/pipelines/{EVIL}")
     assert await shown.tab.evaluate("typeof window.hacked") == "undefined"

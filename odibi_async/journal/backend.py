@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from odibi_async.journal.records import FORMAT
 
@@ -46,6 +46,21 @@ class RunRow:
     run_id: str
     pipeline: str
     text: str
+
+
+class MarkChange(NamedTuple):
+    """
+    A text that is to stand in place of another one.
+
+    Attributes:
+        name: What is marked.
+        old: The text that is to be there; `None` for none.
+        new: The text that is to be there then; `None` for none.
+    """
+
+    name: str
+    old: str | None
+    new: str | None
 
 
 class Hold(Protocol):
@@ -112,6 +127,9 @@ class Backend(Protocol):
 
         Whether that is done: of those who replace the same text with texts of their own, one succeeds.
         """
+
+    def replace_marks(self, changes: Sequence[MarkChange]) -> list[bool]:
+        """Does for each of several marks what `replace_mark` does for one, all in one commit."""
 
     def check(self) -> None:
         """Looks through everything for damage."""

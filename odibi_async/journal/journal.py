@@ -23,6 +23,8 @@ from odibi_async.store.store import Store
 
 GRACE: Final = 60.0
 """Seconds after its last use for which no file is removed, whether or not a lease protects it."""
+SET_ASIDE: Final = "set aside/"
+"""How the names of marks begin that keep a run from being pruned: its id follows."""
 
 
 class Journal:
@@ -129,7 +131,7 @@ class Journal:
             raise OptionError("prune: keep_last= is needed, here or where the journal is made.")
         counts: dict[str, int] = {}
         old = []
-        for row, record in self.rows():
+        for row, record in self._prunable():
             counts[row.pipeline] = counts.get(row.pipeline, 0) + 1
             if counts[row.pipeline] > keep:
                 old.append((row, record))
@@ -199,7 +201,7 @@ class Journal:
     def prune_after(self, pipeline: str) -> None:
         """Removes the older runs of a pipeline, when one has ended."""
         if self.keep_last is not None:
-            self._forget(self.rows(pipeline)[self.keep_last :])
+            self._forget(self._prunable(pipeline)[self.keep_last :])
 
     # -- for those who list runs -----------------------------------------------------------------------
 
@@ -231,6 +233,11 @@ class Journal:
         return replace(last, status=Status.INTERRUPTED) if last.status is Status.RUNNING else last
 
     # -- within ----------------------------------------------------------------------------------------
+
+    def _prunable(self, pipeline: str | None = None) -> list[tuple[RunRow, RunRecord | None]]:
+        """The runs that may be pruned: all but those that are set aside, to be run again one day."""
+        aside = self.backend.marks(SET_ASIDE)
+        return [each for each in self.rows(pipeline) if SET_ASIDE + each[0].run_id not in aside]
 
     def _forget(self, old: Sequence[tuple[RunRow, RunRecord | None]]) -> list[str]:
         gone, stores = [], {self.store.directory: self.store}

@@ -290,13 +290,18 @@ class Runner:
         """Whether its runs are recorded, unless they say otherwise."""
         return self._journaling is not None
 
-    async def journal(self) -> Journal | None:
-        """The journal of its runs; `None` where it was made without one."""
-        if self._journaling is None:
+    async def journal(self, asked: Journaling = None) -> Journal | None:
+        """A journal as the runs of this runner use it; `None` for the runner's own, where it has one."""
+        asked = check_journal(self._journaling if asked is None else asked)
+        if asked is None:
             return None
         self._at_home()
-        journals = await self._with_journals()
-        return journals.journal(self._journaling)
+        return (await self._with_journals()).journal(asked)
+
+    @property
+    def observers(self) -> Sequence[Observer]:
+        """Who hears the events of every run."""
+        return self._observers
 
     async def _steps_of(self, run_id: str, journal: Journaling) -> Steps:
         """The steps of a run that the journal knows."""
