@@ -80,7 +80,7 @@ def pipeline_router(
         prefix=prefix,
         dependencies=dependencies,
         route_class=ProblemRoute,
-        lifespan=_lifespan(service, schedules, [*(streams or {}).values()]),
+        lifespan=_lifespan(service, schedules, [*(streams or {}).values()], runner.drain),
         tags=["pipelines"],
     )
     refusals = () if auth is None else REFUSALS
@@ -96,13 +96,13 @@ def pipeline_router(
 
 
 def _lifespan(
-    service: Service, schedules: Schedules | None, streams: Sequence[Stream]
+    service: Service, schedules: Schedules | None, streams: Sequence[Stream], drain: float
 ) -> Callable[[object], contextlib.AbstractAsyncContextManager[None]]:
     """The router's part of the life of the app: what runs beside the requests, within what answers them."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: object) -> AsyncIterator[None]:
-        async with service.owned.lifespan(app), kept_up(schedules, streams, service.runner.drain):
+        async with service.owned.lifespan(app), kept_up(schedules, streams, drain):
             yield
 
     return lifespan
