@@ -100,8 +100,8 @@ class Backend(Protocol):
     def run(self, run_id: str) -> RunRow | None:
         """The row of a run."""
 
-    def runs(self, pipeline: str | None = None) -> list[RunRow]:
-        """The rows of all runs, or of those of one pipeline, the newest first."""
+    def runs(self, pipeline: str | None = None, *, before: int | None = None, most: int | None = None) -> list[RunRow]:
+        """The rows of runs, the newest first: of one pipeline, with lower numbers, the first ones of these."""
 
     def steps(self, number: int) -> Iterator[StepRow]:
         """The rows of a run's steps."""

@@ -125,10 +125,13 @@ class PostgresBackend:
         found = self._all("SELECT number, run_id, pipeline, text FROM odibi_runs WHERE run_id = %s", run_id)
         return _run_row(*found[0]) if found else None
 
-    def runs(self, pipeline: str | None = None) -> list[RunRow]:
-        select = "SELECT number, run_id, pipeline, text FROM odibi_runs"
-        of = ("", ()) if pipeline is None else (" WHERE pipeline = %s", (pipeline,))
-        return [_run_row(*found) for found in self._all(f"{select}{of[0]} ORDER BY number DESC", *of[1])]
+    def runs(self, pipeline: str | None = None, *, before: int | None = None, most: int | None = None) -> list[RunRow]:
+        asked = (("pipeline = %s", pipeline), ("number < %s", before))
+        terms = [(term, member) for term, member in asked if member is not None]
+        where = f" WHERE {' AND '.join(term for term, _ in terms)}" if terms else ""
+        limit = "" if most is None else f" LIMIT {int(most)}"
+        select = f"SELECT number, run_id, pipeline, text FROM odibi_runs{where} ORDER BY number DESC{limit}"
+        return [_run_row(*found) for found in self._all(select, *(member for _, member in terms))]
 
     def steps(self, number: int) -> Iterator[StepRow]:
         for step, element, text in self._all("SELECT step, element, text FROM odibi_steps WHERE run = %s", number):
