@@ -212,6 +212,17 @@ def test_executors_compares_processes_and_dask_with_the_bare_libraries() -> None
     )
 
 
+def test_schedule_tells_how_late_firings_are_and_what_many_schedules_cost() -> None:
+    printed = output_of("schedule.py", "--seconds", 1.5, "--schedules", 200, "--firing", 2, "--rounds", 1)
+    met = r"\(target: at most [\d.]+, (?:met|missed)\)$"
+    for journal in ("no journal", "sqlite"):
+        spread = rf"median {NUMBER} ms, p99 {NUMBER} ms, longest {NUMBER} ms, earliest {NUMBER} ms, of \d+$"
+        lines(printed, *[rf"late, {journal}, {what}: {spread}" for what in ("a bare timer", "claimed", "begun")])
+        lines(printed, rf"late, {journal}, claimed: -?{NUMBER} ms more than what machine and disk allow {met}")
+    spread = rf"{NUMBER} % \({NUMBER} to {NUMBER}\), \d+ firings {met}"
+    lines(printed, rf"core, 200 schedules, hourly: {spread}", rf"core, 200 schedules, idle: {spread}")
+
+
 def test_incremental_compares_streams_with_plain_runs() -> None:
     printed = output_of(
         "incremental.py", "--batches", 3, "--rounds", 1, "--simulated", 10, "--files", 3, "--rows", 2000
