@@ -43,7 +43,12 @@ class ClusterData:
         """Whether it stands for data of this cluster, or a list of such data."""
         if isinstance(handle, HandleList):
             return all(not isinstance(each, Handle) or self.takes(each) for each in handle.elements)
-        return isinstance(handle, DaskHandle) and handle.data is self
+        return handle.by_path is not None or (isinstance(handle, DaskHandle) and handle.data is self)
+
+    def as_taken(self, handle: Handle) -> Handle:
+        """The handle, or another one of the same value that is in the memory of this cluster."""
+        live = handle.live
+        return live if isinstance(live, DaskHandle) and live.data is self and not live.is_lost else handle
 
     async def place(self, client: Any, work: Work) -> dict[int, DaskHandle]:
         """Takes the large frames among the arguments to the cluster, each once a run: identity -> handle."""

@@ -17,7 +17,7 @@ import cloudpickle
 from odibi_async.abc import Raised, Work
 from odibi_async.cancellation import CURRENT, CurrentCall
 from odibi_async.dataset import reader_copy
-from odibi_async.errors import ExtraMissing, NotPortable, Unstorable
+from odibi_async.errors import Damaged, ExtraMissing, NotPortable, Unstorable
 from odibi_async.executors.filing import FileHandle, is_large, read
 from odibi_async.executors.pickling import context_with, dumps, packed_error
 from odibi_async.executors.process import Pool
@@ -122,6 +122,19 @@ class Unportable(Exception):
         self.reason = reason
 
 
+class NotThere(Exception):
+    """
+    Something is not in the shared directory, or not as it was kept.
+
+    Attributes:
+        reason: What was found.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class RemoteCall(CurrentCall):
     """
     A call that a worker is making.
@@ -171,6 +184,8 @@ def call(blob: Any, step: str, topic: str, token: str, timeout: float | None, al
     _arguments.values = [unpacked(each) for each in data]
     try:
         fn, args, kwargs, outputs, variables = unpacked(Packed(PICKLE, blob) if isinstance(blob, bytes) else blob)
+    except Damaged as error:
+        raise NotThere(str(error)) from None
     except Exception as error:  # whatever is in it decides what this raises
         raise Unportable(f"it cannot be loaded in the worker: {type(error).__name__}: {error}") from None
     finally:
