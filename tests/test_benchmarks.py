@@ -210,3 +210,8 @@ def test_executors_compares_processes_and_dask_with_the_bare_libraries() -> None
         rf"20 steps on 1 MB \({NUMBER} s\): times it travels +2\.000 .*met\)$",
         rf"the loop's gap meanwhile, p99{met}",
     )
+
+
+def test_estimates_are_compared_with_runs_and_a_plan_is_made() -> None:
+    printed = output_of("estimates.py", "--steps", 10, "--rounds", 1, "--plan", 500)
+    lines(printed, rf"1 workers: +{NUMBER} s, estimated +{NUMBER} s", "worst deviation", "a plan for 5", "10,000 ")
