@@ -61,7 +61,13 @@ class Cluster:
 
     def _scheduler(self) -> subprocess.Popen[bytes]:
         where = ("--host", self.address, "--port", str(self._port))
-        return self._start("scheduler", *where, "--no-dashboard", *self._tls)
+        started = self._start("scheduler", *where, "--no-dashboard", *self._tls)
+        until = time.monotonic() + 60
+        while started.poll() is None and time.monotonic() < until:  # a busy machine takes long to start it
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port), timeout=1):
+                break
+            time.sleep(0.05)
+        return started
 
     def revive(self) -> None:
         """Starts another scheduler in the place of one that is dead, and workers for it."""
@@ -112,6 +118,5 @@ class Cluster:
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     started = Cluster(tmp_path_factory.mktemp("cluster"))
-    time.sleep(0)
     yield started
     started.end()
