@@ -146,7 +146,7 @@ class DaskExecutor:
 
     async def _made(self, work: Work, *, alone: bool) -> Sequence[Any]:
         client = await self.cluster.client()
-        token = f"{work.step}-{secrets.token_hex(8)}"
+        token = f"{_name_of(work.fn)}-{secrets.token_hex(8)}"  # a name for each step would cost the scheduler dear
         placed = await self.data.place(client, work)
         blob, futures = await self._packed(client, work, placed)
         future = client.submit(
@@ -277,6 +277,12 @@ class Killed(Exception):
     def __init__(self, deaths: int) -> None:
         super().__init__(deaths)
         self.deaths = deaths
+
+
+def _name_of(fn: Callable[..., Any]) -> str:
+    """What Dask calls all calls of a function; it keeps account of each name."""
+    fn = getattr(fn, "func", fn)
+    return str(getattr(fn, "__name__", type(fn).__name__))
 
 
 def _handles(work: Work) -> Iterator[Handle]:
