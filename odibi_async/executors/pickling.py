@@ -140,6 +140,8 @@ def variables_of(context: Context) -> list[Variable]:
         if variable is CURRENT:
             continue
         address = _address_of(variable)
+        if address[0].startswith("distributed."):  # Dask's own: its client, its worker
+            continue
         if _is_plain(value) and _is_plain(address[3]):
             packed.append((address, value))
             continue
