@@ -49,6 +49,7 @@ benchmarks: $(VENV)/ready
 	$(BIN)/python benchmarks/spark_pipeline.py
 	$(BIN)/python benchmarks/story.py
 	$(BIN)/python benchmarks/executors.py
+	$(BIN)/python benchmarks/estimates.py --plan 100000
 
 # The versions of requirements-dev.txt, byte for byte.
 $(VENV)/ready: pyproject.toml requirements-dev.txt

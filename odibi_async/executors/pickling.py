@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import functools
 import importlib
 import io
@@ -139,6 +140,10 @@ def variables_of(context: Context) -> list[Variable]:
     for variable, value in context.items():
         if variable is CURRENT:
             continue
+        if type(value).__module__ == "decimal":  # its variable has no name that one could import
+            if _decimal(value) != _decimal(decimal.DefaultContext):
+                packed.append(dumps((None, value)))
+            continue
         address = _address_of(variable)
         if address[0].startswith("distributed."):  # Dask's own: its client, its worker
             continue
@@ -150,6 +155,12 @@ def variables_of(context: Context) -> list[Variable]:
         except Exception:  # the value decides what its pickling raises
             continue
     return packed
+
+
+def _decimal(context: decimal.Context) -> tuple[object, ...]:
+    """What calculations with decimals depend on."""
+    traps = frozenset(signal for signal, is_on in context.traps.items() if is_on)
+    return context.prec, context.rounding, context.Emin, context.Emax, context.capitals, context.clamp, traps
 
 
 def _is_plain(value: Any) -> bool:
@@ -168,7 +179,7 @@ def context_with(packed: Iterable[Variable]) -> Context:
                 variable, value = _variable(*each[0]), each[1]
         except Exception:  # a class, or a module, that is not here
             continue
-        context.run(variable.set, value)
+        context.run(decimal.setcontext if variable is None else variable.set, value)
     return context
 
 
