@@ -199,7 +199,7 @@ def test_journal_prints_what_it_costs_and_what_it_is_good_for(tmp_path: Path) ->
 
 def test_executors_compares_processes_and_dask_with_the_bare_libraries() -> None:
     printed = output_of("executors.py", "--rounds", 1, "--steps", 20, "--burn", 1000, "--mb", 1)
-    met = rf" +{NUMBER} .*\(target: at (?:most|least) [\d.]+, (?:met|missed)\)$"
+    met = rf" +{NUMBER} .*\(target: at (?:most|least) [\d.]+, (?:met|missed)(?:; of processors {NUMBER} \w+)?\)$"
     lines(
         printed,
         rf"four busy steps: processes / ProcessPoolExecutor\(2\){met}",
@@ -215,3 +215,31 @@ def test_executors_compares_processes_and_dask_with_the_bare_libraries() -> None
 def test_estimates_are_compared_with_runs_and_a_plan_is_made() -> None:
     printed = output_of("estimates.py", "--steps", 10, "--rounds", 1, "--plan", 500)
     lines(printed, rf"1 workers: +{NUMBER} s, estimated +{NUMBER} s", "worst deviation", "a plan for 5", "10,000 ")
+
+
+def test_incremental_compares_streams_with_plain_runs() -> None:
+    printed = output_of(
+        "incremental.py", "--batches", 3, "--rounds", 1, "--simulated", 10, "--files", 3, "--rows", 2000
+    )
+    lines(
+        printed,
+        rf"overhead, 3 batches: {NUMBER} x plain runs \({NUMBER} to {NUMBER}\); {NUMBER} ms a batch",
+        rf"files, 3: \d+ files/s, {NUMBER} x plain runs$",
+        rf"files, 3: a start with nothing new takes {NUMBER} of that$",
+        rf"rows, 2000 in batches of 1000: \d+ rows/s, {NUMBER} x plain runs$",
+        rf"memory, 10 batches, \d+ simulated hours: [+-]\d+ objects, [+-]\d+\.\d MB resident, journal {NUMBER} x$",
+    )
+
+
+def test_service_compares_with_a_handler_that_calls_by_hand() -> None:
+    sizes = ("--seconds", 0.5, "--rate", 20, "--rounds", 1, "--requests", 5, "--waiting", 20, "--listeners", 10)
+    printed = output_of("serving.py", *sizes)
+    lines(
+        printed,
+        rf"overhead, small steps: latency {NUMBER} .* times by hand \(target: at most 1\.5, (met|missed)\)$",
+        rf"overhead, bare steps: processor {NUMBER} times by hand$",
+        r"load: 20\.0 runs a second, 10 in all, 0 errors$",
+        rf"load: p99 of /ping {NUMBER} ms, {NUMBER} .* times by hand",
+        r"waiting: 20 of 20 runs waited for at a time succeeded",
+        r"listeners: 10 of 10 heard one run to its end",
+    )

@@ -276,6 +276,16 @@ async def test_pools_reach_the_workers_as_their_resources(own: Cluster):
         assert (await runner.run([step(lambda: 1, name="s", run_on="dask", pool="TPU")]))["s"] == 1
 
 
+async def test_a_pool_of_workers_that_have_all_died_is_waited_for(own: Cluster):
+    for worker in own.workers:
+        os.killpg(worker.pid, signal.SIGKILL)
+    await asyncio.to_thread(lambda: [worker.wait() for worker in own.workers])
+    async with Runner(executors={"dask": DaskExecutor(own.address)}) as runner:
+        run = await runner.start([step(lambda: 1, name="one", run_on="dask", pool={"GPU": 1})])
+        await asyncio.to_thread(own.heal)
+        assert (await run.result())["one"] == 1
+
+
 @pytest.mark.foreign_loop  # the scheduler's, in a thread of this process
 async def test_a_cluster_of_its_own_is_started_and_ended():
     before = await asyncio.to_thread(children, "spawn_main")

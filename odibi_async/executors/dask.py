@@ -62,6 +62,7 @@ class DaskExecutor:
         self._topic = f"odibi_async-{secrets.token_hex(6)}"
         self._starting: dict[str, Callable[[], None]] = {}
         self._known: set[int] = set()
+        self._declared: set[str] = set()
         self._suspects: weakref.WeakKeyDictionary[Any, set[str]] = weakref.WeakKeyDictionary()
         self.cluster = Cluster(
             address,
@@ -131,7 +132,6 @@ class DaskExecutor:
                 deaths += killed.deaths
             except Raised as raised:
                 if deaths and isinstance(raised.error, WorkerLost):
-                    reason = raised.error.reason
                     reason = f"{deaths} workers died in turn, and so did a process of its own: {raised.error.reason}"
                     raise WorkerLost(work.step, reason) from None
                 raise
@@ -214,21 +214,22 @@ class DaskExecutor:
         raise ClusterError(f"The cluster cannot call step {step!r}: {in_a_line(error)}") from error
 
     async def _resources(self, client: Any, work: Work) -> dict[str, int] | None:
-        """What Dask is to count for a call: the pools that any worker declares as its resources."""
+        """What Dask is to count for a call: the pools that any worker declares, or once declared, as its resources."""
         if not work.units:
             return None
         try:
             workers = (await client.scheduler.identity(n_workers=-1))["workers"].values()
         except OSError as error:
             raise ClusterError(self.cluster.no_answer()) from error
-        declared = {name for worker in workers for name in worker.get("resources", ())}
-        unknown = sorted(work.resources.keys() - declared)
+        self._declared.update(name for worker in workers for name in worker.get("resources", ()))
+        unknown = sorted(work.resources.keys() - self._declared) if workers else ()
         if unknown:
             raise ClusterError(
                 f"Step {work.step!r} takes of pool {unknown[0]!r}, which neither the limits nor any worker knows: give "
                 f"Limits(pools={{{unknown[0]!r}: ...}}), or start workers with --resources '{unknown[0]}=...'."
             )
-        return {name: units for name, units in work.units.items() if name in declared} or None
+        counted = self._declared | work.resources.keys()  # with no worker there at the moment, Dask waits for one
+        return {name: units for name, units in work.units.items() if name in counted} or None
 
     async def _packed(self, client: Any, work: Work, placed: Mapping[int, DaskHandle]) -> tuple[Any, list[Any]]:
         """The bytes of a call, and the futures that it refers to."""
