@@ -21,7 +21,7 @@ from odibi_async.errors import ClusterError
 from odibi_async.events import StepFinished
 from odibi_async.executors.dask import DaskExecutor
 from odibi_async.testing import Recorder
-from tests.clusters import ROOT, Cluster, cluster  # noqa: F401 (a fixture)
+from tests.clusters import ROOT, Cluster
 from tests.test_dask import address, own  # noqa: F401
 
 DOUBLE = step(lambda n: n * 2, name="double", run_on="dask")

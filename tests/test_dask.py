@@ -22,14 +22,14 @@ from odibi_async.errors import ClusterError, DataLost, OptionError, WorkerLost
 from odibi_async.executors import cluster as connection
 from odibi_async.executors.cluster_data import ClusterData, DaskHandle
 from odibi_async.executors.dask import DaskExecutor
-from tests.clusters import ENVIRONMENT, ROOT, Cluster, cluster  # noqa: F401 (a fixture)
+from tests.clusters import ENVIRONMENT, ROOT, Cluster
 from tests.processes import children
 
 AGAIN = Retry(attempts=10, wait=0.05)
 
 
 @pytest.fixture
-def address(cluster: Cluster) -> str:  # noqa: F811
+def address(cluster: Cluster) -> str:
     cluster.heal()
     return cluster.address
 

@@ -26,7 +26,7 @@ from odibi_async.errors import GraphError, NotPortable, OptionError, OutputError
 from odibi_async.events import StepRetrying, StepStarted
 from odibi_async.executors.dask import DaskExecutor
 from odibi_async.testing import Recorder
-from tests.clusters import Cluster, cluster  # noqa: F401 (a fixture)
+from tests.clusters import Cluster
 
 PLACES = ["loop", "thread", "process", "dask"]
 ELSEWHERE = ["process", "dask"]

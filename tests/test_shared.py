@@ -19,7 +19,6 @@ from odibi_async.events import CacheBypassed, CacheDamaged, CacheNotShared
 from odibi_async.executors.dask import DaskExecutor
 from odibi_async.store.shared import SharedStore, load_from
 from odibi_async.testing import Recorder
-from tests.clusters import Cluster, cluster  # noqa: F401 (a fixture)
 from tests.test_dask import Counting, address  # noqa: F401
 
 
