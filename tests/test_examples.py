@@ -22,7 +22,7 @@ import pytest
 from odibi_async import RunResult, Status, create_engine_context, run_pipeline, step
 from odibi_async.events import Event, StepFinished
 from odibi_async.executors.dask import DaskExecutor
-from tests.clusters import Cluster, cluster  # noqa: F401 (a fixture)
+from tests.clusters import Cluster
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -285,7 +285,7 @@ class KnownDirectory:
 async def test_the_demo_says_the_same_in_processes_and_on_a_cluster(
     demo: ModuleType,
     place: str,
-    cluster: Cluster,  # noqa: F811
+    cluster: Cluster,
 ) -> None:
     given = demo.given() | {"directory": KnownDirectory()}
     here = await run_pipeline(demo.pipeline, given)

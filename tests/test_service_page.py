@@ -865,10 +865,9 @@ async def test_a_large_run_keeps_the_page_small(opened: Open):
 )
 async def test_every_view_is_accessible_and_fits_a_phone(opened: Open, options: Any):
     gates = Gates(fails=True)
-    app = app_of({"flights": gates.pipeline()}, story=True)
-    app.add_api_route(
-        "/flow/schedules", lambda: {"schedules": [{"name": "nightly", "trigger": "0 3 * * *", "state": "paused"}]}
-    )
+    runner = Runner()
+    schedules = Schedules({"nightly": (Pipeline([step(lambda: 1, name="one")]), Cron("0 3 * * *"))}, runner)
+    app = app_of({"flights": gates.pipeline()}, runner=runner, story=True, schedules=schedules)
     shown = await opened(app, "#/pipelines/flights", **options)
 
     async def fine(where: str) -> None:
