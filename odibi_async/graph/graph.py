@@ -17,6 +17,7 @@ from odibi_async.graph.binding import Binder
 from odibi_async.graph.checks import check_places, check_read, check_types, ordered
 from odibi_async.graph.edges import edges_of, edges_without, find_streams_and_resources
 from odibi_async.graph.faults import Faults
+from odibi_async.graph.flows import find_flows
 from odibi_async.graph.inputs import inputs_of
 from odibi_async.graph.node import OUTSIDE, Binding, Call, Input
 from odibi_async.graph.select import Selection, ancestors, reversed_edges, selected
@@ -54,6 +55,8 @@ class Graph:
         self.downstream = reversed_edges(self.upstream)
         find_streams_and_resources(self.nodes, self.upstream, self.producers)
         self.order, cycle = ordered(self.nodes, self.upstream, self.downstream, self.faults)
+        if not cycle:
+            find_flows(self.nodes, self.order, self.upstream, self.producers, binder.bindings_of, self.faults)
         known = binder.unbound + ([self.datasets[d] for n in self.nodes for d in n.reads] if declared else [])
         check_read(declared, self.nodes, self.ids, self.producers, known, self.faults)
         if self.executors:
@@ -131,12 +134,19 @@ class Graph:
 
     @functools.cached_property
     def streams(self) -> dict[int, list[int]]:
-        """For each mapped step, the steps that take its elements as they are made."""
+        """For each step whose elements or batches others take as they are made, these others."""
         streams: dict[int, list[int]] = {}
         for node in self.nodes:
             if node.streams_from is not None:
                 streams.setdefault(node.streams_from, []).append(node.index)
+            for maker in {self.producers[dataset] for dataset in node.follows.values()}:
+                streams.setdefault(maker, []).append(node.index)
         return streams
+
+    @functools.cached_property
+    def has_batches(self) -> bool:
+        """Whether any step makes batches, or takes them one by one."""
+        return any(node.is_stream or node.iterates for node in self.nodes)
 
     @functools.cached_property
     def pools(self) -> dict[str, str]:
@@ -152,7 +162,8 @@ class Graph:
     def is_simple(self) -> bool:
         """Whether all steps run on the loop, and none is a resource, mapped, or in a pool."""
         return not self.executors and not any(
-            n.in_thread or n.is_resource or n.maps is not None or n.pool for n in self.nodes
+            n.in_thread or n.is_resource or n.maps is not None or n.pool or n.is_stream or n.iterates
+            for n in self.nodes
         )
 
     @functools.cached_property
@@ -287,7 +298,21 @@ class Graph:
             upstream = edges_without(outside, self.nodes, self.names, self.producers)
             downstream = reversed_edges(upstream)
         chosen = ancestors(self.nodes, self.producers, upstream, outside, targets, ends)
-        return selected(self.nodes, self.order, upstream, downstream, chosen, targets, len(self.datasets))
+        passing = self._passing(outside, chosen, targets) if self.has_batches else frozenset()
+        return selected(self.nodes, self.order, upstream, downstream, chosen, targets, len(self.datasets), passing)
+
+    def _passing(
+        self, outside: frozenset[int], chosen: Sequence[bool], targets: Sequence[int] | None
+    ) -> frozenset[int]:
+        """The chosen steps whose batches only pass through: all that wait for such a step follow it."""
+        kept, chosen_nodes = frozenset(targets or ()), [node for node in self.nodes if chosen[node.index]]
+        passing = {node.index for node in chosen_nodes if node.is_stream and kept.isdisjoint(node.outputs)}
+        followed = set()
+        for node in chosen_nodes:
+            makers = {self.producers[dataset] for dataset in node.follows.values() if dataset not in outside}
+            followed |= makers
+            passing -= {other for other in self.upstream[node.index] if other not in makers}
+        return frozenset(passing & followed)
 
 
 def _collected(things: Iterable[Any], faults: Faults) -> tuple[Step[..., Any, Any], ...]:

@@ -7,6 +7,7 @@ import functools
 import inspect
 import types
 import typing
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
 from typing import Any
 
 _numbers = {int: (float, complex), float: (complex,), bool: (float, complex)}
@@ -24,6 +25,35 @@ def hints_of(fn: Any) -> dict[str, Any]:
         return typing.get_type_hints(fn)
     except Exception:  # an annotation may be any text, and evaluating it may raise anything
         return {}
+
+
+def iterators_of(fn: Any) -> dict[str, typing.Literal["async", "plain"]]:
+    """The parameters that are annotated as iterators, each with the kind; `Iterable` may be a list, so it is none."""
+    inner = fn
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    if isinstance(inner, types.FunctionType) and not any(map(_may_be_iterator, inner.__annotations__.values())):
+        return {}
+    kinds = {parameter: _kind_of_iterator(hint) for parameter, hint in hints_of(fn).items() if parameter != "return"}
+    return {parameter: kind for parameter, kind in kinds.items() if kind is not None}
+
+
+def _may_be_iterator(annotation: Any) -> bool:
+    """Whether it is worth resolving a function's annotations: that takes microseconds each."""
+    return "Async" in annotation or "Iter" in annotation if isinstance(annotation, str) else True
+
+
+def _kind_of_iterator(hint: Any) -> typing.Literal["async", "plain"] | None:
+    origin = typing.get_origin(hint)
+    if origin is typing.Annotated:
+        return _kind_of_iterator(typing.get_args(hint)[0])
+    if origin in (typing.Union, types.UnionType):
+        kinds = {_kind_of_iterator(part) for part in typing.get_args(hint) if part is not type(None)}
+        return kinds.pop() if len(kinds) == 1 else None
+    cls = origin or hint
+    if cls in (AsyncIterator, AsyncIterable, AsyncGenerator):
+        return "async"
+    return "plain" if cls is Iterator else None
 
 
 def can_fit(made: Any, taken: Any) -> bool:

@@ -22,6 +22,7 @@ from odibi_async.events import (
     StepProgressed,
     StepRetrying,
     StepStarted,
+    StepStreamed,
 )
 from odibi_async.observers.redaction import Redaction, one_line
 from odibi_async.observers.snapshot import plain
@@ -78,6 +79,9 @@ def _line(event: Event, redaction: Redaction) -> Line:
             return logging.DEBUG, "opened", {}
         case StepProgressed():
             return logging.DEBUG, f"{event.done} of {event.total}", {"done": event.done, "total": event.total}
+        case StepStreamed():
+            rows = "" if event.rows is None else f", {event.rows:,} rows"
+            return logging.DEBUG, f"{event.batches:,} batches{rows}", {"batches": event.batches, "rows": event.rows}
         case StepRetrying():
             error = redaction.error(event.error)
             text = f"attempt {event.attempt} failed, again in {seconds_text(event.wait)}: {error}"

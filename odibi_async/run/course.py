@@ -46,9 +46,10 @@ class Invocation:
         element: The number of the element; `None` for a step as a whole.
         held: The slot that it was given before it started, for its first attempt.
         values: The datasets that it reads, where some of them had to be loaded; `None` where all are in the table.
+        spent: Says why it cannot be made once more, what it read or made being gone; empty where it can.
     """
 
-    __slots__ = ("course", "element", "held", "instead", "node", "on_begin", "values")
+    __slots__ = ("course", "element", "held", "instead", "node", "on_begin", "spent", "values")
 
     def __init__(
         self,
@@ -66,6 +67,7 @@ class Invocation:
         self.element = element
         self.held = held
         self.values: Mapping[int, Any] | None = None
+        self.spent: Callable[[], str] | None = None
 
     def begin(self) -> None:
         """Notes that an attempt begins. Told of the first time."""

@@ -82,9 +82,10 @@ class ElementFailed(Exception):
         self.made = made
 
 
-class UpstreamFailed(Exception):
+class UpstreamFailed(BaseException):
     """
-    The step whose elements or batches were taken as they were made ended without making them all; inside the engine only.
+    The step whose elements or batches were taken as they were made ended without making them all; inside the engine
+    only. It is nothing that a retry or a guest could do something about, so it is no `Exception`.
 
     Attributes:
         made: What the elements made for which it was enough, by their numbers.
