@@ -27,6 +27,8 @@ PLACES: tuple[Place, ...] = get_args(Place)
 RunOn = Place | str
 CONFIGURED = ("config_op", "sql")
 """The types of steps that say in words what they do."""
+TAP: Final = "tap"
+"""The type of the step that hands what a run makes to its caller while it is made."""
 ENDS = ("connect", "store", "publish")
 """The layers of theirs that make no dataset, unless they say so."""
 

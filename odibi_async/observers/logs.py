@@ -121,6 +121,7 @@ def _end(record: StepResult, redaction: Redaction) -> Line:
         "queue_seconds": record.queue_seconds,
         "attempts": record.attempts,
         "rows": record.rows,
+        "batches": record.batches,
         "skipped_because": record.skipped_because,
         "cache": None if record.cache is None else redaction(str(record.cache)),
         "error": error,

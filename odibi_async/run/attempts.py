@@ -66,6 +66,11 @@ class TimeLimit:
         self.pause()
         self.start()
 
+    @property
+    def has_expired(self) -> bool:
+        """Whether the time is over."""
+        return self._cancels > 0
+
     def expire(self) -> None:
         """The time is over."""
         self._cancels += 1
@@ -77,16 +82,20 @@ class TimeLimit:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self.was_ended(error):
+            raise TimeoutError(f"no result within {self._seconds:g} s") from None
+
+    def was_ended(self, error: BaseException | None) -> bool:
+        """Ends the limit; whether it has ended the block, which raised `error`."""
         self._is_over = True
         if self._timer is not None:
             self._timer.cancel()
         if not self._cancels:
-            return
+            return False
         for _ in range(self._cancels):
             self._task.uncancel()
         cancelled_by_others = self._task.cancelling() > self._cancelling_before
-        if (error is None or isinstance(error, asyncio.CancelledError)) and not cancelled_by_others:
-            raise TimeoutError(f"no result within {self._seconds:g} s") from None
+        return (error is None or isinstance(error, asyncio.CancelledError)) and not cancelled_by_others
 
 
 class Leash:
@@ -99,20 +108,22 @@ class Leash:
 
     Attributes:
         limit: The time limit.
+        is_cut: Whether it was ended since nobody needs it.
 
     Raises:
         TimeoutError: The time was over.
     """
 
     def __init__(self, seconds: float | None, grace: float) -> None:
+        self._seconds = seconds
         self.limit = TimeLimit(seconds, grace, at_once=False)
-        self._is_cut = False
+        self.is_cut = False
         self._is_over = False
 
     def cut(self) -> None:
-        """Ends the block: its task is cancelled, and that is no failure."""
-        if not (self._is_cut or self._is_over):
-            self._is_cut = True
+        """Ends the block: its task is cancelled, and that is no failure; if its time is over, it ends for that."""
+        if not (self.is_cut or self._is_over or self.limit.has_expired):
+            self.is_cut = True
             self.limit.expire()
 
     async def __aenter__(self) -> Self:
@@ -123,13 +134,11 @@ class Leash:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         self._is_over = True
-        try:
-            await self.limit.__aexit__(kind, error, traceback)
-        except TimeoutError:
-            if not self._is_cut:
-                raise
-            return True
-        return False
+        if not self.limit.was_ended(error):
+            return False
+        if not self.is_cut:
+            raise TimeoutError(f"no batch within {self._seconds:g} s") from None
+        return True
 
 
 async def try_again(

@@ -75,7 +75,7 @@ class Batched:
         course.attempts = 1
         try:
             async with Leash(None, self._supervisor.grace) as leash:
-                stream.is_making, stream.on_unread = True, leash.cut
+                stream.is_making, stream.on_unread = True, functools.partial(self._cut, leash)
                 try:
                     feeder = self._new_task(self._feed(node, course, window), f"{node.name} feeding")
                     window.open(feeder)
@@ -91,6 +91,11 @@ class Batched:
         if course.found is None and not course.started:
             self._begin(node, course, course.ready)
         return stream.kept or []
+
+    def _cut(self, leash: Leash) -> None:
+        """Ends a step that nobody reads any more; one that is being cancelled has its cancellation already."""
+        if self._supervisor.may_begin():
+            leash.cut()
 
     async def _source(self, node: Node) -> AsyncIterator[Any]:
         """The batches: as they are made, or those of a list that is there."""

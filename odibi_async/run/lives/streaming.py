@@ -155,7 +155,7 @@ class Streaming:
             make = functools.partial(node.call.fn, *args, **kwargs)
             try:
                 async with Leash(node.step.timeout, self._supervisor.grace) as leash:
-                    stream.on_unread = leash.cut
+                    stream.on_unread = functools.partial(self._cut, leash)
                     if node.in_thread:
                         await self._in_thread(invocation, stream, leash, make)
                     else:
@@ -163,6 +163,11 @@ class Streaming:
             finally:
                 stream.on_unread = None
         return (stream.kept if stream.kept is not None else [],)
+
+    def _cut(self, leash: Leash) -> None:
+        """Ends a step that nobody reads any more; one that is being cancelled has its cancellation already."""
+        if self._supervisor.may_begin():
+            leash.cut()
 
     @contextlib.asynccontextmanager
     async def _reading(self, invocation: Invocation) -> AsyncIterator[None]:
@@ -215,19 +220,34 @@ class Streaming:
             invocation.begin()
             leash.limit.start()
 
-        pump = functools.partial(_pump, make, stream, None if node.step.timeout is None else leash)
+        raised: list[BaseException] = []
+        pump = functools.partial(_pump, make, stream, None if node.step.timeout is None else leash, raised)
         fn = functools.partial(self._calls.entered, invocation, pump)
         context = self._calls.context_of(invocation)
         stream.is_making = True
         try:
             await self._calls.in_thread(node, fn, invocation.held, context=context, on_start=on_start)
+        except asyncio.CancelledError:
+            if leash.is_cut and raised:  # it was interrupted, and that is its answer
+                raise raised[-1] from None
+            raise
         finally:
             stream.is_making = False
 
 
 @calls_users_code
-def _pump(make: Callable[[], Generator[Any, None, None]], stream: Stream, leash: Leash | None) -> None:
-    """Has a generator make batches in the calling worker thread, as long as there is room for them."""
+def _pump(
+    make: Callable[[], Generator[Any, None, None]], stream: Stream, leash: Leash | None, raised: list[BaseException]
+) -> None:
+    """
+    Has a generator make batches in the calling worker thread, as long as there is room for them.
+
+    Args:
+        make: Makes the generator.
+        stream: Gets the batches.
+        leash: Limits the time for each; `None` for no limit.
+        raised: Gets what the generator raises: who has cancelled the call does not hear of that otherwise.
+    """
     generator = make()
     try:
         while stream.has_room() or _room(stream, leash):
@@ -236,11 +256,18 @@ def _pump(make: Callable[[], Generator[Any, None, None]], stream: Stream, leash:
                 batch = next(generator)
             except StopIteration:
                 return
+            except Exception as error:  # a cancellation is what it is told to raise
+                raised.append(error)
+                raise
             stream.put(batch)
             if leash is not None:
                 stream.soon(leash.limit.restart)
     finally:
-        generator.close()
+        try:
+            generator.close()
+        except BaseException as error:
+            raised.append(error)
+            raise
 
 
 def _room(stream: Stream, leash: Leash | None) -> bool:
