@@ -210,3 +210,10 @@ def test_executors_compares_processes_and_dask_with_the_bare_libraries() -> None
         rf"20 steps on 1 MB \({NUMBER} s\): times it travels +2\.000 .*met\)$",
         rf"the loop's gap meanwhile, p99{met}",
     )
+
+
+def test_stream_compares_with_queues_by_hand_and_watches_the_memory() -> None:
+    printed = output_of("stream.py", "--rows", 20_000, "--batch", 100, "--rounds", 1, "--hours", 0.01)
+    for contestant in ("async", "plain", "mapped"):
+        lines(printed, rf"{contestant} +{NUMBER} ms +{NUMBER} x by hand \({NUMBER} to {NUMBER}\)$")
+    lines(printed, rf"memory +3,600 batches: at most \d alive, [+-]{NUMBER} MB")

@@ -338,7 +338,8 @@ class Runner:
         if options.get("cache") is None and plans.caching is not None:
             options["cache"] = plans.caching
         pipeline, tap = tapped(Planned(plans.graph, plans.name, plans.planned.source), name_of(target), outlet)
-        execution = await self._prepared(pipeline, inputs, targets=[tap], **options)
+        options["targets"] = [tap]
+        execution = await self._prepared(pipeline, inputs, **options)
         run = asyncio.get_running_loop().create_task(
             self._living(execution), name=f"odibi_async run {execution.run_id}"
         )

@@ -14,8 +14,6 @@ import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Sequence
 from typing import Any, Final
 
-import anyio.from_thread
-
 from odibi_async.cancellation import check_cancelled
 from odibi_async.current import STEP
 from odibi_async.graph.node import Node
@@ -31,7 +29,7 @@ from odibi_async.run.lives.batched import Batched
 from odibi_async.run.lives.called import Called
 from odibi_async.run.slots import Held
 from odibi_async.run.state import Blame, RunState
-from odibi_async.run.streams import Stream
+from odibi_async.run.streams import Stream, from_thread
 from odibi_async.run.supervisor import Supervisor, UpstreamFailed
 from odibi_async.run.telling import Telling
 from odibi_async.run.tracebacks import calls_users_code
@@ -272,9 +270,9 @@ def _pump(
 
 def _room(stream: Stream, leash: Leash | None) -> bool:
     if leash is None:
-        return anyio.from_thread.run(stream.room)
+        return from_thread(stream.room)
     stream.soon(leash.limit.pause)
-    has_room = anyio.from_thread.run(stream.room)
+    has_room = from_thread(stream.room)
     stream.soon(leash.limit.start)
     return has_room
 
