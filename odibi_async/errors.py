@@ -632,7 +632,17 @@ class ExtraMissing(OdibiError, ImportError):
         return f"{self.purpose} needs a library that is not installed: pip install 'odibi_async[{self.extra}]'"
 
 
-_OF_STEPS = (MapOverError, OutputError, PathError, SqlError, ExtraMissing, WorkerLost, NotPortable, ClusterError)
+_OF_STEPS = (
+    MapOverError,
+    OutputError,
+    StreamError,
+    PathError,
+    SqlError,
+    ExtraMissing,
+    WorkerLost,
+    NotPortable,
+    ClusterError,
+)
 """Those of our errors that a step fails with, each with a code of its own."""
 
 

@@ -808,6 +808,18 @@ async def test_the_time_limit_of_a_streaming_step_is_for_each_batch():
     assert result.steps["read"].skipped_because == "numbers"
 
 
+@pytest.mark.parametrize("kind", ["async", "plain"])
+async def test_waiting_for_a_batch_takes_no_time_of_a_step_that_makes_others_from_it(kind: str):
+    async def numbers() -> AsyncIterator[list[int]]:
+        for number in range(3):
+            await asyncio.sleep(0.3)
+            yield [number]
+
+    last = step(total, inputs={"numbers": "double"})
+    result = await run([numbers, step(doubled(kind), timeout=0.25), last])
+    assert result["total"] == 6
+
+
 async def test_a_slow_reader_takes_no_time_of_its_source():
     def numbers() -> Iterator[int]:
         for number in range(8):
@@ -1304,3 +1316,33 @@ async def test_nothing_of_a_run_is_kept_alive():
 
     await run([batches, first])
     check(lambda: None)
+
+
+async def test_batches_can_be_mapped_over_in_worker_processes():
+    mapped = step(len, map_over="obj", inputs={"obj": "numbers"}, run_on="process")
+    async with asyncio.timeout(3 * SECONDS):
+        assert (await run_pipeline([Source(3).on_loop, mapped]))["len"] == [1, 1, 1]
+
+
+async def test_a_plain_generator_may_run_on_the_loop():
+    source = Source(20)
+    result = await run([step(source.in_thread, run_on="loop"), total])
+    assert result["total"] == sum(range(20))
+    assert source.closed == 1
+
+
+async def test_hundreds_of_streams_at_once_with_few_slots():
+    async def one(number: int) -> None:
+        source, blocking = Source(7), Source(7)
+        steps = [
+            source.on_loop,
+            doubled("plain"),
+            step(total, inputs={"numbers": "double"}),
+            step(blocking.in_thread, name="others"),
+            step(total_in_thread, inputs={"numbers": "others"}),
+        ]
+        result = await runner.run(steps)
+        assert (result["total"], result["total_in_thread"]) == (42, 21)
+
+    async with Runner(limits=Limits(concurrency=3, threads=2)) as runner, asyncio.timeout(3 * SECONDS):
+        await asyncio.gather(*map(one, range(100)))

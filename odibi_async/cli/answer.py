@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from odibi_async.config import Document  # loads pydantic
 
 EXITS = {"OA1": 3, "OA2": 3, "OA3": 1, "OA302": 5, "OA303": 130, "OA4": 4, "OA5": 2}
+EXITS |= {f"OA34{digit}": 3 for digit in range(1, 6)}
 """The beginnings of codes -> what the process ends with; the longer one counts."""
 
 

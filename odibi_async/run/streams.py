@@ -12,6 +12,7 @@ wait notes that first and then looks once more.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ from odibi_async.cancellation import CURRENT, CurrentCall
 from odibi_async.dataset import ABSENT, KINDS
 from odibi_async.errors import StreamError
 from odibi_async.graph.node import Node
+from odibi_async.run.attempts import TimeLimit
 from odibi_async.run.outputs import refuse_used_up
 
 T = TypeVar("T")
@@ -157,7 +159,8 @@ class Stream:
             self.put(batch)
 
     def end(self, *, is_broken: bool = False) -> None:
-        """No more will come. On the loop's thread."""
+        """No more will come, and what was kept was taken. On the loop's thread."""
+        self.kept = None
         self.is_broken = is_broken
         self.is_over = True
         self.look()
@@ -198,6 +201,7 @@ class Reader:
     Attributes:
         extra: How many batches more than others it may hold.
         taken: How many it has taken.
+        limit: The time limit of its step, which stands still while that waits for a batch.
         has_failed: Whether it was told that the step that makes them failed.
         is_closed: Whether it reads no more.
     """
@@ -213,6 +217,7 @@ class Reader:
         "has_failed",
         "index",
         "is_closed",
+        "limit",
         "stream",
         "taken",
     )
@@ -222,6 +227,7 @@ class Reader:
         self.index = index
         self.extra = self.taken = 0
         self.has_failed = self.is_closed = False
+        self.limit: TimeLimit | None = None
         self._name = name
         self._soon = soon
         self._has_left = False
@@ -286,8 +292,12 @@ class Reader:
             if not self._has_news:
                 if self.stream.on_wait is not None:
                     self.stream.on_wait(self.index)
+                if self.limit is not None:
+                    self.limit.pause()
                 await aside(waiter)
         finally:
+            if self.limit is not None:
+                self.limit.start()
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
 
@@ -393,7 +403,10 @@ def from_thread(wait: Callable[[], Awaitable[T]]) -> T:
     """Waits on the loop, as a blocking step that is cancelled with it."""
     import anyio.from_thread  # 7 ms to import, for those who have no blocking step
 
-    return anyio.from_thread.run(_unless_cancelled, wait)
+    try:
+        return anyio.from_thread.run(_unless_cancelled, wait)
+    except concurrent.futures.CancelledError:  # to the code of a step, a cancellation is always the same
+        raise asyncio.CancelledError from None
 
 
 async def _unless_cancelled(wait: Callable[[], Awaitable[T]]) -> T:

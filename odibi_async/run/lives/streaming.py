@@ -154,6 +154,8 @@ class Streaming:
             try:
                 async with Leash(node.step.timeout, self._supervisor.grace) as leash:
                     stream.on_unread = functools.partial(self._cut, leash)
+                    for reader in self._streams.readers_of(node).values():
+                        reader.limit = leash.limit
                     if node.in_thread:
                         await self._in_thread(invocation, stream, leash, make)
                     else:
