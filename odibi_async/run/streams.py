@@ -73,6 +73,7 @@ class Stream:
         self.on_wait: Callable[[int], None] | None = None
         self.soon = soon
         self._capacity = node.step.buffer or BUFFER
+        self._low = self._capacity // 2 if soon is not at_once else self._capacity
         self._room: asyncio.Future[None] | None = None
         self._asked = asyncio.Event()
         self._who = f"Step {node.name!r}"
@@ -109,6 +110,10 @@ class Stream:
     def crowded(self) -> Iterator[Reader]:
         """The readers that the step waits for."""
         return (reader for reader in self.readers if reader.held >= self._capacity + reader.extra)
+
+    def is_low(self, reader: Reader) -> bool:
+        """Whether it is worth waking the step for the room that a reader has: a thread makes several batches then."""
+        return reader.held <= self._low + reader.extra
 
     async def room(self) -> bool:
         """Waits until the next batch may be made; false when nobody reads any more."""
@@ -256,7 +261,7 @@ class Reader:
         stream = self.stream
         if self._hand:
             self._hand = 0
-            if stream.waits:
+            if stream.waits and stream.is_low(self):
                 self._soon(stream.look)
         if self.is_closed or stream.is_broken:
             self._refuse()
