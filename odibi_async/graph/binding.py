@@ -30,12 +30,14 @@ class Binder:
         hidden: The places of the datasets that hold the contexts of engines, by their names.
         engines: The engines whose contexts steps take, each with the name of the dataset that holds it.
         unbound: The names that steps read and nobody makes.
+        has_generators: Whether any function is one of a generator.
     """
 
     def __init__(self, ids: dict[str, int], datasets: list[str], producers: list[int], faults: Faults) -> None:
         self.hidden: dict[str, int] = {}
         self.engines: dict[str | None, str] = {}
         self.unbound: list[str] = []
+        self.has_generators = False
         self._ids = ids
         self._datasets = datasets
         self._producers = producers
@@ -68,7 +70,8 @@ class Binder:
                 if -1 not in reads:  # required parameters that all read what is there: most steps have no others
                     flags = fn.__code__.co_flags
                     call = Call(fn, flags & (CO_COROUTINE | CO_ASYNC_GENERATOR) > 0, tuple(reads))
-                    call.yields = flags & CO_YIELDS > 0
+                    if flags & CO_YIELDS:
+                        call.yields = True
             elif names is None and not callable(fn):
                 message = f"Step {step.name!r} has nothing to call: its value is {fn!r}, of type {step.type!r}."
                 self._faults.add("OA212", message, step, "value")
@@ -78,6 +81,8 @@ class Binder:
             when = None if step.when is None else self._predicate(step, step.when)
             if step.run_on is not None or step.map_over is not None or step.cache is not None:
                 self._check(step, call)
+            if call.yields:
+                self.has_generators = True
             nodes.append(Node(index, step, call, when, outputs[index]))
         ids |= self._optional | self.hidden
         return nodes

@@ -9,6 +9,7 @@ batches when all are there.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from odibi_async.graph.faults import Faults
 from odibi_async.graph.hints import iterators_of
@@ -23,13 +24,26 @@ def find_flows(
     upstream: Sequence[Sequence[int]],
     producers: Sequence[int],
     bindings_of: Bindings,
+    annotated: Mapping[int, Any],
     faults: Faults,
+    *,
+    has_generators: bool,
 ) -> None:
-    """Marks the steps that make batches, the parameters that get iterators of them, and who follows whom."""
-    yields = any([node.is_stream for node in nodes])  # noqa: C419 (twice as fast)
-    functions = {id(node.call.fn): node.call.fn for node in nodes}
-    annotated = {key: fn for key, fn in functions.items() if getattr(fn, "__annotations__", True)}
+    """
+    Marks the steps that make batches, the parameters that get iterators of them, and who follows whom.
+
+    Args:
+        nodes: The steps, bound.
+        order: Their places in topological order.
+        upstream: The steps that each step waits for.
+        producers: The maker of each dataset.
+        bindings_of: Gives the bindings of a call.
+        annotated: The functions that have annotations, by identity.
+        faults: Gets what cannot be.
+        has_generators: Whether any function is one of a generator.
+    """
     kinds = {key: found for key, fn in annotated.items() if (found := iterators_of(fn))}
+    yields = has_generators and any(node.is_stream for node in nodes)
     if yields:
         for node in nodes:
             if node.is_stream:

@@ -14,7 +14,7 @@ from typing import Any
 from odibi_async.errors import CycleError, GraphError, GraphFault, did_you_mean
 from odibi_async.events import Outline, StepOutline
 from odibi_async.graph.binding import Binder
-from odibi_async.graph.checks import check_places, check_read, check_types, ordered
+from odibi_async.graph.checks import annotated_among, check_places, check_read, check_types, ordered
 from odibi_async.graph.edges import edges_of, edges_without, find_streams_and_resources
 from odibi_async.graph.faults import Faults
 from odibi_async.graph.flows import find_flows
@@ -55,13 +55,14 @@ class Graph:
         self.downstream = reversed_edges(self.upstream)
         find_streams_and_resources(self.nodes, self.upstream, self.producers)
         self.order, cycle = ordered(self.nodes, self.upstream, self.downstream, self.faults)
-        if not cycle:
-            find_flows(self.nodes, self.order, self.upstream, self.producers, binder.bindings_of, self.faults)
+        annotated = annotated_among(self.nodes)
+        if (annotated or binder.has_generators) and not cycle:
+            self._find_flows(annotated)
         known = binder.unbound + ([self.datasets[d] for n in self.nodes for d in n.reads] if declared else [])
         check_read(declared, self.nodes, self.ids, self.producers, known, self.faults)
         if self.executors:
             check_places(self.nodes, self.producers, frozenset(binder.hidden.values()), self.faults)
-        check_types(self.nodes, self.producers, binder, self.faults)
+        check_types(self.nodes, self.producers, binder, annotated, self.faults)
         if cycle:
             raise CycleError(self.faults, cycle)
         if self.faults:
@@ -105,6 +106,19 @@ class Graph:
             elif name not in self.ids:
                 self._binder.from_outside(name, self.ids)
         return given
+
+    def _find_flows(self, annotated: Mapping[int, Any]) -> None:
+        """Finds which steps make batches, and who takes them while they are made."""
+        find_flows(
+            self.nodes,
+            self.order,
+            self.upstream,
+            self.producers,
+            self._binder.bindings_of,
+            annotated,
+            self.faults,
+            has_generators=self._binder.has_generators,
+        )
 
     # -- questions -------------------------------------------------------------------------------------
 
