@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo demo-spark test test-slow test-newest test-floors lint types floors lock format benchmarks clean
+.PHONY: demo demo-spark service test test-slow test-newest test-floors lint types floors lock format benchmarks clean
 
 demo: $(VENV)/ready
 	$(BIN)/python examples/flights.py
@@ -11,6 +11,10 @@ demo: $(VENV)/ready
 # The same questions on Spark, and whether the answers are those of pandas.
 demo-spark: $(VENV)/ready
 	$(BIN)/python examples/flights_spark.py
+
+# The flights as a service, with a live page at http://127.0.0.1:8000/
+service: $(VENV)/ready
+	$(BIN)/python examples/service.py
 
 test: lint types floors
 	$(BIN)/python -m pytest
@@ -49,6 +53,7 @@ benchmarks: $(VENV)/ready
 	$(BIN)/python benchmarks/spark_pipeline.py
 	$(BIN)/python benchmarks/story.py
 	$(BIN)/python benchmarks/executors.py
+	$(BIN)/python benchmarks/serving.py
 
 # The versions of requirements-dev.txt, byte for byte.
 $(VENV)/ready: pyproject.toml requirements-dev.txt

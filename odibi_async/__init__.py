@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from odibi_async.observers.emitter import EventEmitter
     from odibi_async.observers.tracker import Tracker
     from odibi_async.orchestrator import Orchestrator
+    from odibi_async.stream import run_stream
 
 __all__ = [
     "Cache",
@@ -54,6 +55,7 @@ __all__ = [
     "resource",
     "run_pipeline",
     "run_pipeline_sync",
+    "run_stream",
     "step",
 ]
 
@@ -66,6 +68,7 @@ _LATER = {
     "Orchestrator": "orchestrator",
     "Tracker": "observers.tracker",
     "load_steps": "config",
+    "run_stream": "stream",
 }
 """Names -> modules that load what not everybody needs."""
 

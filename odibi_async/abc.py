@@ -59,7 +59,7 @@ class Work:
         units: Pool -> how much of it the call takes.
         resources: Those of them that the limits do not count, so that the executor has to.
         context: The context variables that the function is to see.
-        on_start: To be called on the loop when the function is about to be called.
+        on_start: To be called on the loop when the function is about to be called, also when it is called once more.
     """
 
     step: str

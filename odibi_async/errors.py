@@ -10,7 +10,7 @@ Everything that odibi_async raises on its own account.
     |- MapOverError (also a TypeError)     a step is to map over something that is no list
     |- OutputError                         a step returned something that is not what it declares
     |  `- BatchesDiffer                     ... frames that are not alike, as the batches of one dataset
-    |- StreamError                         batches are read that are not there any more
+    |- BatchesGone                         batches are read that are not there any more
     |- RunError                            a run failed; names every failed step
     |  |- DeadlineError (also a TimeoutError)
     |  `- RunCancelled                     ... by `Run.cancel()`
@@ -28,6 +28,23 @@ Everything that odibi_async raises on its own account.
     |  |- RunUnknown                       ... because the journal has no run with this id
     |  |- RunExists                        ... because the journal has a run with this id
     |  `- RunAlive                         ... because the run is still running elsewhere
+    |- TriggerError (also a ValueError)    a trigger says what cannot be
+    |  |- CronError                         ... its cron expression
+    |  `- ZoneUnknown                       ... its time zone
+    |- ScheduleError                       a schedule cannot go on
+    |  |- ScheduleUnknown                   ... because there is none of this name
+    |  |- NotScheduled                      ... because its configuration does not say when
+    |  |- TriggerFailed                     ... because its trigger raised, or gave what is no time to come
+    |  |- ClockSetBack                      ... before the clock shows again what it showed
+    |  |- RecordDamaged                     ... because what the journal has of it is not what was written
+    |  `- FiringAbandoned                   ... because the processes that ran it died
+    |- StreamError                         a stream cannot go on
+    |  |- StreamAlive                      ... because a stream of its name is running elsewhere
+    |  |- StreamOvertaken                  ... because another process has moved its position meanwhile
+    |  |- SourceFailed                     ... because its source cannot be read
+    |  |- BatchFailed                      ... because a batch failed, and it is to stop then
+    |  |- PositionDamaged                  ... because what the journal says of it cannot be read
+    |  `- BatchUnknown                     a batch that was set aside cannot be replayed
     |- OutsideStep                         `current_step()` was called outside a step
     |- WorkerLost                          the process or the cluster's worker that called a step is gone
     |  `- DataLost                         ... and with it a dataset that it had
@@ -44,6 +61,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
 
@@ -268,7 +286,7 @@ class BatchesDiffer(OutputError):
         )
 
 
-class StreamError(OdibiError):
+class BatchesGone(OdibiError):
     """
     Batches are read that are not there any more.
 
@@ -537,6 +555,149 @@ class RunAlive(JournalError):
         return f"Run {self.run_id!r} is still running{where}. It can be resumed when that has ended."
 
 
+class StreamError(OdibiError):
+    """A stream cannot go on. Its position, and the batch that it was at, are in the journal."""
+
+    code = "OA362"
+
+
+class StreamAlive(StreamError):
+    """
+    A stream was to begin while one of the same name is running, in this process or in another one.
+
+    Attributes:
+        stream: The name of the stream.
+        journal: The journal that both use.
+    """
+
+    code = "OA361"
+
+    def __init__(self, stream: str, journal: str) -> None:
+        super().__init__(stream, journal)
+        self.stream = stream
+        self.journal = journal
+
+    def __str__(self) -> str:
+        return (
+            f"Stream {self.stream!r} is running already, with journal {self.journal!r}. Stop it first, give this one"
+            " another name=, or wait for its end with when_held='wait'."
+        )
+
+
+class SourceFailed(StreamError):
+    """
+    A source could not be read, as often as it was tried; the cause says why.
+
+    Attributes:
+        stream: The name of the stream.
+        reason: What the last attempt raised, in a line.
+        attempts: How often it was tried in a row.
+    """
+
+    def __init__(self, stream: str, reason: str, attempts: int) -> None:
+        super().__init__(stream, reason, attempts)
+        self.stream = stream
+        self.reason = reason
+        self.attempts = attempts
+
+    def __str__(self) -> str:
+        times = "once" if self.attempts == 1 else f"{self.attempts} times in a row"
+        return f"The source of stream {self.stream!r} failed {times}: {self.reason}"
+
+
+class BatchFailed(StreamError):
+    """
+    A batch failed as often as it was tried, and `on_poison` is `"stop"`; the cause says why.
+
+    Attributes:
+        stream: The name of the stream.
+        batch: The batch: a file, rows up to a watermark, ...
+        run_id: The run of the batch.
+        reason: What the last attempt raised, in a line.
+        attempts: How often it was tried.
+    """
+
+    code = "OA363"
+
+    def __init__(self, stream: str, batch: str, run_id: str, reason: str, attempts: int) -> None:
+        super().__init__(stream, batch, run_id, reason, attempts)
+        self.stream = stream
+        self.batch = batch
+        self.run_id = run_id
+        self.reason = reason
+        self.attempts = attempts
+
+    def __str__(self) -> str:
+        times = "once" if self.attempts == 1 else f"{self.attempts} times"
+        return (
+            f"Stream {self.stream!r} has stopped: batch {self.batch!r} (run {self.run_id}) failed {times}:"
+            f" {self.reason}\nStarted again, the stream goes on with this batch."
+        )
+
+
+class StreamOvertaken(StreamError):
+    """
+    Another process has moved the position of a stream while this one thought that the stream was its own.
+
+    Attributes:
+        stream: The name of the stream.
+    """
+
+    code = "OA364"
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.stream = stream
+
+    def __str__(self) -> str:
+        return (
+            f"The position of stream {self.stream!r} is not what this process committed last: another process has"
+            " taken the stream over. This one stops; nothing of it was committed since."
+        )
+
+
+class PositionDamaged(StreamError):
+    """
+    What the journal says of a stream cannot be read, or does not fit its source.
+
+    Attributes:
+        stream: The name of the stream.
+        reason: What is wrong with it.
+    """
+
+    code = "OA365"
+
+    def __init__(self, stream: str, reason: str) -> None:
+        super().__init__(stream, reason)
+        self.stream = stream
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"The position of stream {self.stream!r} cannot be used: {self.reason}"
+
+
+class BatchUnknown(StreamError):
+    """
+    A batch was to be replayed that is not set aside, or whose data is gone.
+
+    Attributes:
+        stream: The name of the stream.
+        run_id: The run of the batch.
+        reason: Why it cannot be replayed.
+    """
+
+    code = "OA366"
+
+    def __init__(self, stream: str, run_id: str, reason: str) -> None:
+        super().__init__(stream, run_id, reason)
+        self.stream = stream
+        self.run_id = run_id
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"Batch {self.run_id!r} of stream {self.stream!r} cannot be replayed: {self.reason}"
+
+
 class OutsideStep(OdibiError):
     """`current_step()` was called by code that is not part of a step."""
 
@@ -612,6 +773,174 @@ class RemoteTraceback(Exception):
         return f"\n{self.text}"
 
 
+class TriggerError(OdibiError, ValueError):
+    """A trigger says what cannot be."""
+
+
+class CronError(TriggerError):
+    """
+    A cron expression is wrong.
+
+    Attributes:
+        expression: The expression.
+        reason: What is wrong, and what would be right.
+    """
+
+    code = "OA351"
+
+    def __init__(self, expression: str, reason: str) -> None:
+        super().__init__(expression, reason)
+        self.expression = expression
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"The cron expression {self.expression!r} is wrong: {self.reason}"
+
+
+class ZoneUnknown(TriggerError):
+    """
+    There is no such time zone.
+
+    Attributes:
+        zone: The name that was given.
+        known: The names that there are.
+    """
+
+    code = "OA352"
+
+    def __init__(self, zone: str, known: Sequence[str]) -> None:
+        super().__init__(zone, known)
+        self.zone = zone
+        self.known = known
+
+    def __str__(self) -> str:
+        none = "" if self.known else " This system has no time zones: pip install tzdata."
+        hint = did_you_mean(self.zone, self.known) or none or " They are called like 'Europe/Berlin'."
+        return f"There is no time zone {self.zone!r}.{hint}"
+
+
+class ScheduleError(OdibiError):
+    """A schedule cannot go on, or there is none."""
+
+    code = "OA353"
+
+
+class ScheduleUnknown(ScheduleError):
+    """
+    There is no schedule of this name.
+
+    Attributes:
+        name: The name.
+        known: The names of those that there are.
+    """
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(name, known)
+        self.name = name
+        self.known = known
+
+    def __str__(self) -> str:
+        there = f" Schedules: {shortened(self.known)}." if self.known else ""
+        return f"There is no schedule {self.name!r}.{did_you_mean(self.name, self.known)}{there}"
+
+
+class NotScheduled(ScheduleError):
+    """
+    A configuration is to be served that does not say when it is to run.
+
+    Attributes:
+        path: The configuration.
+    """
+
+    code = "OA354"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"{self.path!r} does not say when it is to run: add schedule: '30 2 * * *', for example."
+
+
+class TriggerFailed(ScheduleError):
+    """
+    A trigger raised, or gave what is no time to come; its schedule is stopped.
+
+    Attributes:
+        name: The schedule.
+        reason: What happened.
+    """
+
+    code = "OA356"
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"Schedule {self.name!r} is stopped, because its trigger failed: {self.reason}"
+
+
+class ClockSetBack(ScheduleError):
+    """
+    A schedule waits, since the time for which it has fired last lies in the future: no time fires twice.
+
+    Attributes:
+        name: The schedule.
+        at: That time.
+    """
+
+    def __init__(self, name: str, at: datetime) -> None:
+        super().__init__(name, at)
+        self.name = name
+        self.at = at
+
+    def __str__(self) -> str:
+        return (
+            f"Schedule {self.name!r} has fired for {self.at:%Y-%m-%d %H:%M:%S} UTC already, which lies in the future: "
+            "the clock was set back. It waits until then, or fires again from now on when it is resumed."
+        )
+
+
+class RecordDamaged(ScheduleError):
+    """
+    What the journal has of a schedule is not what was written; the schedule is stopped.
+
+    Attributes:
+        name: The schedule.
+    """
+
+    code = "OA357"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"Schedule {self.name!r} is stopped: what the journal has of it is not what was written."
+
+
+class FiringAbandoned(ScheduleError):
+    """
+    A firing is given up: each process that began its run died before the run ended.
+
+    Attributes:
+        run_id: The run.
+        attempts: How many did.
+    """
+
+    code = "OA358"
+
+    def __init__(self, run_id: str, attempts: int) -> None:
+        super().__init__(run_id, attempts)
+        self.run_id = run_id
+        self.attempts = attempts
+
+    def __str__(self) -> str:
+        return f"Run {self.run_id!r} is given up: {self.attempts} processes died while they ran it."
+
+
 class ExtraMissing(OdibiError, ImportError):
     """
     A library is not installed that only some pipelines need.
@@ -635,7 +964,7 @@ class ExtraMissing(OdibiError, ImportError):
 _OF_STEPS = (
     MapOverError,
     OutputError,
-    StreamError,
+    BatchesGone,
     PathError,
     SqlError,
     ExtraMissing,

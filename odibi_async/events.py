@@ -281,3 +281,248 @@ class RunFinished(Event):
 
     status: Status
     result: RunResult = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleEvent(Event):
+    """
+    Something that happened to a schedule; observers of `Schedules` hear of it. `run_id` is empty where no run is meant.
+
+    Attributes:
+        schedule: The name of the schedule.
+    """
+
+    schedule: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleFired(ScheduleEvent):
+    """
+    A firing was claimed: its run begins now, or when those before it have ended.
+
+    Attributes:
+        scheduled_at: The time that it stands for (UTC).
+        trigger: What fired, as text.
+        late: Seconds from that time until it was claimed.
+    """
+
+    scheduled_at: datetime
+    trigger: str
+    late: float
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleSkipped(ScheduleEvent):
+    """
+    A firing does not lead to a run.
+
+    Attributes:
+        scheduled_at: The time that it stands for (UTC).
+        trigger: What fired, as text.
+        reason: Why not.
+    """
+
+    scheduled_at: datetime
+    trigger: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleMissed(ScheduleEvent):
+    """
+    Times went by at which no server was there to fire, and they are not made up for.
+
+    Attributes:
+        first: The first of them (UTC).
+        last: The last of those that were counted (UTC).
+        count: How many were counted; there may be more when it is in the hundreds.
+    """
+
+    first: datetime
+    last: datetime
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleEnded(ScheduleEvent):
+    """
+    The run of a firing ended.
+
+    Attributes:
+        scheduled_at: The time that the firing stands for (UTC).
+        status: How it ended.
+        error: What went wrong; `None` where nothing did.
+    """
+
+    scheduled_at: datetime
+    status: Status
+    error: BaseException | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleTroubled(ScheduleEvent):
+    """
+    Something keeps a schedule from going on as it should; it is tried again.
+
+    Attributes:
+        error: What.
+    """
+
+    error: BaseException
+
+
+class ScheduleStopped(ScheduleTroubled):
+    """A schedule does not fire any more, until the server is started again; the others go on."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulesLed(Event):
+    """
+    Of the servers that have the same schedules, it is another one now that fires.
+
+    Attributes:
+        is_leading: Whether it is this one.
+    """
+
+    is_leading: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEvent(Event):
+    """
+    Something that happened to a stream. `run_id` is the run of the batch that it is about, or empty, and `seq` counts
+    the events of the stream.
+
+    Attributes:
+        stream: The name of the stream.
+    """
+
+    stream: str
+
+
+class StreamStarted(StreamEvent):
+    """A stream holds its name and knows its position."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BatchEvent(StreamEvent):
+    """
+    Something that happened to a batch.
+
+    Attributes:
+        batch: What it is: a file, rows up to a watermark, ...
+        rows: How many rows it has; `None` where it is no frame, list or the like.
+        attempt: Which attempt it is; the first is 1.
+    """
+
+    batch: str
+    rows: int | None
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchStarted(BatchEvent):
+    """
+    An attempt of a batch begins; `RunStarted` follows.
+
+    Attributes:
+        resumed: Whether the run has begun before: in an earlier attempt, or in a process that is gone.
+    """
+
+    resumed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRetrying(BatchEvent):
+    """
+    An attempt of a batch failed, and another one will follow.
+
+    Attributes:
+        error: What it raised.
+        wait: Seconds until the next attempt.
+    """
+
+    error: BaseException
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSetAside(BatchEvent):
+    """
+    A batch failed as often as it may. It is kept in the journal with its error, and the stream goes on.
+
+    Attributes:
+        error: What the last attempt raised.
+    """
+
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class BatchFinished(BatchEvent):
+    """
+    A batch succeeded, and the position behind it is committed.
+
+    Attributes:
+        seconds: From the moment it was read until its position was committed.
+        watermark: How far the stream has come, as its source says: the time of a file, the highest value of a column.
+        lag: Seconds from the watermark to now, where that is a time.
+        pending: How much more the source knows of: files, events; `None` where it cannot tell.
+        rate: Rows a second (batches, where they have no rows), over the last batches.
+    """
+
+    seconds: float
+    watermark: Any
+    lag: float | None
+    pending: int | None
+    rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class StreamLagged(StreamEvent):
+    """
+    A stream has taken all that its source had when it looked, or was not able to read it.
+
+    Attributes:
+        watermark: As in `BatchFinished`.
+        lag: Seconds from the watermark to now, where that is a time.
+        error: What kept the source from being read; `None` where all is taken.
+        wait: Seconds after which a source that could not be read is tried again; 0 where all is taken.
+    """
+
+    watermark: Any
+    lag: float | None
+    error: BaseException | None = None
+    wait: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RowsLate(StreamEvent):
+    """
+    Rows came later than the source's bound allows. They are in no batch.
+
+    Attributes:
+        rows: How many were found since the last time.
+        before: They are before this value of the column.
+    """
+
+    rows: int
+    before: Any
+
+
+@dataclass(frozen=True, slots=True)
+class StreamFinished(StreamEvent):
+    """
+    A stream is over; nothing of it is still running.
+
+    Attributes:
+        status: How it ended.
+        error: What went wrong.
+    """
+
+    status: Status
+    error: BaseException | None = None

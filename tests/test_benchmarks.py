@@ -217,3 +217,31 @@ def test_stream_compares_with_queues_by_hand_and_watches_the_memory() -> None:
     for contestant in ("async", "plain", "mapped"):
         lines(printed, rf"{contestant} +{NUMBER} ms +{NUMBER} x by hand \({NUMBER} to {NUMBER}\)$")
     lines(printed, rf"memory +3,600 batches: at most \d alive, [+-]{NUMBER} MB")
+
+
+def test_incremental_compares_streams_with_plain_runs() -> None:
+    printed = output_of(
+        "incremental.py", "--batches", 3, "--rounds", 1, "--simulated", 10, "--files", 3, "--rows", 2000
+    )
+    lines(
+        printed,
+        rf"overhead, 3 batches: {NUMBER} x plain runs \({NUMBER} to {NUMBER}\); {NUMBER} ms a batch",
+        rf"files, 3: \d+ files/s, {NUMBER} x plain runs$",
+        rf"files, 3: a start with nothing new takes {NUMBER} of that$",
+        rf"rows, 2000 in batches of 1000: \d+ rows/s, {NUMBER} x plain runs$",
+        rf"memory, 10 batches, \d+ simulated hours: [+-]\d+ objects, [+-]\d+\.\d MB resident, journal {NUMBER} x$",
+    )
+
+
+def test_service_compares_with_a_handler_that_calls_by_hand() -> None:
+    sizes = ("--seconds", 0.5, "--rate", 20, "--rounds", 1, "--requests", 5, "--waiting", 20, "--listeners", 10)
+    printed = output_of("serving.py", *sizes)
+    lines(
+        printed,
+        rf"overhead, small steps: latency {NUMBER} .* times by hand \(target: at most 1\.5, (met|missed)\)$",
+        rf"overhead, bare steps: processor {NUMBER} times by hand$",
+        r"load: 20\.0 runs a second, 10 in all, 0 errors$",
+        rf"load: p99 of /ping {NUMBER} ms, {NUMBER} .* times by hand",
+        r"waiting: 20 of 20 runs waited for at a time succeeded",
+        r"listeners: 10 of 10 heard one run to its end",
+    )

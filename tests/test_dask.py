@@ -91,21 +91,53 @@ async def test_a_local_frame_goes_there_once_a_run(address: str):
     assert data.sent == 1
 
 
-async def test_a_step_that_kills_its_workers_fails_alone(own: Cluster):
+async def run_beside_a_killer(runner: Runner) -> None:
+    """
+    Steps that have nothing to do with one that kills its workers, but are on them when they die.
+
+    Calls that take resources wait on the workers, so that each death makes suspects of many.
+    """
+
+    def innocent(n: int) -> int:
+        time.sleep(0.05)
+        return n
+
     steps = [
-        step(lambda: os._exit(1), name="killer", run_on="dask"),
-        step(lambda: [time.sleep(0.01), 1][1], name="other", run_on="dask"),
+        step(lambda: (time.sleep(0.3), os._exit(1)), name="killer", run_on="dask", pool={"GPU": 1}),
+        step(innocent, map_over="n", inputs={"n": "ns"}, run_on="dask", pool={"GPU": 1}),
+        step(lambda innocent: sum(innocent), name="sum", run_on="dask"),
+        step(lambda killer: killer, name="after", run_on="dask"),
     ]
+    result = await runner.run(steps, {"ns": list(range(40))}, on_error="continue")
+    [failure] = result.failures.values()
+    assert failure.step == "killer"
+    assert isinstance(failure.error, WorkerLost)
+    assert "3 workers died in turn, and so did a process of its own: its process ended with exit code 1" in str(
+        failure.error
+    )
+    assert result["sum"] == sum(range(40))
+    attempts = {name: result.steps[name].attempts for name in ("innocent", "sum", "killer")}
+    assert attempts == {"innocent": 1, "sum": 1, "killer": 1}  # none is charged for what another step did
+
+
+async def test_a_step_that_kills_its_workers_fails_alone(own: Cluster):
     keeping = asyncio.create_task(healing(own))
     try:
         async with Runner(executors={"dask": DaskExecutor(own.address)}) as runner:
-            result = await runner.run(steps, on_error="continue")
-            [failure] = result.failures.values()
-            assert failure.step == "killer"
-            assert isinstance(failure.error, WorkerLost)
-            assert "3 workers died in turn" in str(failure.error)
-            assert result["other"] == 1
+            await run_beside_a_killer(runner)
             assert (await runner.run([step(lambda: 2, name="two", run_on="dask")]))["two"] == 2
+    finally:
+        keeping.cancel()
+        await asyncio.wait([keeping])
+
+
+@pytest.mark.slow
+async def test_no_step_ever_fails_for_another_one_that_kills_its_workers(own: Cluster):
+    keeping = asyncio.create_task(healing(own))
+    try:
+        async with Runner(executors={"dask": DaskExecutor(own.address)}) as runner:
+            for _ in range(20):
+                await run_beside_a_killer(runner)
     finally:
         keeping.cancel()
         await asyncio.wait([keeping])
@@ -238,6 +270,16 @@ async def test_pools_reach_the_workers_as_their_resources(own: Cluster):
     limits = Limits(pools={"TPU": 1})
     async with Runner(executors={"dask": DaskExecutor(own.address)}, limits=limits) as runner:
         assert (await runner.run([step(lambda: 1, name="s", run_on="dask", pool="TPU")]))["s"] == 1
+
+
+async def test_a_pool_of_workers_that_have_all_died_is_waited_for(own: Cluster):
+    for worker in own.workers:
+        os.killpg(worker.pid, signal.SIGKILL)
+    await asyncio.to_thread(lambda: [worker.wait() for worker in own.workers])
+    async with Runner(executors={"dask": DaskExecutor(own.address)}) as runner:
+        run = await runner.start([step(lambda: 1, name="one", run_on="dask", pool={"GPU": 1})])
+        await asyncio.to_thread(own.heal)
+        assert (await run.result())["one"] == 1
 
 
 @pytest.mark.foreign_loop  # the scheduler's, in a thread of this process

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import httpx
 import nbclient
 import nbformat
 import pandas as pd
@@ -291,3 +292,22 @@ async def test_the_demo_says_the_same_in_processes_and_on_a_cluster(
     assert there["report"] == here["report"]
     for name in ("delays", "by_route", "by_age"):
         pd.testing.assert_frame_equal(there[name], here[name])
+
+
+@pytest.mark.foreign_loop  # the example looks for its data on the loop, once a run
+async def test_the_service_answers_with_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    service = importlib.import_module("service")
+    monkeypatch.setattr(service, "TOKEN", "a token")
+    app = service.app_of(str(tmp_path / "journal"))
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://app") as client,
+    ):
+        assert (await client.get("/flights")).status_code == 401
+        client.headers["Authorization"] = "Bearer a token"
+        run = (await client.post("/flights/runs?wait=30", json={"targets": ["airlines"]})).json()
+        assert run["status"] == "succeeded"
+        assert len(run["outputs"]["airlines"]) == 16
+        assert (await client.get(run["links"]["story"])).status_code == 200

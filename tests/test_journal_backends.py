@@ -21,7 +21,7 @@ import pytest
 from odibi_async import Journal, Pipeline, RunError, Runner, run_pipeline, step
 from odibi_async.errors import JournalError, JournalUnavailable, RunAlive, RunExists, RunUnknown
 from odibi_async.events import StepStarted
-from odibi_async.journal.backend import Backend, StepRow
+from odibi_async.journal.backend import Backend, MarkChange, StepRow
 from odibi_async.result import Status
 from odibi_async.testing import failpoint
 
@@ -193,6 +193,20 @@ def test_a_mark_is_replaced_by_who_knows_it(make: Make):
     assert one.replace_mark("m", "b", None)
     assert other.mark("m") is None
     assert one.replace_mark("m", None, None)
+
+
+def test_several_marks_are_replaced_together_each_by_who_knows_it(make: Make):
+    one, other = make().backend, make().backend
+    assert one.replace_marks([]) == []
+    assert one.replace_marks([MarkChange("b", None, "1"), MarkChange("a", None, "1")]) == [True, True]
+    changes = [
+        MarkChange("a", "1", "2"),
+        MarkChange("c", "1", "2"),
+        MarkChange("b", None, "2"),
+        MarkChange("d", None, "2"),
+    ]
+    assert other.replace_marks(changes) == [True, False, False, True]
+    assert one.marks("") == {"a": "2", "b": "1", "d": "2"}
 
 
 def test_marks_are_listed_by_how_their_names_begin(backend: Backend):

@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 
 from odibi_async import Limits, Pipeline, Retry, RunError, Runner, Status, resource, run_pipeline, step
-from odibi_async.errors import BatchesDiffer, DatasetMissing, GraphError, OptionError, OutputError, StreamError
+from odibi_async.errors import BatchesDiffer, BatchesGone, DatasetMissing, GraphError, OptionError, OutputError
 from odibi_async.events import StepStreamed
 from odibi_async.testing import Recorder
 
@@ -586,11 +586,11 @@ async def test_batches_cannot_be_read_after_the_step_has_ended():
         return (await anext(numbers))[0]
 
     async def after(keep: int) -> None:
-        with pytest.raises(StreamError, match="only while step 'keep' runs"):
+        with pytest.raises(BatchesGone, match="only while step 'keep' runs"):
             await anext(kept[0])
 
     assert (await run([Source().on_loop, keep, after])).ok
-    with pytest.raises(StreamError):
+    with pytest.raises(BatchesGone):
         await anext(kept[0])
 
 

@@ -498,6 +498,109 @@ def runs_prune(*, keep_last: int, where: InJournal = InJournal(), talk: Talk = T
 
 
 @app.command
+def serve(
+    *configs: str,
+    given: Given = Given(),
+    journal: str | None = None,
+    drain: Annotated[float, Parameter(validator=Number(gte=0))] = 30.0,
+    takeover: Annotated[float, Parameter(validator=Number(gt=0))] = 5.0,
+    max_concurrency: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    threads: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    pool: tuple[str, ...] = (),
+    talk: Talk = Talk(),
+    signals: Annotated[Signals, Parameter(parse=False)],
+) -> Answer:
+    """
+    Run pipelines when it is time, until SIGTERM or Ctrl-C: then those that run may end, and none begins.
+
+    Args:
+        configs: Configurations that have a schedule, or file.py:NAME for schedules by name in Python.
+        journal: A directory, or a postgresql:// URL, where runs and firings are recorded. Servers that share it fire
+            once, and one takes over when another is gone.
+        drain: Seconds that runs have to end by themselves.
+        takeover: Seconds after which a server that does not fire looks whether the one that does is gone.
+        max_concurrency: Steps that may run at a time.
+        threads: Blocking steps that may run at a time.
+        pool: NAME=SLOTS says how many steps of a pool may run at a time. May be repeated.
+    """
+    from odibi_async.cli.plan import assigned
+    from odibi_async.cli.runs import VARIABLE
+    from odibi_async.cli.serving import HowToServe, served
+
+    how = HowToServe(
+        journal=journal or os.environ.get(VARIABLE) or None,
+        drain=drain,
+        takeover=takeover,
+        concurrency=max_concurrency,
+        threads=threads,
+        pools={name: _slots(name, text) for name, text in assigned("--pool", pool).items()},
+        quiet=talk.quiet,
+    )
+    return served(configs, lambda config: _planned(config, given), how, signals)
+
+
+schedules = App(name="schedule", help="Show when pipelines run, and pause their schedules.")
+app.command(schedules)
+
+
+@schedules.command(name="next")
+def schedule_next(
+    config: str | None = None,
+    /,
+    *,
+    count: Annotated[int, Parameter(alias="-n", validator=Number(gte=1, lte=10_000))] = 10,
+    after: str | None = None,
+    given: Given = Given(),
+    talk: Talk = Talk(),
+) -> Answer:
+    """
+    List the next times at which a pipeline runs.
+
+    Args:
+        config: The configuration.
+        count: How many.
+        after: A time such as 2024-03-30T12:00, in UTC where it names no other offset; now without it.
+    """
+    from odibi_async.cli.serving import coming
+
+    return coming(_planned(config, given).document, count, after)
+
+
+@schedules.command(name="ls")
+def schedule_ls(*, where: InJournal = InJournal(), talk: Talk = Talk()) -> Answer:
+    """List the schedules that a journal knows, what they did last, and which are paused."""
+    from odibi_async.cli.scheduled import listed
+
+    return listed(where.journal)
+
+
+@schedules.command(name="pause")
+def schedule_pause(name: str, /, *, where: InJournal = InJournal(), talk: Talk = Talk()) -> Answer:
+    """
+    Have a schedule fire no more, in no server, until it is resumed. Runs that are going go on.
+
+    Args:
+        name: Its name.
+    """
+    from odibi_async.cli.scheduled import set_paused
+
+    return set_paused(where.journal, name, True)
+
+
+@schedules.command(name="resume")
+def schedule_resume(name: str, /, *, where: InJournal = InJournal(), talk: Talk = Talk()) -> Answer:
+    """
+    Have a schedule fire again that was paused. Times in between are not made up for.
+
+    Args:
+        name: Its name.
+    """
+    from odibi_async.cli.scheduled import set_paused
+
+    return set_paused(where.journal, name, False)
+
+
+@app.command
 def story(
     run: str,
     path: str | None = None,

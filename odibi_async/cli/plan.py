@@ -63,7 +63,7 @@ def planned(
     try:
         if document.steps or not faults:
             known = [*values, *(document.faulty - values.keys())]
-            whole = Pipeline(document.steps, known, functions=functions, name=path.name)
+            whole = _pipeline(document, known, functions, path.name)
             whole.source = "" if is_python(str(path)) else os.path.abspath(path)
     except GraphError as error:
         problems += [each for each in problems_of(error, document) if not _is_known(each, document, problems)]
@@ -83,6 +83,17 @@ def planned(
         pipeline=pipeline,
         given={name: value for name, value in values.items() if name in taken},
     )
+
+
+def _pipeline(
+    document: Document, known: Sequence[str], functions: Mapping[str, Callable[..., Any]], name: str
+) -> Pipeline:
+    """The pipeline of a configuration; one that has a schedule may read what a firing gives."""
+    if document.schedule is None:
+        return Pipeline(document.steps, known, functions=functions, name=name)
+    from odibi_async.schedule.schedule import with_given
+
+    return with_given(document.steps, known, functions, name=name)
 
 
 def _is_known(problem: Problem, document: Document, problems: Sequence[Problem]) -> bool:
@@ -109,17 +120,23 @@ def check_given(plan: Plan) -> None:
     """
     makers = {dataset: step.name for step in plan.whole.steps for dataset in step.datasets}
     problems = [
-        Problem(
-            code="OA504",
-            message=f"step {entry.readers[0]!r} reads {name!r}, which step {makers[name]!r} makes, and that is not "
-            f"selected. Select it too, with -s '+{entry.readers[0]}', or give it with -p {name}=VALUE.",
-            step=entry.readers[0],
-        )
+        _missing(name, entry.readers[0], makers.get(name))
         for name, entry in plan.pipeline.inputs.items()
         if entry.required and name not in plan.given
     ]
     if problems:
         raise Refused(*problems)
+
+
+def _missing(name: str, reader: str, maker: str | None) -> Problem:
+    if maker is None:
+        message = f"step {reader!r} reads {name!r}, which a schedule gives: by hand, give it with -p {name}=VALUE."
+        return Problem(code="OA503", message=message, step=reader)
+    message = (
+        f"step {reader!r} reads {name!r}, which step {maker!r} makes, and that is not selected. "
+        f"Select it too, with -s '+{reader}', or give it with -p {name}=VALUE."
+    )
+    return Problem(code="OA504", message=message, step=reader)
 
 
 def assigned(option: str, pairs: Iterable[str]) -> dict[str, str]:

@@ -32,13 +32,7 @@ def document_of(named: str) -> Document:
     Raises:
         Refused: There is no such module or name, importing it fails, or what it has are no steps.
     """
-    place, _, attribute = named.rpartition(":")
-    module = from_file(Path(place)) if place.endswith(".py") else imported(place)
-    if not hasattr(module, attribute):
-        known = [name for name, value in vars(module).items() if isinstance(value, Pipeline | list | tuple)]
-        message = f"{place!r} has no {attribute!r}.{did_you_mean(attribute, known)}"
-        raise Refused(Problem(code="OA411", message=message))
-    found = getattr(module, attribute)
+    attribute, found = named.rpartition(":")[2], thing_of(named)
     if not isinstance(found, Pipeline | list | tuple):
         message = f"{named!r} is a {type(found).__name__}: a Pipeline or a list of steps is needed."
         raise Refused(Problem(code="OA411", message=message))
@@ -47,6 +41,22 @@ def document_of(named: str) -> Document:
     except GraphError as error:
         raise Refused(*problems_of(error)) from error
     return Document(name=attribute, steps=tuple(steps), source=Source(named, []))
+
+
+def thing_of(named: str) -> Any:
+    """
+    What a module has under a name. Importing it runs its code.
+
+    Raises:
+        Refused: There is no such module or name, or importing it fails.
+    """
+    place, _, attribute = named.rpartition(":")
+    module = from_file(Path(place)) if place.endswith(".py") else imported(place)
+    if not hasattr(module, attribute):
+        known = [name for name, value in vars(module).items() if isinstance(value, Pipeline | list | tuple | dict)]
+        message = f"{place!r} has no {attribute!r}.{did_you_mean(attribute, known)}"
+        raise Refused(Problem(code="OA411", message=message))
+    return getattr(module, attribute)
 
 
 def _steps_of(thing: Any) -> Iterable[Step[..., Any, Any]]:

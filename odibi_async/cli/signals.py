@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Final
 
 
 class Interrupted(BaseException):
@@ -21,6 +22,9 @@ class Interrupted(BaseException):
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.exit_code = 128 + number
+
+
+CANCELLED: Final = "the run is cancelled and its steps clean up. Once more ends it at once."
 
 
 class Signals:
@@ -40,6 +44,8 @@ class Signals:
         self.exit_code = 0
         self._abort = abort
         self._cancel: Callable[[], object] | None = None
+        self._hurry: Callable[[], object] | None = None
+        self._said = CANCELLED
         self._is_over = False
         self._told: int | None = None
 
@@ -54,15 +60,25 @@ class Signals:
                     signal.signal(number, handler)
 
     @contextlib.contextmanager
-    def cancelling(self, cancel: Callable[[], object]) -> Iterator[None]:
-        """Meanwhile the first signal calls `cancel`; at once, where it came already."""
-        before, self._cancel = self._cancel, cancel
+    def cancelling(
+        self, cancel: Callable[[], object], hurry: Callable[[], object] | None = None, told: str = CANCELLED
+    ) -> Iterator[None]:
+        """
+        Meanwhile the first signal calls `cancel`; at once, where it came already.
+
+        Args:
+            cancel: Has what is going on end.
+            hurry: Has it end at once; called by the second signal, and only the third one aborts.
+            told: What people read when the first one comes.
+        """
+        before = self._cancel, self._hurry, self._said
+        self._cancel, self._hurry, self._said = cancel, hurry, told
         try:
             if self.exit_code:
                 cancel()
             yield
         finally:
-            self._cancel = before
+            self._cancel, self._hurry, self._said = before
 
     def over(self) -> None:
         """From now on signals change nothing: the outcome is certain, and is printed in full."""
@@ -80,13 +96,18 @@ class Signals:
         if self._is_over:
             return
         if self.exit_code:
-            self._abort(128 + number)
+            hurry, self._hurry = self._hurry, None
+            if hurry is None:
+                self._abort(128 + number)
+            else:
+                hurry()
+            return
         self.exit_code = 128 + number
         if self._cancel is None:
             raise Interrupted(number)
         self._cancel()
         with contextlib.suppress(OSError):
-            os.write(2, b"\nInterrupted: the run is cancelled and its steps clean up. Once more ends it at once.\n")
+            os.write(2, f"\nInterrupted: {self._said}\n".encode())
 
 
 _numbers = (signal.SIGINT, signal.SIGTERM)

@@ -27,7 +27,7 @@ class Document:
     Attributes:
         name: What it calls itself; `None` when it does not, as in tables and bare lists.
         version: The version of its form; there is only 1.
-        schedule: When it is to run, as written.
+        schedule: When it is to run: a cron expression, or a mapping; `None` where it does not say it.
         cache: `True` for the user's cache, or a directory; `None` where it leaves that to the run.
         steps: Its steps, in order; of a configuration with faults, without the entries that are faulty.
         source: What it was read from.

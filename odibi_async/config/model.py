@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -16,11 +16,12 @@ from pydantic import (
     Tag,
     TypeAdapter,
     ValidationError,
+    model_validator,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from odibi_async.config.formats.source import Keys, spelled
-from odibi_async.errors import did_you_mean
+from odibi_async.errors import CronError, ZoneUnknown, did_you_mean
 from odibi_async.steps import PLACES
 from odibi_async.steps import Place as RunsOn
 
@@ -31,6 +32,8 @@ KNOWN: dict[str, tuple[str, ...]] = {
     "engine": get_args(Engine),
     "run_on": PLACES,
     "version": ("1",),
+    "overlap": ("skip", "queue", "allow"),
+    "missed": ("skip", "latest", "all"),
 }
 ERRORS: dict[str, type[Exception]] = {
     name: thing for name, thing in vars(builtins).items() if isinstance(thing, type) and issubclass(thing, Exception)
@@ -70,6 +73,26 @@ def _error_name(name: str) -> str:
     return name
 
 
+def _cron(expression: str) -> str:
+    from odibi_async.cron import CronTimes  # loads what few need
+
+    try:
+        CronTimes(expression)
+    except CronError as error:
+        raise PydanticCustomError("cron", "{reason}", {"reason": str(error)}) from None
+    return expression
+
+
+def _zone(name: str) -> str:
+    from odibi_async.cron import CronTimes
+
+    try:
+        CronTimes("@daily", name)
+    except ZoneUnknown as error:
+        raise PydanticCustomError("zone", "{reason}", {"reason": str(error)}) from None
+    return name
+
+
 def _distinct(names: list[str]) -> list[str]:
     if len(set(names)) < len(names):
         raise PydanticCustomError("shape", "a list without repetitions")
@@ -90,10 +113,6 @@ Outputs = Annotated[
     | Annotated[dict[str, Name], Tag(_MAPPING)],
     _either("a mapping, a list of texts or a text"),
 ]
-Schedule = Annotated[
-    Annotated[Name, Tag(_ONE)] | Annotated[list[Any], Tag(_LIST)] | Annotated[dict[str, Any], Tag(_MAPPING)],
-    _either("a text, a mapping or a list"),
-]
 ErrorName = Annotated[str, AfterValidator(_error_name), Field(json_schema_extra={"enum": sorted(ERRORS)})]
 ErrorNames = Annotated[
     Annotated[ErrorName, Tag(_ONE)] | Annotated[list[ErrorName], Tag(_LIST)], _either("a text or a list of texts")
@@ -102,6 +121,9 @@ Place = Annotated[
     Any, BeforeValidator(_flag_or_text), Field(json_schema_extra={"type": ["boolean", "string"], "minLength": 1})
 ]
 Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=1)]
+
+
+CronText = Annotated[Name, AfterValidator(_cron)]
 
 
 class _Model(BaseModel):
@@ -167,6 +189,42 @@ class StepModel(DefaultsModel):
     """One step."""
 
     name: Name
+
+
+class ScheduleModel(_Model):
+    """When a pipeline runs, at any of what is named, and what happens when it cannot."""
+
+    cron: (
+        Annotated[
+            Annotated[CronText, Tag(_ONE)] | Annotated[list[CronText], Tag(_LIST)], _either("a text or a list of texts")
+        ]
+        | None
+    ) = None
+    tz: Annotated[Name, AfterValidator(_zone)] | None = None
+    every: Annotated[Number, Field(ge=0.001, lt=1e9)] | None = None
+    jitter: Annotated[Number, Field(ge=0)] | None = None
+    files: Names | None = None
+    event: Names | None = None
+    overlap: Literal["skip", "queue", "allow"] | None = None
+    missed: Literal["skip", "latest", "all"] | None = None
+    within: Annotated[Number, Field(ge=0, le=1e10)] | None = None
+    grace: Annotated[Number, Field(ge=1, le=1e10)] | None = None
+    attempts: Count | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if not (self.cron or self.every or self.files or self.event):
+            raise PydanticCustomError("schedule", "one of cron, every, files and event is needed")
+        if self.tz is not None and not self.cron:
+            raise PydanticCustomError("schedule", "tz belongs to cron, which is not there")
+        if self.jitter is not None and not (self.every and self.jitter <= self.every):
+            raise PydanticCustomError("schedule", "jitter belongs to every, and is at most as much")
+        return self
+
+
+Schedule = Annotated[
+    Annotated[CronText, Tag(_ONE)] | Annotated[ScheduleModel, Tag(_MAPPING)], _either("a cron expression or a mapping")
+]
 
 
 class HeadModel(_Model):
@@ -249,7 +307,14 @@ def json_schema() -> dict[str, Any]:
 
 _KEY = "[key]"
 """What the library puts behind the key of a mapping, where the key is wrong."""
-_CODES = {"missing": "OA104", "extra_forbidden": "OA103", "unknown": "OA102", "literal_error": "OA102"}
+_CODES = {
+    "missing": "OA104",
+    "extra_forbidden": "OA103",
+    "unknown": "OA102",
+    "literal_error": "OA102",
+    "cron": "OA351",
+    "zone": "OA352",
+}
 """The kinds of the library's faults -> our codes; all others are of values that cannot stand where they do."""
 _WANTED = {
     "string_type": "a text",
@@ -268,6 +333,8 @@ _WANTED = {
     "bool_parsing": "true or false",
     "greater_than": "a number above {gt:g}",
     "greater_than_equal": "a number from {ge:g} on",
+    "less_than": "a number below {lt:g}",
+    "less_than_equal": "a number up to {le:g}",
 }
 
 
@@ -292,6 +359,8 @@ def _told(detail: ErrorDetails, keys: Keys, model: type[BaseModel]) -> str:
         names = KNOWN[str(keys[-1])]
         hint = did_you_mean(str(detail["input"]), names) or f" Known: {', '.join(names)}."
         return f"{where} {found} is unknown.{hint}"
+    if kind in ("cron", "zone"):
+        return f"{where}: {detail['msg']}"
     if kind == "shape":
         return f"{where}: {detail['msg']} is needed, not {found}."
     if kind in _WANTED:
@@ -305,6 +374,8 @@ def _entries_at(keys: Keys, model: type[BaseModel]) -> list[str]:
         model = RetryModel
     elif keys and keys[-1] == "cache":
         model = CacheModel
+    elif keys == ["schedule"]:
+        model = ScheduleModel
     elif keys:
         model = DefaultsModel
     elif model is HeadModel:

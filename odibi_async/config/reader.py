@@ -12,7 +12,15 @@ from odibi_async.cache_policy import CachePolicy
 from odibi_async.config import model as models
 from odibi_async.config.document import ANYTHING, Document
 from odibi_async.config.formats.source import MAX_DEPTH, Keys, Source, spelled, text_of
-from odibi_async.config.model import ERRORS, CacheModel, HeadModel, RetryModel, StepModel, shown
+from odibi_async.config.model import (
+    ERRORS,
+    CacheModel,
+    HeadModel,
+    RetryModel,
+    ScheduleModel,
+    StepModel,
+    shown,
+)
 from odibi_async.engines import DEFAULT
 from odibi_async.errors import ConfigError, Fault, did_you_mean, shortened
 from odibi_async.retry import Retry
@@ -72,7 +80,7 @@ class Reader:
         return Document(
             name=head.name,
             version=head.version,
-            schedule=head.schedule,
+            schedule=_scheduled(head.schedule),
             cache=head.cache,
             steps=tuple(made),
             faulty=frozenset(faulty),
@@ -176,6 +184,10 @@ class Reader:
 
     def _fault(self, code: str, part: _Part, inner: Keys, message: str, of_key: bool = False) -> None:
         self.faults.append(self._source.fault(code, (*part.keys, *inner), part.label + message, of_key))
+
+
+def _scheduled(schedule: str | ScheduleModel | None) -> Any:
+    return schedule.model_dump(exclude_none=True) if isinstance(schedule, ScheduleModel) else schedule
 
 
 def _merged(defaults: Entries, entries: Any) -> Any:

@@ -13,7 +13,8 @@ import contextlib
 import operator
 import pickle
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Self
 
 from odibi_async.abc import Raised, Work
@@ -27,6 +28,8 @@ from odibi_async.executors.process import log_here
 
 LARGE: Final = 2**19
 """Bytes of a call from which on it does not travel through the scheduler."""
+CALLS: Final = 10
+"""How often a call is made for what is no fault of its step: Dask gives each of them several workers."""
 SIMPLE: Final = (type(None), bool, int, float, complex)
 """Values that are pickled on the loop: handing them to a thread would take longer."""
 
@@ -59,6 +62,8 @@ class DaskExecutor:
         self._topic = f"odibi_async-{secrets.token_hex(6)}"
         self._starting: dict[str, Callable[[], None]] = {}
         self._known: set[int] = set()
+        self._declared: set[str] = set()
+        self._suspects: weakref.WeakKeyDictionary[Any, set[str]] = weakref.WeakKeyDictionary()
         self.cluster = Cluster(
             address,
             cluster=cluster,
@@ -96,7 +101,7 @@ class DaskExecutor:
         """What a worker tells of a call."""
         kind, about = event[1]
         if kind == remote.STARTED:
-            self._starting.pop(about, _nothing)()
+            self._starting.get(about, _nothing)()  # again when it is called again, and its time runs anew
         elif kind == remote.LOG:
             log_here(pickle.loads(about))
 
@@ -110,18 +115,44 @@ class DaskExecutor:
         return asyncio.get_running_loop().create_task(self._call(work), name=f"{work.step} on Dask")
 
     async def _call(self, work: Work) -> Sequence[Any]:
+        """
+        A call, and further ones for what is no fault of the step.
+
+        When a worker dies, Dask suspects all that were waiting or running there, and after some deaths fails them, the
+        innocent with the guilty. So each of them is called again in a child process of a worker, which has nobody else
+        to take along: the one whose child dies is guilty.
+        """
+        suspects = self._suspects.setdefault(work.owner, set())
+        deaths = 0
+        for left in range(CALLS - 1, -1, -1):
+            try:
+                return await self._made(work, alone=work.timeout is not None or work.step in suspects)
+            except Killed as killed:
+                suspects.add(work.step)
+                deaths += killed.deaths
+            except Raised as raised:
+                if deaths and isinstance(raised.error, WorkerLost):
+                    reason = f"{deaths} workers died in turn, and so did a process of its own: {raised.error.reason}"
+                    raise WorkerLost(work.step, reason) from None
+                raise
+            except DataLost:
+                if not left or any(handle.is_lost for handle in _handles(work)):
+                    raise  # else it is data that was taken there for this call
+        raise WorkerLost(work.step, f"{deaths} workers died in turn while they had it to call.")
+
+    async def _made(self, work: Work, *, alone: bool) -> Sequence[Any]:
         client = await self.cluster.client()
         token = f"{work.step}-{secrets.token_hex(8)}"
         placed = await self.data.place(client, work)
         blob, futures = await self._packed(client, work, placed)
         future = client.submit(
-            remote.call, blob, work.step, self._topic, token, work.timeout, *futures,
+            remote.call, blob, work.step, self._topic, token, work.timeout, alone, *futures,
             key=token, pure=False, retries=0, priority=work.priority, resources=await self._resources(client, work),
         )  # fmt: skip
-        if work.timeout is None:
-            work.on_start()
-        else:
+        if alone:
             self._starting[token] = work.on_start
+        else:
+            work.on_start()
         try:
             await _ended(future)
         except asyncio.CancelledError:
@@ -129,7 +160,7 @@ class DaskExecutor:
             raise
         finally:
             self._starting.pop(token, _nothing)()
-        await self._check(client, work.step, future, futures)
+        await self._check(client, work.step, future)
         if work.datasets == 1:
             return [DaskHandle(self.data, work.step, future)]
         parts = [
@@ -147,11 +178,11 @@ class DaskExecutor:
                 await client.cancel([future], force=True)
                 await client.run(remote.stop, token, on_error="ignore")
 
-    async def _check(self, client: Any, step: str, future: Any, inputs: Sequence[Any]) -> None:
+    async def _check(self, client: Any, step: str, future: Any) -> None:
         """
         Raises:
             Raised: The function raised.
-            WorkerLost: Its workers died.
+            Killed: Its workers died.
             DataLost: Something that it reads is gone.
             ClusterError: The scheduler is.
             NotPortable: The call or its result cannot travel.
@@ -169,27 +200,30 @@ class DaskExecutor:
         if isinstance(error, remote.Unportable):
             raise NotPortable(step, error.reason)
         if type(error).__name__ == "KilledWorker":
-            raise WorkerLost(step, f"{error.allowed_failures + 1} workers died in turn while they called it.")
+            if error.task == future.key:
+                raise Killed(error.allowed_failures + 1)
+            raise DataLost(step, "the workers died that computed again what it reads.")
         if isinstance(error, concurrent.futures.CancelledError):
             raise DataLost(step, "what it reads was on a worker that is gone.")
         raise ClusterError(f"The cluster cannot call step {step!r}: {in_a_line(error)}") from error
 
     async def _resources(self, client: Any, work: Work) -> dict[str, int] | None:
-        """What Dask is to count for a call: the pools that any worker declares as its resources."""
+        """What Dask is to count for a call: the pools that any worker declares, or once declared, as its resources."""
         if not work.units:
             return None
         try:
             workers = (await client.scheduler.identity(n_workers=-1))["workers"].values()
         except OSError as error:
             raise ClusterError(self.cluster.no_answer()) from error
-        declared = {name for worker in workers for name in worker.get("resources", ())}
-        unknown = sorted(work.resources.keys() - declared)
+        self._declared.update(name for worker in workers for name in worker.get("resources", ()))
+        unknown = sorted(work.resources.keys() - self._declared) if workers else ()
         if unknown:
             raise ClusterError(
                 f"Step {work.step!r} takes of pool {unknown[0]!r}, which neither the limits nor any worker knows: give "
                 f"Limits(pools={{{unknown[0]!r}: ...}}), or start workers with --resources '{unknown[0]}=...'."
             )
-        return {name: units for name, units in work.units.items() if name in declared} or None
+        counted = self._declared | work.resources.keys()  # with no worker there at the moment, Dask waits for one
+        return {name: units for name, units in work.units.items() if name in counted} or None
 
     async def _packed(self, client: Any, work: Work, placed: Mapping[int, DaskHandle]) -> tuple[Any, list[Any]]:
         """The bytes of a call, and the futures that it refers to."""
@@ -220,6 +254,24 @@ class DaskExecutor:
         return await self.data.scatter(client, remote.Packed(remote.PICKLE, blob)), futures
 
 
+class Killed(Exception):
+    """
+    The workers died that a call was given to, whether it ran or waited there.
+
+    Attributes:
+        deaths: How many.
+    """
+
+    def __init__(self, deaths: int) -> None:
+        super().__init__(deaths)
+        self.deaths = deaths
+
+
+def _handles(work: Work) -> Iterator[Handle]:
+    """What a call reads that lies elsewhere."""
+    return (each for each in (*work.args, *work.kwargs.values()) if isinstance(each, Handle))
+
+
 async def _ended(future: Any) -> None:
     """Waits until Dask has done a task, whatever it came to."""
     with contextlib.suppress(concurrent.futures.CancelledError):
@@ -227,4 +279,4 @@ async def _ended(future: Any) -> None:
 
 
 def _nothing() -> None:
-    """A start that was told already."""
+    """The start of a call that is over."""

@@ -151,7 +151,7 @@ def argument(index: int) -> Any:
     return _arguments.values[index]
 
 
-def call(blob: Any, step: str, topic: str, token: str, timeout: float | None, *data: Any) -> Any:
+def call(blob: Any, step: str, topic: str, token: str, timeout: float | None, alone: bool, *data: Any) -> Any:
     """
     Makes a call on a worker: a large frame stays as it is, all else becomes bytes.
 
@@ -160,7 +160,8 @@ def call(blob: Any, step: str, topic: str, token: str, timeout: float | None, *d
         step: The name of the step.
         topic: Where the caller hears of it.
         token: The name of the call.
-        timeout: Seconds that it may take; it is then made in a child process, which is killed when they are over.
+        timeout: Seconds that it may take; a child process is killed when they are over.
+        alone: Whether it is made in a child process.
         *data: What the arguments refer to.
 
     Raises:
@@ -178,7 +179,7 @@ def call(blob: Any, step: str, topic: str, token: str, timeout: float | None, *d
     with _registered(token, call, topic):
         context = context_with(variables)
         context.run(CURRENT.set, call)
-        if timeout is None:
+        if not alone:
             made = _made(functools.partial(context.run, called, fn, args, kwargs), outputs)
         else:
             work = Work(
@@ -213,7 +214,7 @@ def _pool() -> Pool:
     return Pool(tempfile.gettempdir())
 
 
-def _in_child(work: Work, call: RemoteCall, timeout: float, tell: Callable[[], None]) -> Sequence[Any]:
+def _in_child(work: Work, call: RemoteCall, timeout: float | None, tell: Callable[[], None]) -> Sequence[Any]:
     """Has a call made in a child process of the worker; its time runs from the moment that this is told."""
     is_over = threading.Event()
 
@@ -222,10 +223,11 @@ def _in_child(work: Work, call: RemoteCall, timeout: float, tell: Callable[[], N
         _interrupt(call)
 
     def on_start() -> None:
-        timer.start()
+        if timeout is not None:
+            timer.start()
         tell()
 
-    timer = threading.Timer(timeout, end)
+    timer = threading.Timer(timeout or 0, end)
     timer.daemon = True
     before = CURRENT.set(call)
     try:
@@ -235,8 +237,9 @@ def _in_child(work: Work, call: RemoteCall, timeout: float, tell: Callable[[], N
     except NotPortable as error:
         raise Unportable(error.reason) from None
     except BaseException as error:
-        late = TimeoutError(f"no result within {timeout:g} s")
-        raise Failed(packed_error(late if is_over.is_set() else error)) from None
+        raise Failed(
+            packed_error(TimeoutError(f"no result within {timeout:g} s") if is_over.is_set() else error)
+        ) from None
     finally:
         timer.cancel()
         CURRENT.reset(before)

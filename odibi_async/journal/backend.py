@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from odibi_async.journal.records import FORMAT
 
@@ -48,6 +48,21 @@ class RunRow:
     text: str
 
 
+class MarkChange(NamedTuple):
+    """
+    A text that is to stand in place of another one.
+
+    Attributes:
+        name: What is marked.
+        old: The text that is to be there; `None` for none.
+        new: The text that is to be there then; `None` for none.
+    """
+
+    name: str
+    old: str | None
+    new: str | None
+
+
 class Hold(Protocol):
     """Shows that a run is alive, for as long as its process lives and has not released it."""
 
@@ -85,8 +100,8 @@ class Backend(Protocol):
     def run(self, run_id: str) -> RunRow | None:
         """The row of a run."""
 
-    def runs(self, pipeline: str | None = None) -> list[RunRow]:
-        """The rows of all runs, or of those of one pipeline, the newest first."""
+    def runs(self, pipeline: str | None = None, *, before: int | None = None, most: int | None = None) -> list[RunRow]:
+        """The rows of runs, the newest first: of one pipeline, with lower numbers, the first ones of these."""
 
     def steps(self, number: int) -> Iterator[StepRow]:
         """The rows of a run's steps."""
@@ -112,6 +127,9 @@ class Backend(Protocol):
 
         Whether that is done: of those who replace the same text with texts of their own, one succeeds.
         """
+
+    def replace_marks(self, changes: Sequence[MarkChange]) -> list[bool]:
+        """Does for each of several marks what `replace_mark` does for one, all in one commit."""
 
     def check(self) -> None:
         """Looks through everything for damage."""

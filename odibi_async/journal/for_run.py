@@ -169,6 +169,7 @@ class RunJournal:
             steps=len(self._selection.nodes),
             store=self._journal.place_of(self.store),
             inputs=inputs,
+            targets=self._targets(),
         )
         if self._record is not None and self._row is not None:
             record = replace(record, started_at=self._record.started_at, resumed=self._record.resumed + 1)
@@ -181,6 +182,10 @@ class RunJournal:
                 raise RunExists(about.run_id)
             self._row = RunRow(number=number, run_id=about.run_id, pipeline=about.pipeline, text=text)
         self._record = record
+
+    def _targets(self) -> tuple[str, ...] | None:
+        kept = self._selection.kept
+        return None if kept is None else tuple([self._graph.datasets[dataset] for dataset in sorted(kept)])
 
     def _rewrite(self, row: RunRow, record: RunRecord) -> None:
         self._journal.backend.rewrite(row.number, record.to_text())

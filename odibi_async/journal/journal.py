@@ -23,6 +23,8 @@ from odibi_async.store.store import Store
 
 GRACE: Final = 60.0
 """Seconds after its last use for which no file is removed, whether or not a lease protects it."""
+SET_ASIDE: Final = "set aside/"
+"""How the names of marks begin that keep a run from being pruned: its id follows."""
 
 
 class Journal:
@@ -65,7 +67,7 @@ class Journal:
         Raises:
             JournalUnavailable: The journal cannot be read.
         """
-        return [self._now(row.run_id, record) for row, record in self._rows(pipeline) if record is not None]
+        return [self.now(record) for row, record in self.rows(pipeline) if record is not None]
 
     def run(self, run_id: str) -> RunRecord:
         """
@@ -75,7 +77,7 @@ class Journal:
             RunUnknown: The journal has no run with this id.
             JournalUnavailable: The journal cannot be read.
         """
-        return self._now(run_id, self.found(run_id)[1])
+        return self.now(self.found(run_id)[1])
 
     def steps(self, run_id: str) -> list[StepRecord]:
         """
@@ -129,7 +131,7 @@ class Journal:
             raise OptionError("prune: keep_last= is needed, here or where the journal is made.")
         counts: dict[str, int] = {}
         old = []
-        for row, record in self._rows():
+        for row, record in self._prunable():
             counts[row.pipeline] = counts.get(row.pipeline, 0) + 1
             if counts[row.pipeline] > keep:
                 old.append((row, record))
@@ -199,22 +201,43 @@ class Journal:
     def prune_after(self, pipeline: str) -> None:
         """Removes the older runs of a pipeline, when one has ended."""
         if self.keep_last is not None:
-            self._forget(self._rows(pipeline)[self.keep_last :])
+            self._forget(self._prunable(pipeline)[self.keep_last :])
 
-    # -- within ----------------------------------------------------------------------------------------
+    # -- for those who list runs -----------------------------------------------------------------------
 
-    def _rows(self, pipeline: str | None = None) -> list[tuple[RunRow, RunRecord | None]]:
-        return [(row, _read(row)) for row in self.backend.runs(pipeline)]
+    def rows(
+        self, pipeline: str | None = None, *, before: int | None = None, most: int | None = None
+    ) -> list[tuple[RunRow, RunRecord | None]]:
+        """
+        The rows of runs and what they say, the newest first; `None` for what is damaged. See also `now`.
 
-    def _now(self, run_id: str, record: RunRecord) -> RunRecord:
+        Args:
+            pipeline: Of which pipeline; `None` for all.
+            before: Only those with lower numbers.
+            most: How many; `None` for all.
+        """
+        return [(row, _read(row)) for row in self.backend.runs(pipeline, before=before, most=most)]
+
+    def now(self, record: RunRecord) -> RunRecord:
         """A run that says that it is running is so only while somebody shows that it is alive."""
         if record.status is not Status.RUNNING:
             return record
-        hold = self.backend.hold(run_id)
+        hold = self.backend.hold(record.run_id)
         if hold is None:
             return record
-        hold.release()
-        return replace(record, status=Status.INTERRUPTED)
+        try:  # it may have ended since its row was read
+            row = self.backend.run(record.run_id)
+        finally:
+            hold.release()
+        last = (None if row is None else _read(row)) or record
+        return replace(last, status=Status.INTERRUPTED) if last.status is Status.RUNNING else last
+
+    # -- within ----------------------------------------------------------------------------------------
+
+    def _prunable(self, pipeline: str | None = None) -> list[tuple[RunRow, RunRecord | None]]:
+        """The runs that may be pruned: all but those that are set aside, to be run again one day."""
+        aside = self.backend.marks(SET_ASIDE)
+        return [each for each in self.rows(pipeline) if SET_ASIDE + each[0].run_id not in aside]
 
     def _forget(self, old: Sequence[tuple[RunRow, RunRecord | None]]) -> list[str]:
         gone, stores = [], {self.store.directory: self.store}

@@ -14,7 +14,7 @@ from blake3 import blake3
 
 from odibi_async.errors import ExtraMissing, JournalUnavailable
 from odibi_async.failpoints import passing
-from odibi_async.journal.backend import LEARNS, Hold, RunRow, StepRow, foreign
+from odibi_async.journal.backend import LEARNS, Hold, MarkChange, RunRow, StepRow, foreign
 from odibi_async.journal.records import FORMAT
 
 if TYPE_CHECKING:
@@ -125,10 +125,13 @@ class PostgresBackend:
         found = self._all("SELECT number, run_id, pipeline, text FROM odibi_runs WHERE run_id = %s", run_id)
         return _run_row(*found[0]) if found else None
 
-    def runs(self, pipeline: str | None = None) -> list[RunRow]:
-        select = "SELECT number, run_id, pipeline, text FROM odibi_runs"
-        of = ("", ()) if pipeline is None else (" WHERE pipeline = %s", (pipeline,))
-        return [_run_row(*found) for found in self._all(f"{select}{of[0]} ORDER BY number DESC", *of[1])]
+    def runs(self, pipeline: str | None = None, *, before: int | None = None, most: int | None = None) -> list[RunRow]:
+        asked = (("pipeline = %s", pipeline), ("number < %s", before))
+        terms = [(term, member) for term, member in asked if member is not None]
+        where = f" WHERE {' AND '.join(term for term, _ in terms)}" if terms else ""
+        limit = "" if most is None else f" LIMIT {int(most)}"
+        select = f"SELECT number, run_id, pipeline, text FROM odibi_runs{where} ORDER BY number DESC{limit}"
+        return [_run_row(*found) for found in self._all(select, *(member for _, member in terms))]
 
     def steps(self, number: int) -> Iterator[StepRow]:
         for step, element, text in self._all("SELECT step, element, text FROM odibi_steps WHERE run = %s", number):
@@ -165,21 +168,13 @@ class PostgresBackend:
         return dict(self._all("SELECT name, text FROM odibi_marks WHERE starts_with(name, %s)", prefix))
 
     def replace_mark(self, name: str, old: str | None, new: str | None) -> bool:
-        def replace(connection: Connection) -> bool:
-            passing("before commit")
-            if old is None:
-                insert = "INSERT INTO odibi_marks SELECT %s, %s WHERE %s::text IS NOT NULL ON CONFLICT DO NOTHING"
-                done = connection.execute(insert, (name, new, new))
-            elif new is None:
-                done = connection.execute("DELETE FROM odibi_marks WHERE name = %s AND text = %s", (name, old))
-            else:
-                update = "UPDATE odibi_marks SET text = %s WHERE name = %s AND text = %s"
-                done = connection.execute(update, (new, name, old))
-            passing("after commit")
-            if done.rowcount:
-                return True
-            found = connection.execute("SELECT text FROM odibi_marks WHERE name = %s", (name,)).fetchone()
-            return (None if found is None else str(found[0])) == new  # a second attempt finds its own text
+        return self.replace_marks([MarkChange(name, old, new)])[0]
+
+    def replace_marks(self, changes: Sequence[MarkChange]) -> list[bool]:
+        def replace(connection: Connection) -> list[bool]:
+            with _transaction(connection):  # in the order of their names, so that no two wait for each other
+                done = {change.name: _replaced(connection, *change) for change in sorted(changes, key=lambda c: c.name)}
+            return [done[change.name] for change in changes]
 
         return self._do(replace)
 
@@ -199,15 +194,10 @@ class PostgresBackend:
 
     def let_go(self, key: int) -> None:
         """Gives the lock of a run back."""
-        if key not in self._held:
+        if self._held.pop(key, None) is None:  # first of all: a new connection does not take it again
             return
-
-        def let_go(connection: Connection) -> None:
-            if self._held.pop(key, None) is not None:
-                connection.execute("SELECT pg_advisory_unlock(%s)", (key,))
-
         with contextlib.suppress(JournalUnavailable):  # the lock is gone with its connection
-            self._do(let_go)
+            self._do(lambda connection: connection.execute("SELECT pg_advisory_unlock(%s)", (key,)))
 
     def close(self) -> None:
         with self._lock:
@@ -251,7 +241,7 @@ class PostgresBackend:
         try:
             connection.execute(_SETTINGS)
             self._identity = self._set_up(connection)
-            for key, name in self._held.items():
+            for key, name in list(self._held.items()):
                 if not _locked(connection, key):
                     raise JournalUnavailable(self.name, f"another process has taken over {name!r} meanwhile.")
         except BaseException:
@@ -287,6 +277,22 @@ class _AdvisoryHold:
 
 def _locked(connection: Connection, key: int) -> bool:
     return bool(connection.execute("SELECT pg_try_advisory_lock(%s)", (key,)).fetchone()[0])
+
+
+def _replaced(connection: Connection, name: str, old: str | None, new: str | None) -> bool:
+    """Whether a mark is now what it is to be, because it was what it had to be."""
+    if old is None:
+        insert = "INSERT INTO odibi_marks SELECT %s, %s WHERE %s::text IS NOT NULL ON CONFLICT DO NOTHING"
+        done = connection.execute(insert, (name, new, new))
+    elif new is None:
+        done = connection.execute("DELETE FROM odibi_marks WHERE name = %s AND text = %s", (name, old))
+    else:
+        update = "UPDATE odibi_marks SET text = %s WHERE name = %s AND text = %s"
+        done = connection.execute(update, (new, name, old))
+    if done.rowcount:
+        return True
+    found = connection.execute("SELECT text FROM odibi_marks WHERE name = %s", (name,)).fetchone()
+    return (None if found is None else str(found[0])) == new  # a second attempt finds its own text
 
 
 @contextlib.contextmanager

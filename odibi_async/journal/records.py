@@ -56,6 +56,7 @@ class RunRecord:
         store: The directory that holds what its steps made, from that of the journal.
         error: What went wrong, in a line; empty where nothing did.
         inputs: What it was given, by name.
+        targets: The datasets that it was asked for; `None` for all.
     """
 
     run_id: str
@@ -72,6 +73,7 @@ class RunRecord:
     store: str = ""
     error: str = ""
     inputs: Mapping[str, GivenInput] = field(default_factory=dict)
+    targets: tuple[str, ...] | None = None
 
     @property
     def began(self) -> datetime:
@@ -192,7 +194,9 @@ def run_of(run_id: str, row: str) -> RunRecord:
         name: GivenInput(digest=digest, kept=None if kept is None else Kept.from_json(kept))
         for name, (digest, kept) in members["inputs"].items()
     }
-    return RunRecord(**members | {"status": Status(members["status"])})
+    targets = members.get("targets")
+    told = {"status": Status(members["status"]), "targets": None if targets is None else tuple(targets)}
+    return RunRecord(**members | told)
 
 
 def step_of(run_id: str, step: str, element: int | None, row: str) -> StepRecord:

@@ -16,7 +16,7 @@ from blake3 import blake3
 
 from odibi_async.errors import JournalUnavailable
 from odibi_async.failpoints import passing
-from odibi_async.journal.backend import LEARNS, Hold, RunRow, StepRow, foreign
+from odibi_async.journal.backend import LEARNS, Hold, MarkChange, RunRow, StepRow, foreign
 from odibi_async.journal.records import FORMAT
 from odibi_async.store.locks import file_lock, remove, try_lock
 
@@ -92,10 +92,13 @@ class SqliteBackend:
         found = self._all("SELECT number, run_id, pipeline, text FROM runs WHERE run_id = ?", run_id)
         return _run_row(*found[0]) if found else None
 
-    def runs(self, pipeline: str | None = None) -> list[RunRow]:
-        select = "SELECT number, run_id, pipeline, text FROM runs"
-        of = ("", ()) if pipeline is None else (" WHERE pipeline = ?", (pipeline,))
-        return [_run_row(*found) for found in self._all(f"{select}{of[0]} ORDER BY number DESC", *of[1])]
+    def runs(self, pipeline: str | None = None, *, before: int | None = None, most: int | None = None) -> list[RunRow]:
+        asked = (("pipeline = ?", pipeline), ("number < ?", before))
+        terms = [(term, member) for term, member in asked if member is not None]
+        where = f" WHERE {' AND '.join(term for term, _ in terms)}" if terms else ""
+        limit = "" if most is None else f" LIMIT {int(most)}"
+        select = f"SELECT number, run_id, pipeline, text FROM runs{where} ORDER BY number DESC{limit}"
+        return [_run_row(*found) for found in self._all(select, *(member for _, member in terms))]
 
     def steps(self, number: int) -> Iterator[StepRow]:
         for step, element, text in self._all("SELECT step, element, text FROM steps WHERE run = ?", number):
@@ -134,17 +137,12 @@ class SqliteBackend:
         return dict(self._all("SELECT name, text FROM marks WHERE substr(name, 1, ?) = ?", len(prefix), prefix))
 
     def replace_mark(self, name: str, old: str | None, new: str | None) -> bool:
-        def replace(connection: sqlite3.Connection) -> bool:
+        return self.replace_marks([MarkChange(name, old, new)])[0]
+
+    def replace_marks(self, changes: Sequence[MarkChange]) -> list[bool]:
+        def replace(connection: sqlite3.Connection) -> list[bool]:
             with _transaction(connection):
-                found = connection.execute("SELECT text FROM marks WHERE name = ?", (name,)).fetchone()
-                now = None if found is None else str(found[0])
-                if now != old:
-                    return now == new  # a second attempt finds its own text
-                if new is None:
-                    connection.execute("DELETE FROM marks WHERE name = ?", (name,))
-                else:
-                    connection.execute("INSERT OR REPLACE INTO marks VALUES (?, ?)", (name, new))
-            return True
+                return [_replaced(connection, *change) for change in changes]
 
         return self._do(replace)
 
@@ -253,6 +251,19 @@ class _FileHold:
         if self._lock.is_locked:
             remove(self._path)
             self._lock.release()
+
+
+def _replaced(connection: sqlite3.Connection, name: str, old: str | None, new: str | None) -> bool:
+    """Whether a mark is now what it is to be, because it was what it had to be."""
+    found = connection.execute("SELECT text FROM marks WHERE name = ?", (name,)).fetchone()
+    now = None if found is None else str(found[0])
+    if now != old:
+        return now == new  # a second attempt finds its own text
+    if new is None:
+        connection.execute("DELETE FROM marks WHERE name = ?", (name,))
+    else:
+        connection.execute("INSERT OR REPLACE INTO marks VALUES (?, ?)", (name, new))
+    return True
 
 
 @contextlib.contextmanager

@@ -7,13 +7,18 @@ import logging
 from datetime import datetime, timezone
 from typing import Any, Final
 
+from odibi_async.errors import in_a_line
 from odibi_async.events import (
+    BatchFinished,
+    BatchRetrying,
+    BatchSetAside,
     CacheBypassed,
     CacheDamaged,
     CacheMissed,
     Event,
     LoopBlocked,
     ResourceOpened,
+    RowsLate,
     RunFinished,
     RunStarted,
     StepAbandoned,
@@ -23,8 +28,11 @@ from odibi_async.events import (
     StepRetrying,
     StepStarted,
     StepStreamed,
+    StreamEvent,
+    StreamFinished,
+    StreamLagged,
 )
-from odibi_async.observers.redaction import Redaction, one_line
+from odibi_async.observers.redaction import Redaction, masked_urls, one_line
 from odibi_async.observers.snapshot import plain
 from odibi_async.place import PLACE
 from odibi_async.result import Status, StepResult, seconds_text
@@ -53,6 +61,9 @@ class Logs:
         self._redactions: dict[str, Redaction] = {}
 
     def __call__(self, event: Event) -> None:
+        if isinstance(event, StreamEvent):
+            self._log_stream(event)
+            return
         if isinstance(event, RunStarted):
             self._redactions[event.run_id] = Redaction(event)
         redaction = self._redactions.get(event.run_id)
@@ -65,6 +76,41 @@ class Logs:
             step = one_line(event.step) if isinstance(event, StepEvent) else ""
             about = {"run": event.run_id, "step": step, "event": type(event).__name__, "fields": fields}
             self._logger.log(level, "%s", redaction.line(f"{step}: {text}" if step else text), extra=about)
+
+    def _log_stream(self, event: StreamEvent) -> None:
+        level, text, fields = _line_of_stream(event)
+        if self._logger.isEnabledFor(level):
+            about = {"run": event.run_id, "step": "", "event": type(event).__name__}
+            line = masked_urls(one_line(f"stream {event.stream}: {text}"))
+            self._logger.log(level, "%s", line, extra={**about, "fields": {"stream": event.stream, **fields}})
+
+
+def _line_of_stream(event: StreamEvent) -> Line:
+    """What is said of an event of a stream. What went wrong in a batch, its run has said."""
+    match event:
+        case BatchFinished():
+            rows = "" if event.rows is None else f", {event.rows:,} rows"
+            lag = "" if event.lag is None else f", {seconds_text(max(0.0, event.lag))} behind"
+            about = {"rows": event.rows, "seconds": event.seconds, "lag": event.lag, "attempt": event.attempt}
+            text = f"{event.batch} committed after {seconds_text(event.seconds)}{rows}{lag}"
+            return logging.INFO, text, {"batch": event.batch, "pending": event.pending, **about}
+        case BatchRetrying():
+            text = f"{event.batch} failed (attempt {event.attempt}), again in {seconds_text(event.wait)}"
+            return logging.WARNING, text, {"batch": event.batch, "attempt": event.attempt, "wait": event.wait}
+        case BatchSetAside():
+            text = f"{event.batch} is set aside after {event.attempt} attempts"
+            return logging.ERROR, text, {"batch": event.batch, "attempt": event.attempt}
+        case RowsLate():
+            return logging.WARNING, f"{event.rows:,} rows came too late", {"rows": event.rows}
+        case StreamLagged() if event.error is not None:
+            error = in_a_line(event.error)
+            text = f"the source cannot be read, again in {seconds_text(event.wait)}: {error}"
+            return logging.WARNING, text, {"error": error, "wait": event.wait}
+        case StreamFinished():
+            error = "" if event.error is None else f": {in_a_line(event.error)}"
+            level = _LEVELS.get(event.status, logging.INFO)
+            return level, f"{event.status}{error}", {"status": str(event.status)}
+    return logging.DEBUG, type(event).__name__, {}
 
 
 def _line(event: Event, redaction: Redaction) -> Line:

@@ -9,6 +9,11 @@ from typing import Any, Final
 
 from odibi_async.errors import ExtraMissing, text_of
 from odibi_async.events import (
+    BatchEvent,
+    BatchFinished,
+    BatchRetrying,
+    BatchSetAside,
+    BatchStarted,
     CacheBypassed,
     CacheDamaged,
     CacheMissed,
@@ -21,6 +26,8 @@ from odibi_async.events import (
     StepFinished,
     StepProgressed,
     StepRetrying,
+    StreamEvent,
+    StreamFinished,
 )
 from odibi_async.observers.redaction import Redaction
 from odibi_async.place import Place
@@ -40,6 +47,7 @@ _NANO: Final = 1e9
 class OpenTelemetry:
     """
     An observer that makes spans: one for a run, within the caller's span; in it one a step; in that one an attempt.
+    Around the runs of a batch of a stream, there is one for the batch.
 
     Spans that the code of a step makes, or a library that it calls, are children of its attempt. The texts of secrets
     among the params of steps and the inputs of the run show nowhere.
@@ -51,10 +59,15 @@ class OpenTelemetry:
     def __init__(self, tracer: trace.Tracer | None = None) -> None:
         self._tracer = tracer or trace.get_tracer("odibi_async")
         self._runs: dict[str, _Run] = {}
+        self._batches: dict[str, tuple[str, trace.Span]] = {}
 
     def __call__(self, event: Event) -> None:
+        if isinstance(event, StreamEvent):
+            self._hear_stream(event)
+            return
         if isinstance(event, RunStarted):
-            self._runs[event.run_id] = _Run(event, self._tracer)
+            _, batch = self._batches.get(event.run_id, ("", None))
+            self._runs[event.run_id] = _Run(event, self._tracer, batch)
             return
         run = self._runs.get(event.run_id)
         if run is None:  # it listens since the middle of the run
@@ -64,6 +77,39 @@ class OpenTelemetry:
         elif isinstance(event, RunFinished):
             del self._runs[event.run_id]
             run.end(event)
+
+    def _hear_stream(self, event: StreamEvent) -> None:
+        """The span of a batch begins with its first attempt, and ends when it is committed or set aside."""
+        if isinstance(event, StreamFinished):  # a batch that was cut short stays open
+            for run_id, (stream, span) in list(self._batches.items()):
+                if stream == event.stream:
+                    del self._batches[run_id]
+                    span.end(_nano(event.at))
+        elif isinstance(event, BatchEvent):
+            self._hear_batch(event)
+
+    def _hear_batch(self, event: BatchEvent) -> None:
+        if isinstance(event, BatchStarted) and event.run_id not in self._batches:
+            about: Attributes = {
+                f"{_PREFIX}stream.name": event.stream,
+                f"{_PREFIX}batch.name": event.batch,
+                f"{_PREFIX}batch.rows": -1 if event.rows is None else event.rows,
+            }
+            started = self._tracer.start_span("batch", start_time=_nano(event.at), attributes=about)
+            self._batches[event.run_id] = event.stream, started
+        if event.run_id not in self._batches:
+            return
+        _, span = self._batches[event.run_id]
+        if isinstance(event, BatchRetrying):
+            span.add_event("BatchRetrying", {"attempt": event.attempt, "wait": event.wait}, _nano(event.at))
+        elif isinstance(event, BatchFinished | BatchSetAside):
+            del self._batches[event.run_id]
+            span.set_attribute(f"{_PREFIX}batch.attempts", event.attempt)
+            if isinstance(event, BatchSetAside):
+                span.set_status(trace.StatusCode.ERROR, "set aside")
+            elif event.lag is not None:
+                span.set_attribute(f"{_PREFIX}stream.lag_seconds", event.lag)
+            span.end(_nano(event.at))
 
     def entering(self, place: Place) -> None:
         """Makes the span of an attempt the current one. In the thread of the call."""
@@ -92,14 +138,15 @@ class _Step:
 class _Run:
     """The spans of a run. Attempts begin in any thread, all else happens on the loop's."""
 
-    def __init__(self, started: RunStarted, tracer: trace.Tracer) -> None:
+    def __init__(self, started: RunStarted, tracer: trace.Tracer, batch: trace.Span | None = None) -> None:
         self._started = started
         self._tracer = tracer
         self._lock = threading.Lock()
         self._steps: dict[str, _Step | None] = {}
         self._redaction = Redaction(started)
         about: Attributes = {f"{_PREFIX}run.id": started.run_id, f"{_PREFIX}run.steps": len(started.steps)}
-        self._span = tracer.start_span("run", start_time=_nano(started.at), attributes=about)
+        around = None if batch is None else trace.set_span_in_context(batch)
+        self._span = tracer.start_span("run", around, start_time=_nano(started.at), attributes=about)
         self._context = trace.set_span_in_context(self._span)
 
     def attempt(self, place: Place) -> trace.Span | None:

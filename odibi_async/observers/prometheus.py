@@ -7,7 +7,20 @@ from collections.abc import Sequence
 from typing import Final, TypeVar
 
 from odibi_async.errors import ExtraMissing, OptionError
-from odibi_async.events import Event, LoopBlocked, RunFinished, RunStarted, StepFinished, StepRetrying
+from odibi_async.events import (
+    BatchFinished,
+    BatchRetrying,
+    BatchSetAside,
+    Event,
+    LoopBlocked,
+    RowsLate,
+    RunFinished,
+    RunStarted,
+    StepFinished,
+    StepRetrying,
+    StreamEvent,
+    StreamLagged,
+)
 from odibi_async.result import StepResult
 
 try:
@@ -61,6 +74,8 @@ class Prometheus:
                     metrics.running.dec()
                 metrics.runs.labels(str(event.status)).inc()
                 metrics.run_seconds.observe(event.result.seconds)
+            case StreamEvent():
+                metrics.streams.hear(event)
 
 
 class _Metrics:
@@ -89,6 +104,7 @@ class _Metrics:
         self.hits = counter("cache_hits", "Steps that came from the cache", *by_step)
         self.misses = counter("cache_misses", "Steps that the cache was asked for in vain", *by_step)
         self.blocked = counter("loop_blocked_seconds", "How long async steps held the event loop", *by_step)
+        self.streams = _StreamMetrics(registry)
 
     def labels(self, step: str) -> Sequence[str]:
         """What tells the metrics of a step from those of others."""
@@ -103,6 +119,62 @@ class _Metrics:
             _at(self.queue_seconds, *step).inc(max(0.0, record.queue_seconds))
         if record.cache is not None:
             _at(self.hits if record.cache.hit else self.misses, *step).inc()
+
+
+class _StreamMetrics:
+    """The metrics of streams in one registry, each with the label `stream`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"{_PREFIX}stream_{name}", text, ("stream", *labels), registry=registry)
+
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(f"{_PREFIX}stream_{name}", text, ("stream",), registry=registry)
+
+        self.batches = counter("batches", "Batches that were committed or set aside", "status")
+        self.rows = counter("rows", "Rows of batches that were committed")
+        self.retries = counter("batch_retries", "Attempts of batches that failed and were followed by another")
+        self.late = counter("late_rows", "Rows that came later than the source's bound allows")
+        self.failures = counter("source_failures", "How often a source could not be read")
+        self.seconds = Histogram(
+            f"{_PREFIX}stream_batch_seconds",
+            "How long batches took, waits between attempts included",
+            ("stream",),
+            registry=registry,
+            buckets=BUCKETS,
+        )
+        self.lag = gauge("lag_seconds", "From the watermark to the moment when that was looked at")
+        self.watermark = gauge("watermark_seconds", "The watermark, where it is a time: seconds since the epoch")
+        self.pending = gauge("pending", "How much more the source knew of: files, events")
+        self.rate = gauge("rate", "Rows a second, over the last batches")
+
+    def hear(self, event: StreamEvent) -> None:
+        """Counts what happened to a stream."""
+        stream = event.stream
+        match event:
+            case BatchFinished():
+                self.batches.labels(stream, "succeeded").inc()
+                self.rows.labels(stream).inc(event.rows or 0)
+                self.seconds.labels(stream).observe(event.seconds)
+                self.rate.labels(stream).set(event.rate)
+                if event.pending is not None:
+                    self.pending.labels(stream).set(event.pending)
+                self._lag(stream, event.at, event.lag)
+            case BatchSetAside():
+                self.batches.labels(stream, "set aside").inc()
+            case BatchRetrying():
+                self.retries.labels(stream).inc()
+            case RowsLate():
+                self.late.labels(stream).inc(event.rows)
+            case StreamLagged():
+                if event.error is not None:
+                    self.failures.labels(stream).inc()
+                self._lag(stream, event.at, event.lag)
+
+    def _lag(self, stream: str, at: float, lag: float | None) -> None:
+        if lag is not None:
+            self.lag.labels(stream).set(lag)
+            self.watermark.labels(stream).set(at - lag)
 
 
 def _at(metric: M, *labels: str) -> M:

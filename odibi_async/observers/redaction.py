@@ -31,7 +31,7 @@ class Redaction:
         """A text as it may be shown."""
         if self._secrets is None:  # looked for only when there is something to show: graphs may be large
             self._secrets = _secrets_of(self._started)
-        return _PASSWORD.sub(MASK, masked(text, self._secrets))
+        return masked_urls(masked(text, self._secrets))
 
     def line(self, text: str) -> str:
         """The same on one line."""
@@ -40,6 +40,11 @@ class Redaction:
     def error(self, error: BaseException) -> str:
         """What an error says, on one line."""
         return self.line(in_a_line(error))
+
+
+def masked_urls(text: str) -> str:
+    """A text without the passwords of URLs in it."""
+    return _PASSWORD.sub(MASK, text)
 
 
 def one_line(text: str) -> str:

@@ -51,8 +51,10 @@ class TimeLimit:
         return self
 
     def start(self) -> None:
-        """The time runs from now on."""
-        if self._seconds is not None and self._timer is None and not self._is_over:
+        """The time runs from now on, also if it ran before: a worker has died, and another one calls the function."""
+        if self._seconds is not None and not self._cancels and not self._is_over:
+            if self._timer is not None:
+                self._timer.cancel()
             self._timer = asyncio.get_running_loop().call_later(self._seconds, self.expire)
 
     def pause(self) -> None:
@@ -60,11 +62,6 @@ class TimeLimit:
         if self._timer is not None and not self._cancels:
             self._timer.cancel()
             self._timer = None
-
-    def restart(self) -> None:
-        """The time runs from now on, and is a whole one."""
-        self.pause()
-        self.start()
 
     @property
     def has_expired(self) -> bool:

@@ -56,6 +56,7 @@ class Execution:
         executors: Name -> what calls the steps that say so (`run_on=`).
 
     Attributes:
+        begun: Set when the guests are ready and the first steps may start; never, when one of them failed.
         was_cancelled: Whether it was cancelled, by whomever.
         deadline_passed: Whether its time was over before it ended.
     """
@@ -83,6 +84,7 @@ class Execution:
         self.policies = policies
         self.deadline_passed = False
         self.was_cancelled = False
+        self.begun = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._loop_blocked = loop_blocked
         self._secrets = tuple([value for value in given.values() if isinstance(value, Secret)])
@@ -179,6 +181,8 @@ class Execution:
             trouble = freed(error)
             self.was_cancelled = self.was_cancelled or isinstance(error, asyncio.CancelledError)
             self._supervisor.stop()
+        if trouble is None:
+            self.begun.set()
         self._parts.begin(self._guests)
         return trouble
 

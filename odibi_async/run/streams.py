@@ -22,7 +22,7 @@ import anyio
 
 from odibi_async.cancellation import CURRENT, CurrentCall
 from odibi_async.dataset import ABSENT, KINDS
-from odibi_async.errors import StreamError
+from odibi_async.errors import BatchesGone
 from odibi_async.graph.node import Node
 from odibi_async.run.attempts import TimeLimit
 from odibi_async.run.outputs import refuse_used_up
@@ -276,13 +276,13 @@ class Reader:
     def _refuse(self) -> None:
         """
         Raises:
-            StreamError: There is no batch to be had any more, and that is not the end of them.
+            BatchesGone: There is no batch to be had any more, and that is not the end of them.
         """
         if self.is_closed and not self._has_left:
-            raise StreamError(self.stream.node.name, self._name, failed=False)
+            raise BatchesGone(self.stream.node.name, self._name, failed=False)
         if self.stream.is_broken and not self.is_closed:
             self.has_failed = True
-            raise StreamError(self.stream.node.name, self._name, failed=True)
+            raise BatchesGone(self.stream.node.name, self._name, failed=True)
 
     @property
     def _has_news(self) -> bool:

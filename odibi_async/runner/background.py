@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any
+from typing import Any, Protocol
 
 from odibi_async.cancellation import waiting
 from odibi_async.events import Event
@@ -13,6 +13,18 @@ from odibi_async.result import RunResult, Status
 from odibi_async.run.execution import Execution
 
 _log = logging.getLogger("odibi_async")
+
+
+class Log(Protocol):
+    """Keeps the events of a run for those who listen; an observer."""
+
+    def __call__(self, event: Event, /) -> None: ...
+
+    def close(self) -> None:
+        """The run is over."""
+
+    def stream(self) -> AsyncIterator[Event]:
+        """The events that it has, and those that come later as they come."""
 
 
 class Run:
@@ -28,7 +40,7 @@ class Run:
     def __init__(
         self,
         execution: Execution,
-        log: EventLog,
+        log: Log,
         life: Coroutine[Any, Any, RunResult],
         on_over: Callable[[], None],
     ) -> None:
@@ -54,6 +66,37 @@ class Run:
         if self._task.cancelled():
             return Status.CANCELLED
         return Status.FAILED if self._task.exception() is not None else self._task.result().status
+
+    @property
+    def deadline_passed(self) -> bool:
+        """Whether its time was over before it ended."""
+        return self._execution.deadline_passed
+
+    def outcome(self) -> RunResult | BaseException | None:
+        """What it came to, failures and cancellation included, or what went wrong with it; `None` while it runs."""
+        if not self._task.done():
+            return None
+        self._asked.is_asked = True
+        if self._task.cancelled():
+            return asyncio.CancelledError(f"run {self.id} was cancelled from outside")
+        return self._task.exception() or self._task.result()
+
+    async def begun(self) -> None:
+        """
+        Returns when its first steps may start: with a journal, when the run is recorded there.
+
+        Raises:
+            OdibiError: It cannot begin, since it is running elsewhere, say; nothing has run.
+        """
+        async with waiting():
+            beginning = asyncio.ensure_future(self._execution.begun.wait())
+            try:
+                await asyncio.wait([self._task, beginning], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                beginning.cancel()
+        if self._task.done() and not self._task.cancelled() and (error := self._task.exception()) is not None:
+            self._asked.is_asked = True
+            raise error
 
     async def events(self) -> AsyncIterator[Event]:
         """Its events from the first one on, until it is over; any number may listen."""

@@ -33,7 +33,7 @@ from odibi_async.run.execution import Execution
 from odibi_async.run.layers import Guest
 from odibi_async.run.policies import OnError, Policies
 from odibi_async.runner.aside import in_a_thread
-from odibi_async.runner.background import EventLog, Run, ended
+from odibi_async.runner.background import EventLog, Log, Run, ended
 from odibi_async.runner.contexts import Engines
 from odibi_async.runner.home import Home
 from odibi_async.runner.options import (
@@ -287,6 +287,24 @@ class Runner:
         again = f"await runner.resume({run_id!r})"
         return tell_story(told(journal, run_id, {} if known is None else known.graph.outline, again), path)
 
+    @property
+    def has_journal(self) -> bool:
+        """Whether its runs are recorded, unless they say otherwise."""
+        return self._journaling is not None
+
+    async def journal(self, asked: Journaling = None) -> Journal | None:
+        """A journal as the runs of this runner use it; `None` for the runner's own, where it has one."""
+        asked = check_journal(self._journaling if asked is None else asked)
+        if asked is None:
+            return None
+        self._at_home()
+        return (await self._with_journals()).journal(asked)
+
+    @property
+    def observers(self) -> Sequence[Observer]:
+        """Who hears the events of every run."""
+        return self._observers
+
     async def _steps_of(self, run_id: str, journal: Journaling) -> Steps:
         """The steps of a run that the journal knows."""
         journals = await self._with_journals()
@@ -299,15 +317,28 @@ class Runner:
             f"This runner has not run pipeline {record.pipeline!r} yet: give its steps, resume({run_id!r}, steps)."
         )
 
-    async def start(self, steps: Steps, inputs: Mapping[str, Any] | None = None, **options: Unpack[RunOptions]) -> Run:
+    async def start(
+        self,
+        steps: Steps,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        log: Log | None = None,
+        **options: Unpack[RunOptions],
+    ) -> Run:
         """
-        Starts a run in the background; the arguments are those of `run_pipeline`.
+        Starts a run in the background; the other arguments are those of `run_pipeline`.
+
+        Args:
+            steps: As for `run_pipeline`.
+            inputs: As for `run_pipeline`.
+            log: Keeps its events; `None` for a log that keeps all of them.
+            **options: As for `run_pipeline`.
 
         Raises:
             GraphError: The steps do not make a pipeline; nothing was started.
             RunnerClosed: The runner takes no more runs.
         """
-        log = EventLog()
+        log = EventLog() if log is None else log
         options["observers"] = (*options.get("observers", ()), log)
         execution = await self._prepared(steps, inputs, **options)
         return Run(execution, log, self._living(execution), functools.partial(self._forget, execution))

@@ -7,6 +7,18 @@ from typing import Final
 
 from odibi_async.cli.codes.code import Code
 
+_SERVICE: Final = """
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from odibi_async import Runner
+from odibi_async.integrations.fastapi import pipeline_router, raise_for_problem
+
+runner = Runner()
+app = FastAPI(lifespan=runner.lifespan)
+app.include_router(pipeline_router(runner, {}, auth=None))
+with TestClient(app) as client:
+"""
+
 MISSING: Final[Mapping[str, Code]] = {
     "OA401": Code(
         title="there is no such file, or it cannot be read",
@@ -116,5 +128,13 @@ $ odibi-async validate flows.py:STEPS""",
 $ odibi-async run --journal journal
 $ odibi-async runs ls --journal journal""",
         form="console",
+    ),
+    "OA421": Code(
+        title="a service has no such run, or no such dataset of it",
+        text="A service shows the runs of its own pipelines. Without a journal it forgets those that are over, after a "
+        "time or when they are too many, and keeps no dataset but those that were asked for.",
+        wrong=f'{_SERVICE}    raise_for_problem(client.get("/runs/nightly"))',
+        right=f'{_SERVICE}    raise_for_problem(client.get("/runs"))',
+        form="python",
     ),
 }

@@ -261,7 +261,7 @@ def _pump(
                 raise
             stream.put(batch)
             if leash is not None:
-                stream.soon(leash.limit.restart)
+                stream.soon(leash.limit.start)
     finally:
         try:
             generator.close()
