@@ -1004,6 +1004,10 @@ async def _plain_on_loop(numbers: Iterator[int]) -> None: ...
 def _in_process(numbers: Iterator[int]) -> None: ...
 
 
+async def _mapped(a: int) -> int:
+    return a
+
+
 async def _cached(numbers: AsyncIterator[int]) -> None: ...
 
 
@@ -1018,6 +1022,11 @@ async def _cached(numbers: AsyncIterator[int]) -> None: ...
         ([step(_numbers, name="numbers"), _plain_on_loop], "OA344", "takes 'numbers' as an AsyncIterator"),
         ([step(_numbers, name="numbers"), step(_in_process, run_on="process")], "OA344", "cannot go to 'process'"),
         ([step(_numbers, name="numbers"), step(_cached, cache=True)], "OA345", "cannot be cached"),
+        (
+            [step(_numbers, name="a"), step(_mapped, map_over="a", name="numbers"), _async_in_thread],
+            "OA344",
+            "takes 'numbers' as an Iterator",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_runs(steps: Any, code: str, says: str):

@@ -52,9 +52,12 @@ def find_flows(
         for node in nodes:
             if id(node.call.fn) in kinds and not node.is_resource:
                 found = kinds[id(node.call.fn)]
-                _find_iterators(node, found, nodes, producers, bindings_of(node.call), faults)
+                _find_iterators(node, found, bindings_of(node.call), faults)
     if yields:
         _find_followers(nodes, order, upstream, producers)
+        for node in nodes:
+            if id(node.call.fn) in kinds and not node.is_resource:
+                _check_iterators(node, kinds[id(node.call.fn)], nodes, producers, bindings_of(node.call), faults)
 
 
 def _check_stream(node: Node, faults: Faults) -> None:
@@ -77,25 +80,10 @@ def _check_stream(node: Node, faults: Faults) -> None:
         faults.add("OA343", message, step, "map_over")
 
 
-def _find_iterators(
-    node: Node,
-    kinds: Mapping[str, str],
-    nodes: Sequence[Node],
-    producers: Sequence[int],
-    bindings: Sequence[Binding],
-    faults: Faults,
-) -> None:
+def _find_iterators(node: Node, kinds: Mapping[str, str], bindings: Sequence[Binding], faults: Faults) -> None:
     """Notes which parameters get iterators; they are bound by name from then on."""
-    fitting = "plain" if node.in_thread else "async" if node.call.is_async else ""
-    iterates = []
-    for parameter, _, dataset, _ in bindings:
-        if dataset is None or parameter not in kinds or parameter == node.maps:
-            continue
-        maker = None if producers[dataset] == OUTSIDE else nodes[producers[dataset]]
-        if kinds[parameter] == fitting and node.executor is None:
-            iterates.append(parameter)
-        elif maker is not None and maker.is_stream:
-            faults.add("OA344", _misfit(node, parameter, kinds[parameter]), node.step, "inputs", parameter)
+    read = [b.parameter for b in bindings if b.dataset is not None and b.parameter != node.maps]
+    iterates = [parameter for parameter in read if kinds.get(parameter) == _fitting(node)]
     if not iterates:
         return
     if node.step.cache:
@@ -107,6 +95,30 @@ def _find_iterators(
     node.iterates = tuple(iterates)
     node.call.reads, node.call.bindings = (), tuple(bindings)
     node.plain = node.runs_plain = False
+
+
+def _fitting(node: Node) -> str:
+    """The kind of iterator that a step can go through; empty for none."""
+    if node.executor is not None:
+        return ""
+    return "plain" if node.in_thread else "async" if node.call.is_async else ""
+
+
+def _check_iterators(
+    node: Node,
+    kinds: Mapping[str, str],
+    nodes: Sequence[Node],
+    producers: Sequence[int],
+    bindings: Sequence[Binding],
+    faults: Faults,
+) -> None:
+    """Finds parameters that ask for batches of a streaming step in a way that the step cannot take."""
+    for parameter, _, dataset, _ in bindings:
+        if dataset is None or parameter == node.maps or producers[dataset] == OUTSIDE:
+            continue
+        kind = kinds.get(parameter)
+        if kind is not None and kind != _fitting(node) and nodes[producers[dataset]].is_stream:
+            faults.add("OA344", _misfit(node, parameter, kind), node.step, "inputs", parameter)
 
 
 def _misfit(node: Node, parameter: str, kind: str) -> str:
