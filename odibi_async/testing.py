@@ -269,7 +269,7 @@ def _behind(failpoint: _Fails | _Waits, fn: Callable[..., Any], *, is_resource: 
 
     about = ("__module__", "__name__", "__qualname__", "__doc__")
     functools.update_wrapper(wrapper, fn, assigned=about, updated=())
-    wrapper.__annotations__ = hints_of(fn)
+    wrapper.__annotations__ = hints_of(fn) or dict(getattr(fn, "__annotations__", None) or {})
     return wrapper
 
 

@@ -18,9 +18,17 @@ import pandas as pd
 import pytest
 
 from odibi_async import Limits, Pipeline, Retry, RunError, Runner, Status, resource, run_pipeline, step
-from odibi_async.errors import BatchesDiffer, BatchesGone, DatasetMissing, GraphError, OptionError, OutputError
+from odibi_async.errors import (
+    BatchesDiffer,
+    BatchesGone,
+    DatasetMissing,
+    DeadlineError,
+    GraphError,
+    OptionError,
+    OutputError,
+)
 from odibi_async.events import StepStreamed
-from odibi_async.testing import Recorder
+from odibi_async.testing import Recorder, failing, slowed
 
 SECONDS = 20
 """After which a run counts as hanging."""
@@ -1355,3 +1363,27 @@ async def test_hundreds_of_streams_at_once_with_few_slots():
 
     async with Runner(limits=Limits(concurrency=3, threads=2)) as runner, asyncio.timeout(3 * SECONDS):
         await asyncio.gather(*map(one, range(100)))
+
+
+@KINDS
+async def test_a_streaming_step_can_be_slowed_and_made_to_fail_in_tests(kind: str):
+    source = Source(5)
+    pipeline = Pipeline([source.of(kind), total])
+    assert (await run(slowed(pipeline, {"numbers": 0.001})))["total"] == 10
+    assert source.closed == 1
+    with pytest.raises(RunError) as failed:
+        await run(failing(pipeline, {"numbers": OSError("down")}))
+    assert list(failed.value.failures) == ["numbers"]
+
+
+async def test_a_run_whose_time_is_over_closes_both_ends():
+    source, blocking = Source(10**9), Source(10**9)
+    steps = [
+        source.on_loop,
+        total,
+        step(blocking.in_thread, name="others"),
+        step(total_in_thread, inputs={"numbers": "others"}),
+    ]
+    with pytest.raises(DeadlineError):
+        await run(steps, timeout=0.1)
+    assert (source.closed, blocking.closed) == (source.calls, blocking.calls)
