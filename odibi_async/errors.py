@@ -9,6 +9,8 @@ Everything that odibi_async raises on its own account.
     |- StepError                           one step failed; its __cause__ says why
     |- MapOverError (also a TypeError)     a step is to map over something that is no list
     |- OutputError                         a step returned something that is not what it declares
+    |  `- BatchesDiffer                     ... frames that are not alike, as the batches of one dataset
+    |- BatchesGone                         batches are read that are not there any more
     |- RunError                            a run failed; names every failed step
     |  |- DeadlineError (also a TimeoutError)
     |  `- RunCancelled                     ... by `Run.cancel()`
@@ -257,6 +259,55 @@ class OutputError(OdibiError):
     """A step returned something other than the outputs that it declares."""
 
     code = "OA306"
+
+
+class BatchesDiffer(OutputError):
+    """
+    The frames that a streaming step yielded are not alike, so they do not make one frame.
+
+    Attributes:
+        step: The step.
+        batch: The first batch that is unlike the first one, counted from 0.
+        difference: In which way.
+    """
+
+    code = "OA346"
+
+    def __init__(self, step: str, batch: int, difference: str) -> None:
+        super().__init__(step, batch, difference)
+        self.step = step
+        self.batch = batch
+        self.difference = difference
+
+    def __str__(self) -> str:
+        return (
+            f"Step {self.step!r} yielded frames that are not alike: {self.difference} in batch {self.batch}. Give all "
+            "of them the same columns and types, or have each reader take them as an AsyncIterator."
+        )
+
+
+class BatchesGone(OdibiError):
+    """
+    Batches are read that are not there any more.
+
+    Attributes:
+        step: The step that makes them.
+        reader: The step that reads them.
+        failed: Whether the step that makes them failed; else the step that reads them has ended.
+    """
+
+    code = "OA347"
+
+    def __init__(self, step: str, reader: str, failed: bool) -> None:
+        super().__init__(step, reader, failed)
+        self.step = step
+        self.reader = reader
+        self.failed = failed
+
+    def __str__(self) -> str:
+        if self.failed:
+            return f"Step {self.step!r} ended before it had made all its batches, so step {self.reader!r} has no more."
+        return f"The batches of step {self.step!r} can be read only while step {self.reader!r} runs, and it has ended."
 
 
 class RunError(OdibiError):
@@ -910,7 +961,17 @@ class ExtraMissing(OdibiError, ImportError):
         return f"{self.purpose} needs a library that is not installed: pip install 'odibi_async[{self.extra}]'"
 
 
-_OF_STEPS = (MapOverError, OutputError, PathError, SqlError, ExtraMissing, WorkerLost, NotPortable, ClusterError)
+_OF_STEPS = (
+    MapOverError,
+    OutputError,
+    BatchesGone,
+    PathError,
+    SqlError,
+    ExtraMissing,
+    WorkerLost,
+    NotPortable,
+    ClusterError,
+)
 """Those of our errors that a step fails with, each with a code of its own."""
 
 

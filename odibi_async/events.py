@@ -152,6 +152,20 @@ class StepProgressed(StepEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class StepStreamed(StepEvent):
+    """
+    A streaming step has made batches. Told of its first one, and then at most ten times a second.
+
+    Attributes:
+        batches: How many it has made so far.
+        rows: How many rows they have: of frames, lists and tuples; `None` where there are others among them.
+    """
+
+    batches: int
+    rows: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class CacheEvent(StepEvent):
     """
     What became of a step, or of an element of a mapped step, that was to come from the cache or to go there.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Final, Never, Unpack
 
@@ -151,6 +152,28 @@ class Pipeline(Planned):
 
     def __repr__(self) -> str:
         return f"<Pipeline of {len(self.steps)} steps>"
+
+    async def stream(
+        self,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        target: Any,
+        limits: Limits | None = None,
+        **options: Unpack[RunOptions],
+    ) -> AsyncGenerator[Any, None]:
+        """
+        Runs the steps and yields what a target makes while it is made, as `Runner.stream` does.
+
+            async for batch in pipeline.stream({"path": "orders.csv"}, target="clean"):
+                ...
+
+        The other arguments are those of `run_pipeline`.
+        """
+        runner = runner_of_loop() if limits is None else Runner(limits=limits)
+        streamed = runner.stream(self, inputs, target=target, **options)
+        async with runner.borrowed(), contextlib.aclosing(streamed) as made:
+            async for each in made:
+                yield each
 
     async def run(
         self,

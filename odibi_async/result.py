@@ -74,9 +74,10 @@ class StepResult:
         error: What its last attempt raised.
         skipped_because: Why it was skipped: the step that failed, or whose `when` was false (it may be
             the step itself).
-        rows: Rows of the frame that it made; `None` if it made something else, or several datasets.
+        rows: Rows of the frame that it made, or of the batches; `None` if it made something else, or several datasets.
         cache: What the cache did for it; `None` where it was not asked.
         element: Which element of a mapped step failed, counted from 0; `None` for other steps.
+        batches: How many batches it made; `None` for a step that makes none.
     """
 
     name: str
@@ -90,6 +91,7 @@ class StepResult:
     rows: int | None = None
     cache: CacheUse | None = None
     element: int | None = None
+    batches: int | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         members = [getattr(self, member.name) for member in fields(self)]
@@ -276,8 +278,10 @@ def _row(record: StepResult) -> tuple[str, ...]:
 
 
 def notes_of(record: StepResult) -> str:
-    """What is worth telling of a step beside how it ended: its attempts, why it was skipped, its error."""
+    """What is worth telling of a step beside how it ended: its batches, its attempts, why it was skipped, its error."""
     notes = []
+    if record.batches is not None:
+        notes.append(f"{record.batches:,} batches" if record.batches != 1 else "1 batch")
     if record.attempts > 1:
         notes.append(f"{record.attempts} attempts")
     if record.skipped_because:

@@ -27,6 +27,8 @@ PLACES: tuple[Place, ...] = get_args(Place)
 RunOn = Place | str
 CONFIGURED = ("config_op", "sql")
 """The types of steps that say in words what they do."""
+TAP: Final = "tap"
+"""The type of the step that hands what a run makes to its caller while it is made."""
 ENDS = ("connect", "store", "publish")
 """The layers of theirs that make no dataset, unless they say so."""
 
@@ -80,6 +82,8 @@ class Step(Generic[P, R, T]):
             the list of the results. Each element has its own retries, timeout, cache entry and slot.
         cache: Whether, and how, what it makes is kept in the cache of a run that has one; `None` to leave it to the
             run, which keeps what has content to go by: see docs/caching.md.
+        buffer: Of a step that yields batches, how many there may be that its slowest reader has not done with, the
+            one being made included; `None` for 4.
     """
 
     layer: str
@@ -101,6 +105,7 @@ class Step(Generic[P, R, T]):
     pool: str | Mapping[str, int] | None = None
     map_over: str | None = None
     cache: bool | CachePolicy | None = None
+    buffer: int | None = None
 
     __name__ = _OfFunction("__name__")
     __signature__ = _OfFunction("__signature__")
@@ -145,6 +150,8 @@ class Step(Generic[P, R, T]):
             )
         if self.cache is not None and not isinstance(self.cache, bool | CachePolicy):
             raise OptionError(f"Step {self.name!r}: cache={self.cache!r}: True, False or CachePolicy(...) is needed.")
+        if self.buffer is not None and (type(self.buffer) is not int or self.buffer < 1):
+            raise OptionError(f"Step {self.name!r}: buffer={self.buffer!r}: a whole number from 1 on is needed.")
 
     def _check_inputs(self) -> None:
         if not isinstance(self.inputs, Mapping):
@@ -238,6 +245,7 @@ class StepOptions(TypedDict, total=False):
     pool: str | Mapping[str, int]
     map_over: str
     cache: bool | CachePolicy | None
+    buffer: int | None
 
 
 class _Decorator(Protocol):
@@ -309,6 +317,7 @@ def _made(
     pool: Any = None,
     map_over: Any = None,
     cache: Any = None,
+    buffer: Any = None,
 ) -> Step[..., Any, Any]:
     """A step, made in a third of the time that `Step(...)` takes and checked alike."""
     made = _new_step(
@@ -330,6 +339,7 @@ def _made(
         pool,
         map_over,
         cache,
+        buffer,
     )
     made._check()
     return made
@@ -400,6 +410,18 @@ def function_name(fn: Any) -> str:
 
 def is_async(fn: Any) -> bool:
     """Whether calling gives a coroutine; partials and callable objects are looked into."""
+    return any(map(inspect.iscoroutinefunction, _called(fn)))
+
+
+def kind_of_generator(fn: Any) -> Literal["async", "plain"] | None:
+    """Which kind of generator calling gives; `None` for none. Partials and callable objects are looked into."""
+    if any(map(inspect.isasyncgenfunction, _called(fn))):
+        return "async"
+    return "plain" if any(map(inspect.isgeneratorfunction, _called(fn))) else None
+
+
+def _called(fn: Any) -> tuple[Any, Any]:
+    """What a callable calls in the end, and if it is an object, the method that makes it one."""
     while True:
         if isinstance(fn, functools.partial):
             fn = fn.func
@@ -408,8 +430,7 @@ def is_async(fn: Any) -> bool:
         elif isinstance(fn, staticmethod | classmethod):
             fn = fn.__func__
         else:
-            break
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(type(fn), "__call__", None))  # noqa: B004
+            return fn, getattr(type(fn), "__call__", None)  # noqa: B004
 
 
 def _is_pool(pool: Any) -> bool:

@@ -16,7 +16,6 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import functools
-import inspect
 import itertools
 import math
 import selectors
@@ -38,7 +37,7 @@ from odibi_async.graph.hints import hints_of
 from odibi_async.pipeline import Pipeline, run_pipeline
 from odibi_async.result import RunResult
 from odibi_async.retry import Retry
-from odibi_async.steps import Step, is_async
+from odibi_async.steps import Step, is_async, kind_of_generator
 
 E = TypeVar("E", bound=Event)
 T = TypeVar("T")
@@ -212,7 +211,9 @@ def _with_failpoints(pipeline: Pipeline, failpoints: Mapping[str, _Fails | _Wait
 
     def rigged(step: AnyStep) -> AnyStep:
         failpoint = failpoints.get(step.name)
-        return step if failpoint is None else dataclasses.replace(step, value=_behind(failpoint, step.value))
+        if failpoint is None:
+            return step
+        return dataclasses.replace(step, value=_behind(failpoint, step.value, is_resource=step.is_resource))
 
     return _mapped(pipeline, rigged)
 
@@ -222,26 +223,38 @@ def _mapped(pipeline: Pipeline, change: Callable[[AnyStep], AnyStep]) -> Pipelin
     return Pipeline(map(change, pipeline.steps), pipeline.inputs)
 
 
-def _behind(failpoint: _Fails | _Waits, fn: Callable[..., Any]) -> Callable[..., Any]:
+def _behind(failpoint: _Fails | _Waits, fn: Callable[..., Any], *, is_resource: bool) -> Callable[..., Any]:
     """A function of the same kind and signature that passes the failpoint first."""
     wrapper: Callable[..., Any]
-    inner = fn
-    while isinstance(inner, functools.partial):
-        inner = inner.func
+    kind = kind_of_generator(fn)
     if is_async(fn):
 
         async def wrapper(*args: Any, **kwargs: Any) -> Any:
             await failpoint.on_loop()
             return await fn(*args, **kwargs)
 
-    elif inspect.isasyncgenfunction(inner):
+    elif kind == "async" and not is_resource:
+
+        async def wrapper(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+            await failpoint.on_loop()
+            async with contextlib.aclosing(fn(*args, **kwargs)) as batches:
+                async for batch in batches:
+                    yield batch
+
+    elif kind == "async":
 
         async def wrapper(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
             await failpoint.on_loop()
             async with contextlib.asynccontextmanager(fn)(*args, **kwargs) as value:
                 yield value
 
-    elif inspect.isgeneratorfunction(inner):
+    elif kind == "plain" and not is_resource:
+
+        def wrapper(*args: Any, **kwargs: Any) -> Iterator[Any]:
+            failpoint()
+            yield from fn(*args, **kwargs)
+
+    elif kind == "plain":
 
         def wrapper(*args: Any, **kwargs: Any) -> Iterator[Any]:
             failpoint()
@@ -256,7 +269,7 @@ def _behind(failpoint: _Fails | _Waits, fn: Callable[..., Any]) -> Callable[...,
 
     about = ("__module__", "__name__", "__qualname__", "__doc__")
     functools.update_wrapper(wrapper, fn, assigned=about, updated=())
-    wrapper.__annotations__ = hints_of(fn)
+    wrapper.__annotations__ = hints_of(fn) or dict(getattr(fn, "__annotations__", None) or {})
     return wrapper
 
 

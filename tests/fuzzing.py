@@ -64,7 +64,7 @@ class World:
         self.readers: Counter[str] = Counter()
         self._inside: Counter[str | None] = Counter()
         self._beyond: set[str] = set()
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
 
     @contextlib.contextmanager
     def call(self, name: str, pool: str | None, reads: Sequence[str] = (), *, blocking: bool = False) -> Iterator[None]:
@@ -73,12 +73,12 @@ class World:
         if self.is_stopped and not blocking and not is_inner:
             self.faults.append(f"{name} began after the run was stopped")
         self._count(name, pool, blocking, 1)
-        with self._lock:
+        with self.lock:
             self.readers.update(reads)
         try:
             yield
         finally:
-            with self._lock:
+            with self.lock:
                 self.readers.subtract(reads)
                 self._beyond.discard(name)
             self._count(name, pool, blocking, -1)
@@ -90,7 +90,7 @@ class World:
         try:
             yield
         except asyncio.CancelledError:
-            with self._lock:  # what it takes again when it is cancelled may be more than there is
+            with self.lock:  # what it takes again when it is cancelled may be more than there is
                 self._add(pool, blocking, 1)
                 self._beyond.add(name)
             raise
@@ -107,7 +107,7 @@ class World:
             self._inside["threads"] += by
 
     def _count(self, name: str, pool: str | None, blocking: bool, by: int) -> None:
-        with self._lock:
+        with self.lock:
             self._add(pool, blocking, by)
             if by < 0 or self.is_stopped:
                 return
@@ -137,6 +137,8 @@ class Case:
         self.reads: dict[str, list[str]] = {}
         self.mapped: dict[str, str] = {}
         self.resources: list[str] = []
+        self.streams: dict[str, int] = {}
+        self.partial: set[str] = set()
         self.on_error = rng.choice(["raise", "continue"])
         self.cancel_by = rng.choice([None, None, "task", "run", "deadline", "twice"])
         self.cancel_after = rng.choice([0.0, 0.0, 0.001, 0.003, 0.01])
@@ -156,6 +158,8 @@ class Case:
         if rng.random() < 0.2:
             options["pool"] = rng.choice(["p", "q"])
         if rng.random() < 0.25:
+            return self._stream(name, reads, options)
+        if rng.random() < 0.25:
             options["retry"] = Retry(attempts=3, wait=rng.choice([0.0, 0.002]), on=self._retried())
         if rng.random() < 0.15:
             options["timeout"] = rng.choice([0.005, 5])
@@ -167,6 +171,11 @@ class Case:
         if listed:
             options["map_over"] = next(key for key, read in options["inputs"].items() if read == listed[0])
             self.mapped[name] = listed[0]
+        streamed = [key for key, read in options["inputs"].items() if read in self.streams]
+        if streamed and not listed and rng.random() < 0.2:
+            options["map_over"] = streamed[0]
+            self.mapped[name] = options["inputs"][streamed[0]]
+            self.streams[name] = self.streams[self.mapped[name]]
         fn = self._function(name, reads, options)
         self.reads[name] = reads
         return step(fn, **options)
@@ -213,8 +222,10 @@ class Case:
 
         if makes_list:
             self.mapped[name] = ""
+        take = self._taking(name, rng)
 
         async def on_loop(**values: Any) -> Any:
+            values = {key: await take(value) for key, value in values.items()}
             with world.call(name, pool, open_ones):
                 try:
                     for _ in range(turns):
@@ -232,6 +243,7 @@ class Case:
                 return made(values)
 
         def in_thread(**values: Any) -> Any:
+            values = {key: taken_of(value) for key, value in values.items()}
             with world.call(name, pool, open_ones, blocking=True):
                 if waits:
                     time.sleep(waits)
@@ -240,7 +252,103 @@ class Case:
                         anyio.from_thread.run(self.runner.run, self._inner(name))
                 return made(values)
 
-        return rng.choice([on_loop, in_thread])
+        return self._annotated(rng.choice([on_loop, in_thread]), name, options, AsyncIterator, Iterator)
+
+    def _annotated(self, fn: Any, name: str, options: dict[str, Any], on_loop: Any, in_thread: Any) -> Any:
+        """The function, of which some parameters that read streams get batches."""
+        kind = on_loop if fn.__name__ == "on_loop" else in_thread
+        fn.__annotations__ = {
+            key: kind
+            for key, read in options["inputs"].items()
+            if read in self.streams and options.get("map_over") is None and self.rng.random() < 0.8
+        }
+        return fn
+
+    def _taking(self, name: str, rng: random.Random) -> Callable[[Any], Any]:
+        """Takes all the batches of a stream, or some, in one task or in two."""
+        most = rng.choice([None] * 6 + [0, 1, 3])
+        if most is not None:
+            self.partial.add(name)
+        waits = rng.choice([0.0, 0.0, 0.001])
+
+        async def take(value: Any) -> Any:
+            if not hasattr(value, "__anext__"):
+                return value
+            taken: list[Any] = []
+            while most is None or len(taken) < most:
+                try:
+                    taken.append(await anext(value))
+                except StopAsyncIteration:
+                    break
+                if waits:
+                    await asyncio.sleep(waits)
+            return taken
+
+        return take
+
+    def _stream(self, name: str, reads: list[str], options: dict[str, Any]) -> Any:
+        """A step that yields batches, fails at some, waits, and cleans up or refuses to."""
+        rng, world, pool = self.rng, self.world, options.get("pool")
+        count = rng.choice([0, 1, 3, 9, 30])
+        error = rng.choice(ERRORS) if rng.random() < 0.2 else None
+        fails_at = rng.choice([0, 1, 5])
+        waits = rng.choice([0.0, 0.0, 0.001])
+        ends_badly = rng.choice([None] * 8 + ["raises", "waits"])
+        open_ones = [read for read in reads if read in self.resources]
+        take = self._taking(name, rng)
+        if rng.random() < 0.3:
+            options["buffer"] = rng.choice([1, 2, 10])
+        if rng.random() < 0.2:
+            options["retry"] = Retry(attempts=2, wait=0.0)
+        if rng.random() < 0.15:
+            options["timeout"] = rng.choice([0.005, 5])
+        if rng.random() < 0.1:
+            options["when"] = self._predicate()
+        self.streams[name], self.reads[name] = count, reads
+
+        def made(number: int, values: dict[str, Any]) -> int:
+            if error is not None and number == fails_at:
+                raise error()
+            return value_of(f"{name} {number}", values)
+
+        async def on_loop(**values: Any) -> AsyncIterator[Any]:
+            world.readers.update(open_ones)
+            try:
+                values = {key: await take(value) for key, value in values.items()}
+                for number in range(count):
+                    with world.call(name, pool):
+                        if waits:
+                            await asyncio.sleep(waits)
+                        batch = made(number, values)
+                    yield batch
+            finally:
+                try:
+                    if ends_badly == "waits":
+                        await asyncio.sleep(0.001)
+                finally:  # on a busy machine it may be cancelled again
+                    world.readers.subtract(open_ones)
+                if ends_badly == "raises":
+                    raise OSError("end")
+
+        def in_thread(**values: Any) -> Iterator[Any]:
+            with world.lock:
+                world.readers.update(open_ones)
+            try:
+                values = {key: taken_of(value) for key, value in values.items()}
+                for number in range(count):
+                    with world.call(name, pool, blocking=True):
+                        if waits:
+                            time.sleep(waits)
+                        batch = made(number, values)
+                    yield batch
+            finally:
+                with world.lock:
+                    world.readers.subtract(open_ones)
+                if ends_badly == "raises":
+                    raise OSError("end")
+
+        fn = self._annotated(rng.choice([on_loop, in_thread]), name, options, AsyncIterator, Iterator)
+        return step(fn, **options)
 
     def _inner(self, name: str) -> list[Any]:
         """The steps of a run inside a step."""
@@ -388,17 +496,41 @@ class Case:
             if record is None or not record.is_done or name in self.resources or self.mapped.get(name) == "":
                 continue
             reads = self.reads[name]
-            if any(read not in result.outputs for read in reads):
+            known = {read: self._value(read, result) for read in reads}
+            if name in self.partial or any(each is None for each in known.values()):
                 continue
-            given = {f"a{i}": result.outputs[read] for i, read in enumerate(reads)}
-            if name in self.mapped:
+            given = {f"a{i}": known[read] for i, read in enumerate(reads)}
+            if name in self.streams and name not in self.mapped:
+                wanted: Any = [value_of(f"{name} {number}", given) for number in range(self.streams[name])]
+            elif name in self.mapped:
                 over = f"a{reads.index(self.mapped[name])}"
-                wanted: Any = [value_of(name, {**given, over: element}) for element in given[over]]
+                wanted = [value_of(name, {**given, over: element}) for element in given[over]]
             else:
                 wanted = value_of(name, given)
             if value != wanted:
                 faults.append(f"{name} is {value!r}, not {wanted!r}")
         return faults
+
+    def _value(self, name: str, result: RunResult) -> Any:
+        """A dataset, if it is known: of batches that passed by, what they must have been."""
+        if name in result.outputs:
+            return result.outputs[name]
+        record = result.steps.get(name)
+        if name not in self.streams or name in self.partial or record is None or not record.is_done:
+            return None
+        known = [self._value(read, result) for read in self.reads[name]]
+        if any(each is None for each in known):
+            return None
+        given = {f"a{i}": value for i, value in enumerate(known)}
+        if name in self.mapped:
+            over = f"a{self.reads[name].index(self.mapped[name])}"
+            return [value_of(name, {**given, over: element}) for element in given[over]]
+        return [value_of(f"{name} {number}", given) for number in range(self.streams[name])]
+
+
+def taken_of(value: Any) -> Any:
+    """What a blocking step makes of a parameter: of batches, the list of them."""
+    return list(value) if hasattr(value, "__next__") else value
 
 
 def value_of(name: str, values: dict[str, Any]) -> int:

@@ -228,6 +228,13 @@ def test_estimates_are_compared_with_runs_and_a_plan_is_made() -> None:
     lines(printed, rf"1 workers: +{NUMBER} s, estimated +{NUMBER} s", "worst deviation", "a plan for 5", "10,000 ")
 
 
+def test_stream_compares_with_queues_by_hand_and_watches_the_memory() -> None:
+    printed = output_of("stream.py", "--rows", 20_000, "--batch", 100, "--rounds", 1, "--hours", 0.01)
+    for contestant in ("async", "plain", "mapped"):
+        lines(printed, rf"{contestant} +{NUMBER} ms +{NUMBER} x by hand \({NUMBER} to {NUMBER}\)$")
+    lines(printed, rf"memory +3,600 batches: at most \d alive, [+-]{NUMBER} MB")
+
+
 def test_incremental_compares_streams_with_plain_runs() -> None:
     printed = output_of(
         "incremental.py", "--batches", 3, "--rounds", 1, "--simulated", 10, "--files", 3, "--rows", 2000

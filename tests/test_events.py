@@ -104,7 +104,7 @@ async def test_events_are_frozen_and_pickle(heard: Recorder):
 
 
 def test_what_is_made_quickly_is_the_same_as_what_is_made_slowly():
-    fields = ("a", Status.SUCCEEDED, 1, 0.5, 0.25, None, None, None, 3, None, None)
+    fields = ("a", Status.SUCCEEDED, 1, 0.5, 0.25, None, None, None, 3, None, None, None)
     made = quick(StepResult)(*fields)
     assert made == StepResult(*fields)
     assert type(made) is StepResult

@@ -210,3 +210,29 @@ def test_a_resource_cannot_be_mapped():
 
     with pytest.raises(GraphError, match="is a resource, so it cannot map over"):
         Pipeline([resource(db, map_over="n")], inputs=("n",))
+
+
+async def test_an_async_function_that_returns_a_manager_is_closed_after_readers_that_are_nothing_but_a_call():
+    ended: list[str] = []
+
+    class Connection:
+        async def __aenter__(self) -> str:
+            return "open"
+
+        async def __aexit__(self, *_: object) -> None:
+            ended.append("closed")
+
+    @resource
+    async def db() -> Connection:
+        return Connection()
+
+    async def use(db: str) -> str:
+        return db
+
+    async def after(use: str) -> str:
+        return use + "!"
+
+    async with asyncio.timeout(10):
+        result = await run_pipeline([db, use, after])
+    assert result["after"] == "open!"
+    assert ended == ["closed"]

@@ -62,7 +62,9 @@ class CacheLayer:
         await self._cache.close()
 
     def wants(self, node: Node) -> bool:
-        """Whether the step is cached."""
+        """Whether the step is cached; batches that only pass through are not."""
+        if node.maps is None and node.index in self._inside.state.selection.passing:
+            return False
         return self._questions.policy(node) is not None
 
     async def __call__(self, invocation: Invocation, inner: Inner) -> Sequence[Any]:
@@ -110,7 +112,7 @@ class CacheLayer:
         node, course, is_whole = invocation.node, invocation.course, invocation.element is None
         stored = self._stored(node, question, entry, invocation.instead, invocation.element)
         made: list[Any] = list(stored)
-        if node.resources:  # they are closed when others read this: now the step can still be called if it is damaged
+        if node.resources or node.follows:  # those are closed, batches gone when others read this: now it can be called
             try:
                 made = [await self._cache.do(self._inside.owner, self._cache.load, each) for each in stored]
             except Damaged as error:

@@ -44,7 +44,7 @@ class Questions:
 
     def _policy(self, node: Node) -> CachePolicy | None:
         asked = node.step.cache
-        if asked is False or node.is_resource or node.step.layer in ENDS or not node.outputs:
+        if asked is False or node.is_resource or node.iterates or node.step.layer in ENDS or not node.outputs:
             return None
         if isinstance(asked, CachePolicy):
             return asked

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from odibi_async.config import Document  # loads pydantic
 
 EXITS = {"OA1": 3, "OA2": 3, "OA3": 1, "OA302": 5, "OA303": 130, "OA4": 4, "OA5": 2} | dict.fromkeys(
-    ("OA351", "OA352", "OA354", "OA355"), 3
+    ("OA341", "OA342", "OA343", "OA344", "OA345", "OA351", "OA352", "OA354", "OA355"), 3
 )
 """The beginnings of codes -> what the process ends with; the longer one counts."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from inspect import CO_COROUTINE
+from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE
 from typing import Any
 
 from odibi_async.cache_policy import CachePolicy
@@ -11,7 +11,7 @@ from odibi_async.dataset import ABSENT, EngineOf
 from odibi_async.errors import did_you_mean, shortened
 from odibi_async.graph.faults import Faults
 from odibi_async.graph.node import OUTSIDE, Binding, Call, Node
-from odibi_async.graph.signature import Signature, signature_of, simple_names
+from odibi_async.graph.signature import CO_YIELDS, Signature, signature_of, simple_names
 from odibi_async.steps import CONFIGURED, Step
 
 AnyStep = Step[..., Any, Any]
@@ -30,12 +30,14 @@ class Binder:
         hidden: The places of the datasets that hold the contexts of engines, by their names.
         engines: The engines whose contexts steps take, each with the name of the dataset that holds it.
         unbound: The names that steps read and nobody makes.
+        has_generators: Whether any function is one of a generator.
     """
 
     def __init__(self, ids: dict[str, int], datasets: list[str], producers: list[int], faults: Faults) -> None:
         self.hidden: dict[str, int] = {}
         self.engines: dict[str | None, str] = {}
         self.unbound: list[str] = []
+        self.has_generators = False
         self._ids = ids
         self._datasets = datasets
         self._producers = producers
@@ -66,7 +68,10 @@ class Binder:
                 else:
                     reads = [-1]
                 if -1 not in reads:  # required parameters that all read what is there: most steps have no others
-                    call = Call(fn, fn.__code__.co_flags & CO_COROUTINE > 0, tuple(reads))
+                    flags = fn.__code__.co_flags
+                    call = Call(fn, flags & (CO_COROUTINE | CO_ASYNC_GENERATOR) > 0, tuple(reads))
+                    if flags & CO_YIELDS:
+                        call.yields = True
             elif names is None and not callable(fn):
                 message = f"Step {step.name!r} has nothing to call: its value is {fn!r}, of type {step.type!r}."
                 self._faults.add("OA212", message, step, "value")
@@ -76,6 +81,8 @@ class Binder:
             when = None if step.when is None else self._predicate(step, step.when)
             if step.run_on is not None or step.map_over is not None or step.cache is not None:
                 self._check(step, call)
+            if call.yields:
+                self.has_generators = True
             nodes.append(Node(index, step, call, when, outputs[index]))
         ids |= self._optional | self.hidden
         return nodes
@@ -136,7 +143,8 @@ class Binder:
         own = signature.names
         inputs = {name: dataset for name, dataset in step.inputs.items() if name in own or name not in asked}
         params = {name: value for name, value in step.params.items() if name in own or name not in asked}
-        return Call(fn, signature.is_async, (), tuple(self._bindings(step, signature, inputs, params, "")))
+        bindings = tuple(self._bindings(step, signature, inputs, params, ""))
+        return Call(fn, signature.is_async, (), bindings, signature.yields)
 
     def _predicate(self, step: AnyStep, when: Callable[..., Any]) -> Call:
         """The call of a step's predicate, which takes what it needs of the step's entries."""
@@ -145,7 +153,7 @@ class Binder:
         inputs = {name: dataset for name, dataset in step.inputs.items() if name in known}
         params = {name: value for name, value in step.params.items() if name in known}
         bindings = tuple(self._bindings(step, signature, inputs, params, " (when=)"))
-        return Call(when, signature.is_async, (), bindings)
+        return Call(when, signature.is_async and not signature.yields, (), bindings)
 
     def _bindings(
         self,

@@ -87,9 +87,15 @@ def check_places(nodes: Sequence[Node], producers: Sequence[int], hidden: Collec
             faults.add("OA210", message, node.step, "run_on")
 
 
-def check_types(nodes: Sequence[Node], producers: Sequence[int], binder: Binder, faults: Faults) -> None:
+def annotated_among(nodes: Sequence[Node]) -> dict[int, Any]:
+    """The functions of steps that have annotations, by identity."""
+    return {id(fn): fn for fn in {id(node.call.fn): node.call.fn for node in nodes}.values() if _is_annotated(fn)}
+
+
+def check_types(
+    nodes: Sequence[Node], producers: Sequence[int], binder: Binder, annotated: Mapping[int, Any], faults: Faults
+) -> None:
     """Finds edges whose two annotations exclude each other; each pair of functions is looked at once."""
-    annotated = {id(fn): fn for fn in {id(node.call.fn): node.call.fn for node in nodes}.values() if _is_annotated(fn)}
     if not annotated:
         return
     makers: list[Any] = [None] * len(producers)

@@ -78,6 +78,7 @@ def find_streams_and_resources(
     mapped = {node.index for node in unusual if node.maps is not None and node.single}
     for node, waits in zip(nodes, upstream, strict=True):
         node.resources = tuple(other for other in waits if other in resources)
+        node.runs_plain = node.runs_plain and not node.resources  # a resource has to hear of its readers' ends
         if node.maps is None:
             continue
         dataset = next((b.dataset for b in node.call.bindings if b.parameter == node.maps), None)

@@ -14,9 +14,10 @@ from typing import Any
 from odibi_async.errors import CycleError, GraphError, GraphFault, did_you_mean
 from odibi_async.events import Outline, StepOutline
 from odibi_async.graph.binding import Binder
-from odibi_async.graph.checks import check_places, check_read, check_types, ordered
+from odibi_async.graph.checks import annotated_among, check_places, check_read, check_types, ordered
 from odibi_async.graph.edges import edges_of, edges_without, find_streams_and_resources
 from odibi_async.graph.faults import Faults
+from odibi_async.graph.flows import find_flows
 from odibi_async.graph.inputs import inputs_of
 from odibi_async.graph.node import OUTSIDE, Binding, Call, Input
 from odibi_async.graph.select import Selection, ancestors, reversed_edges, selected
@@ -54,11 +55,14 @@ class Graph:
         self.downstream = reversed_edges(self.upstream)
         find_streams_and_resources(self.nodes, self.upstream, self.producers)
         self.order, cycle = ordered(self.nodes, self.upstream, self.downstream, self.faults)
+        annotated = annotated_among(self.nodes)
+        if (annotated or binder.has_generators) and not cycle:
+            self._find_flows(annotated)
         known = binder.unbound + ([self.datasets[d] for n in self.nodes for d in n.reads] if declared else [])
         check_read(declared, self.nodes, self.ids, self.producers, known, self.faults)
         if self.executors:
             check_places(self.nodes, self.producers, frozenset(binder.hidden.values()), self.faults)
-        check_types(self.nodes, self.producers, binder, self.faults)
+        check_types(self.nodes, self.producers, binder, annotated, self.faults)
         if cycle:
             raise CycleError(self.faults, cycle)
         if self.faults:
@@ -103,6 +107,19 @@ class Graph:
                 self._binder.from_outside(name, self.ids)
         return given
 
+    def _find_flows(self, annotated: Mapping[int, Any]) -> None:
+        """Finds which steps make batches, and who takes them while they are made."""
+        find_flows(
+            self.nodes,
+            self.order,
+            self.upstream,
+            self.producers,
+            self._binder.bindings_of,
+            annotated,
+            self.faults,
+            has_generators=self._binder.has_generators,
+        )
+
     # -- questions -------------------------------------------------------------------------------------
 
     @functools.cached_property
@@ -131,12 +148,19 @@ class Graph:
 
     @functools.cached_property
     def streams(self) -> dict[int, list[int]]:
-        """For each mapped step, the steps that take its elements as they are made."""
+        """For each step whose elements or batches others take as they are made, these others."""
         streams: dict[int, list[int]] = {}
         for node in self.nodes:
             if node.streams_from is not None:
                 streams.setdefault(node.streams_from, []).append(node.index)
+            for maker in {self.producers[dataset] for dataset in node.follows.values()}:
+                streams.setdefault(maker, []).append(node.index)
         return streams
+
+    @functools.cached_property
+    def has_batches(self) -> bool:
+        """Whether any step makes batches, or takes them one by one."""
+        return any(node.is_stream or node.iterates for node in self.nodes)
 
     @functools.cached_property
     def pools(self) -> dict[str, str]:
@@ -152,7 +176,8 @@ class Graph:
     def is_simple(self) -> bool:
         """Whether all steps run on the loop, and none is a resource, mapped, or in a pool."""
         return not self.executors and not any(
-            n.in_thread or n.is_resource or n.maps is not None or n.pool for n in self.nodes
+            n.in_thread or n.is_resource or n.maps is not None or n.pool or n.is_stream or n.iterates
+            for n in self.nodes
         )
 
     @functools.cached_property
@@ -287,7 +312,21 @@ class Graph:
             upstream = edges_without(outside, self.nodes, self.names, self.producers)
             downstream = reversed_edges(upstream)
         chosen = ancestors(self.nodes, self.producers, upstream, outside, targets, ends)
-        return selected(self.nodes, self.order, upstream, downstream, chosen, targets, len(self.datasets))
+        passing = self._passing(outside, chosen, targets) if self.has_batches else frozenset()
+        return selected(self.nodes, self.order, upstream, downstream, chosen, targets, len(self.datasets), passing)
+
+    def _passing(
+        self, outside: frozenset[int], chosen: Sequence[bool], targets: Sequence[int] | None
+    ) -> frozenset[int]:
+        """The chosen steps whose batches only pass through: all that wait for such a step follow it."""
+        kept, chosen_nodes = frozenset(targets or ()), [node for node in self.nodes if chosen[node.index]]
+        passing = {node.index for node in chosen_nodes if node.is_stream and kept.isdisjoint(node.outputs)}
+        followed = set()
+        for node in chosen_nodes:
+            makers = {self.producers[dataset] for dataset in node.follows.values() if dataset not in outside}
+            followed |= makers
+            passing -= {other for other in self.upstream[node.index] if other not in makers}
+        return frozenset(passing & followed)
 
 
 def _collected(things: Iterable[Any], faults: Faults) -> tuple[Step[..., Any, Any], ...]:

@@ -5,25 +5,92 @@ from __future__ import annotations
 import abc
 import functools
 import inspect
+import re
 import types
 import typing
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
 from typing import Any
 
+Kind = typing.Literal["async", "plain"]
 _numbers = {int: (float, complex), float: (complex,), bool: (float, complex)}
 
 
 def hints_of(fn: Any) -> dict[str, Any]:
     """The annotations of a callable as types; those that cannot be resolved are left out."""
+    try:
+        return typing.get_type_hints(_annotated(fn))
+    except Exception:  # an annotation may be any text, and evaluating it may raise anything
+        return {}
+
+
+def iterators_of(fn: Any) -> dict[str, Kind]:
+    """The parameters that are annotated as iterators, each with the kind; `Iterable` may be a list, so it is none."""
+    inner = _annotated(fn)
+    raw = getattr(inner, "__annotations__", None) or {}
+    if not any(map(_may_be_iterator, raw.values())):
+        return {}
+    hints = hints_of(fn)
+    kinds = {
+        parameter: _kind_of_iterator(hints[parameter]) if parameter in hints else _kind_spelled(annotation, inner)
+        for parameter, annotation in raw.items()
+        if parameter != "return"
+    }
+    return {parameter: kind for parameter, kind in kinds.items() if kind is not None}
+
+
+def _may_be_iterator(annotation: Any) -> bool:
+    """Whether it is worth resolving a function's annotations: that takes microseconds each."""
+    return not isinstance(annotation, str) or "Async" in annotation or "Iter" in annotation
+
+
+def _kind_of_iterator(hint: Any) -> Kind | None:
+    origin = typing.get_origin(hint)
+    if origin is typing.Annotated:
+        return _kind_of_iterator(typing.get_args(hint)[0])
+    if origin in (typing.Union, types.UnionType):
+        kinds = {_kind_of_iterator(part) for part in typing.get_args(hint) if part is not type(None)}
+        return kinds.pop() if len(kinds) == 1 else None
+    cls = origin or hint
+    if cls in (AsyncIterator, AsyncIterable, AsyncGenerator):
+        return "async"
+    return "plain" if cls is Iterator else None
+
+
+def _kind_spelled(annotation: Any, fn: Any) -> Kind | None:
+    """The same of a text that cannot be resolved: what is in the iterator may be known to type checkers only."""
+    if not isinstance(annotation, str):
+        return _kind_of_iterator(annotation)
+    found = _SPELLED.fullmatch(annotation.strip())
+    if found is None:
+        return None
+    scope, name = getattr(fn, "__globals__", {}), found["name"]
+    cls = scope.get(name.split(".")[0])
+    for part in name.split(".")[1:]:
+        cls = getattr(cls, part, None)
+    if cls is None:
+        return _NAMED.get(name.split(".")[-1])
+    return _kind_of_iterator(typing.get_origin(cls) or cls)
+
+
+_SPELLED: typing.Final = re.compile(
+    r"(None *\| *)?(?P<optional>(typing\.)?Optional\[)? *(?P<name>[\w.]+) *(\[.*\])? *(?(optional)\])( *\| *None)?",
+    re.S,
+)
+_NAMED: typing.Final[dict[str, Kind]] = {
+    "AsyncIterator": "async",
+    "AsyncIterable": "async",
+    "AsyncGenerator": "async",
+    "Iterator": "plain",
+}
+
+
+def _annotated(fn: Any) -> Any:
+    """What has the annotations of a callable."""
     while isinstance(fn, functools.partial):
         fn = fn.func
     if inspect.isclass(fn):
-        fn = fn.__init__
-    elif not inspect.isroutine(fn):
-        fn = getattr(fn, "__call__", fn)  # noqa: B004
-    try:
-        return typing.get_type_hints(fn)
-    except Exception:  # an annotation may be any text, and evaluating it may raise anything
-        return {}
+        return fn.__init__
+    return fn if inspect.isroutine(fn) else getattr(fn, "__call__", fn)  # noqa: B004
 
 
 def can_fit(made: Any, taken: Any) -> bool:

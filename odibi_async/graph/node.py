@@ -41,12 +41,14 @@ class Call:
     Attributes:
         reads: The datasets given by position, when nothing else is bound.
         bindings: All parameters, when something else is.
+        yields: Whether calling the function gives a generator, async or plain.
     """
 
     fn: Callable[..., Any]
     is_async: bool
     reads: tuple[int, ...] = ()
     bindings: tuple[Binding, ...] = ()
+    yields: bool = False
 
     def arguments(
         self,
@@ -106,6 +108,9 @@ class Node:
         pool: How much of which pools it takes.
         streams_from: The mapped step whose elements it takes one by one, as they are made.
         resources: The resources among the steps that it waits for.
+        is_stream: Whether it makes batches, one after another: a generator function, or what is mapped over batches.
+        iterates: The parameters that get an iterator of batches, wherever these come from.
+        follows: Parameter -> dataset, for those that get the batches of a streaming step while it makes them.
         plain: Whether a call is all there is to it, unless it fails.
         runs_plain: Whether, besides, it is async and reads nothing but required datasets.
     """
@@ -113,9 +118,12 @@ class Node:
     __slots__ = (
         "call",
         "executor",
+        "follows",
         "in_thread",
         "index",
         "is_resource",
+        "is_stream",
+        "iterates",
         "maps",
         "name",
         "needs",
@@ -154,8 +162,11 @@ class Node:
         self.pool = units_of(step.pool)
         self.streams_from: int | None = None
         self.resources: tuple[int, ...] = ()
+        self.is_stream = call.yields and not self.is_resource
+        self.iterates: tuple[str, ...] = ()
+        self.follows: Mapping[str, int] = NOTHING
         plain = when is None and maps is None and step.timeout is None and not self.is_resource
-        self.plain = plain = plain and self.executor is None
+        self.plain = plain = plain and self.executor is None and not call.yields
         self.runs_plain = plain and call.is_async and not call.bindings
 
 

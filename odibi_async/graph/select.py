@@ -21,6 +21,7 @@ class Selection:
         downstream: The steps that wait for each step.
         uses: How many steps read each dataset, where some are dropped after their last reader.
         kept: The datasets that are not dropped after their last reader; `None` for all.
+        passing: The steps whose batches only pass through to those that follow them: no dataset is made of them.
     """
 
     nodes: Sequence[int]
@@ -29,6 +30,7 @@ class Selection:
     downstream: Sequence[Sequence[int]]
     uses: Sequence[int]
     kept: frozenset[int] | None
+    passing: frozenset[int] = frozenset()
 
 
 def selected(
@@ -39,6 +41,7 @@ def selected(
     chosen: Sequence[bool],
     kept: Collection[int] | None,
     datasets: int,
+    passing: frozenset[int] = frozenset(),
 ) -> Selection:
     """The part of a graph that has the chosen steps, and keeps some of its datasets (`None`: all)."""
     places = order if all(chosen) else [index for index in order if chosen[index]]
@@ -50,7 +53,7 @@ def selected(
         for index in places:
             for dataset in nodes[index].reads:
                 uses[dataset] += 1
-    return Selection(places, upstream, unmet, downstream, uses, None if kept is None else frozenset(kept))
+    return Selection(places, upstream, unmet, downstream, uses, None if kept is None else frozenset(kept), passing)
 
 
 def ancestors(

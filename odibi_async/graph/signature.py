@@ -5,12 +5,15 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from inspect import CO_COROUTINE, CO_VARARGS, CO_VARKEYWORDS
+from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR, CO_VARARGS, CO_VARKEYWORDS
 from types import CodeType, FunctionType
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from odibi_async.dataset import ABSENT
-from odibi_async.steps import is_async
+from odibi_async.steps import is_async, kind_of_generator
+
+CO_YIELDS: Final = CO_GENERATOR | CO_ASYNC_GENERATOR
+"""The flags of a function whose call gives a generator."""
 
 
 class Parameter(NamedTuple):
@@ -40,15 +43,22 @@ class Signature:
         names: Their names.
         takes_any: Whether there are `**kwargs`.
         takes_more: The name of `*args`, if there is such a parameter.
-        is_async: Whether a call is to be awaited.
+        is_async: Whether a call is to be awaited, or what it gives is to be iterated with `async for`.
+        yields: Whether a call gives a generator.
     """
 
-    __slots__ = ("is_async", "names", "parameters", "takes_any", "takes_more")
+    __slots__ = ("is_async", "names", "parameters", "takes_any", "takes_more", "yields")
 
     def __init__(
-        self, is_async: bool, parameters: tuple[Parameter, ...], takes_any: bool, takes_more: str | None
+        self,
+        is_async: bool,
+        parameters: tuple[Parameter, ...],
+        takes_any: bool,
+        takes_more: str | None,
+        yields: bool,
     ) -> None:
         self.is_async = is_async
+        self.yields = yields
         self.parameters = parameters
         self.takes_any = takes_any
         self.takes_more = takes_more
@@ -85,10 +95,11 @@ def _read_off(fn: FunctionType, code: CodeType) -> Signature:
     parameters += [Parameter(name, False, named_defaults.get(name, ABSENT)) for name in names[by_position:ahead]]
     takes_more = names[ahead] if code.co_flags & CO_VARARGS else None
     return Signature(
-        bool(code.co_flags & CO_COROUTINE),
+        bool(code.co_flags & (CO_COROUTINE | CO_ASYNC_GENERATOR)),
         tuple(parameters),
         bool(code.co_flags & CO_VARKEYWORDS),
         takes_more,
+        bool(code.co_flags & CO_YIELDS),
     )
 
 
@@ -112,7 +123,8 @@ def _inspected(fn: Callable[..., Any]) -> Signature:
             default = ABSENT if parameter.default is parameter.empty else parameter.default
             by_position = parameter.kind is not parameter.KEYWORD_ONLY and place < places
             parameters.append(Parameter(name, by_position, default, name in fixed))
-    return Signature(is_async(fn), tuple(parameters), takes_any, takes_more)
+    kind = kind_of_generator(fn)
+    return Signature(is_async(fn) or kind == "async", tuple(parameters), takes_any, takes_more, kind is not None)
 
 
 def _parameters(fn: Callable[..., Any], *, follow_wrapped: bool = True) -> Mapping[str, inspect.Parameter]:

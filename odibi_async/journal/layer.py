@@ -21,7 +21,7 @@ from odibi_async.events import JournalBypassed, RunStarted
 from odibi_async.executors.aside import surely
 from odibi_async.executors.threads import CallJob, Threads
 from odibi_async.fingerprint.functions import Undigestible, combined, digest_of
-from odibi_async.graph.node import OUTSIDE, Node
+from odibi_async.graph.node import NOTHING, OUTSIDE, Node
 from odibi_async.journal.fingerprints import Fingerprints, Static, digest_of_class, key_of
 from odibi_async.journal.for_run import RunJournal, is_small
 from odibi_async.journal.records import StepRecord
@@ -33,6 +33,7 @@ from odibi_async.run.course import Invocation
 from odibi_async.run.datasets import loaded
 from odibi_async.run.layers import Inner
 from odibi_async.secret import Secret
+from odibi_async.steps import TAP
 from odibi_async.store.kept import Kept
 
 T = TypeVar("T")
@@ -91,6 +92,7 @@ class JournalLayer:
         self._fingerprints = Fingerprints(self._graph, self._state.values)
         self._digests: dict[int, str] = {}
         self._of_elements: dict[tuple[int, int], Sequence[str]] = {}
+        self._of_streams: dict[int, str] = {}
         self._written: set[str] = set()
         self._told = Told()
         self._redaction = self._redacting()
@@ -139,13 +141,16 @@ class JournalLayer:
         )
 
     def wants(self, node: Node) -> bool:
-        """Whether the step is journaled: all are, except resources."""
-        return not node.is_resource
+        """Whether the step is journaled: all are, except resources and what hands a run's results to its caller."""
+        return not (node.is_resource or node.step.type == TAP)
 
     async def __call__(self, invocation: Invocation, inner: Inner) -> Sequence[Any]:
         """What a step makes, or an element of one: as the journal has it, or by calling it; then it is committed."""
         if self._journal.trouble is not None:  # what cannot be committed is not to be done
             raise JournalUnavailable(*self._journal.trouble.args)
+        if invocation.element is None and invocation.node.index in self._state.selection.passing:
+            await self._asked(invocation)  # its readers are known by its key, also when what it reads is dropped
+            return await inner(invocation)
         place = (invocation.node.name, invocation.element)
         static, reads, why = await self._asked(invocation)
         record = self._journal.committed.get(place)
@@ -183,24 +188,39 @@ class JournalLayer:
 
     async def _asked(self, invocation: Invocation) -> tuple[Static | None, Sequence[str], str]:
         """What a step's key is made of; or why there is none."""
-        node = invocation.node
         try:
-            static = self._fingerprints.known(node)
-            if static is None:
-                static = await self._do(self._fingerprints.static, node)
-            reads = []
-            for parameter, dataset in self._fingerprints.reads(node):
-                if parameter in invocation.instead:
-                    reads.append(await self._digest(parameter, invocation.instead[parameter]))
-                else:
-                    reads.append(self._digests.get(dataset) or await self._digest_of(parameter, dataset))
+            static, reads = await self._parts(invocation.node, invocation.instead)
         except Undigestible as error:
             return None, (), str(error)
         except JournalUnavailable:
             raise
         except (OSError, OdibiError) as error:  # a file is missing, which the step will meet itself
             return None, (), in_a_line(error)
+        if invocation.element is None and invocation.node.is_stream:
+            self._of_streams.setdefault(invocation.node.index, key_of(static.digest, reads))
         return static, reads, ""
+
+    async def _parts(self, node: Node, instead: Mapping[str, Any] = NOTHING) -> tuple[Static, Sequence[str]]:
+        """The code of a step, and the digests of what it reads; of batches that are not made yet, what makes them."""
+        static = self._fingerprints.known(node)
+        if static is None:
+            static = await self._do(self._fingerprints.static, node)
+        reads = []
+        for parameter, dataset in self._fingerprints.reads(node):
+            if parameter in instead:
+                reads.append(await self._digest(parameter, instead[parameter]))
+            elif parameter in node.follows and self._graph.producers[dataset] in self._state.streaming:
+                reads.append(await self._digest_of_stream(self._graph.producers[dataset]))
+            else:
+                reads.append(self._digests.get(dataset) or await self._digest_of(parameter, dataset))
+        return static, reads
+
+    async def _digest_of_stream(self, index: int) -> str:
+        """Stands for batches that pass by: the key of the step that makes them."""
+        if index not in self._of_streams:
+            static, reads = await self._parts(self._graph.nodes[index])
+            self._of_streams[index] = key_of(static.digest, reads)
+        return self._of_streams[index]
 
     async def _digest_of(self, parameter: str, dataset: int) -> str:
         """The digest of a dataset that is not known yet."""
@@ -253,8 +273,9 @@ class JournalLayer:
                 made = load() if is_simple or await self._do(self._journal.sound, record) else None
             elif not await self._do(self._journal.sound, record):
                 made = None
-            else:  # what resources give is closed when others read this: now the step can still be called
-                made = await self._do(load) if node.resources else self._handles(invocation, kept)
+            else:  # resources are closed and batches gone when others read this: now the step can still be called
+                is_now = node.resources or node.follows
+                made = await self._do(load) if is_now else self._handles(invocation, kept)
         except Damaged:
             made = None
         if made is None:

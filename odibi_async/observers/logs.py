@@ -27,6 +27,7 @@ from odibi_async.events import (
     StepProgressed,
     StepRetrying,
     StepStarted,
+    StepStreamed,
     StreamEvent,
     StreamFinished,
     StreamLagged,
@@ -124,6 +125,9 @@ def _line(event: Event, redaction: Redaction) -> Line:
             return logging.DEBUG, "opened", {}
         case StepProgressed():
             return logging.DEBUG, f"{event.done} of {event.total}", {"done": event.done, "total": event.total}
+        case StepStreamed():
+            rows = "" if event.rows is None else f", {event.rows:,} rows"
+            return logging.DEBUG, f"{event.batches:,} batches{rows}", {"batches": event.batches, "rows": event.rows}
         case StepRetrying():
             error = redaction.error(event.error)
             text = f"attempt {event.attempt} failed, again in {seconds_text(event.wait)}: {error}"
@@ -163,6 +167,7 @@ def _end(record: StepResult, redaction: Redaction) -> Line:
         "queue_seconds": record.queue_seconds,
         "attempts": record.attempts,
         "rows": record.rows,
+        "batches": record.batches,
         "skipped_because": record.skipped_because,
         "cache": None if record.cache is None else redaction(str(record.cache)),
         "error": error,

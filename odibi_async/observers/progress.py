@@ -20,6 +20,7 @@ from odibi_async.events import (
     StepProgressed,
     StepRetrying,
     StepStarted,
+    StepStreamed,
 )
 from odibi_async.graph.svg import GLYPHS
 from odibi_async.result import Status, StepResult, seconds_text
@@ -32,11 +33,12 @@ COLOURS: Final = {"succeeded": "green", "cached": "cyan", "failed": "bold red", 
 
 @dataclass(slots=True)
 class _Running:
-    """A step that runs: since when, and how many of its elements are done."""
+    """A step that runs: since when, how many of its elements are done, and how many batches it has made."""
 
     began: float = field(default_factory=monotonic)
     done: int = 0
     total: int = 0
+    batches: int = 0
 
 
 class Progress:
@@ -70,6 +72,9 @@ class Progress:
             case StepProgressed():
                 running = self._running.setdefault((event.run_id, event.step), _Running())
                 running.done, running.total = event.done, event.total
+            case StepStreamed():
+                running = self._running.setdefault((event.run_id, event.step), _Running())
+                running.batches = event.batches
             case StepRetrying():
                 again = f"attempt {event.attempt} failed, again in {event.wait:.1f} s"
                 self._say("retrying", f"{event.step}: {again}: {in_a_line(event.error)}")
@@ -181,4 +186,6 @@ def _shown(text: str) -> str:
 
 
 def _elements(running: _Running) -> str:
+    if running.batches:
+        return f", {running.batches:,} batches"
     return f", {running.done:,} of {running.total:,}" if running.total else ""

@@ -42,13 +42,12 @@ class TimeLimit:
         self._timer: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
-        if self._seconds is not None:
-            task = asyncio.current_task()
-            assert task is not None
-            self._task = task
-            self._cancelling_before = task.cancelling()
-            if self._at_once:
-                self.start()
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._cancelling_before = task.cancelling()
+        if self._at_once:
+            self.start()
         return self
 
     def start(self) -> None:
@@ -56,26 +55,87 @@ class TimeLimit:
         if self._seconds is not None and not self._cancels and not self._is_over:
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = asyncio.get_running_loop().call_later(self._seconds, self._expire)
+            self._timer = asyncio.get_running_loop().call_later(self._seconds, self.expire)
 
-    def _expire(self) -> None:
+    def pause(self) -> None:
+        """The time stands still, and is a whole one again at the next `start`."""
+        if self._timer is not None and not self._cancels:
+            self._timer.cancel()
+            self._timer = None
+
+    @property
+    def has_expired(self) -> bool:
+        """Whether the time is over."""
+        return self._cancels > 0
+
+    def expire(self) -> None:
+        """The time is over."""
         self._cancels += 1
         self._task.cancel()
-        self._timer = asyncio.get_running_loop().call_later(again_after(self._grace), self._expire)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(again_after(self._grace), self.expire)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self.was_ended(error):
+            raise TimeoutError(f"no result within {self._seconds:g} s") from None
+
+    def was_ended(self, error: BaseException | None) -> bool:
+        """Ends the limit; whether it has ended the block, which raised `error`."""
         self._is_over = True
         if self._timer is not None:
             self._timer.cancel()
         if not self._cancels:
-            return
+            return False
         for _ in range(self._cancels):
             self._task.uncancel()
         cancelled_by_others = self._task.cancelling() > self._cancelling_before
-        if (error is None or isinstance(error, asyncio.CancelledError)) and not cancelled_by_others:
-            raise TimeoutError(f"no result within {self._seconds:g} s") from None
+        return (error is None or isinstance(error, asyncio.CancelledError)) and not cancelled_by_others
+
+
+class Leash:
+    """
+    Limits what an attempt may take each time, and ends it when nobody needs it any more: `async with Leash(...)`.
+
+    Args:
+        seconds: What may pass between `start` and `pause`; `None` for no limit.
+        grace: Seconds that the clean-up has before the task is cancelled again.
+
+    Attributes:
+        limit: The time limit.
+        is_cut: Whether it was ended since nobody needs it.
+
+    Raises:
+        TimeoutError: The time was over.
+    """
+
+    def __init__(self, seconds: float | None, grace: float) -> None:
+        self._seconds = seconds
+        self.limit = TimeLimit(seconds, grace, at_once=False)
+        self.is_cut = False
+        self._is_over = False
+
+    def cut(self) -> None:
+        """Ends the block: its task is cancelled, and that is no failure; if its time is over, it ends for that."""
+        if not (self.is_cut or self._is_over or self.limit.has_expired):
+            self.is_cut = True
+            self.limit.expire()
+
+    async def __aenter__(self) -> Self:
+        await self.limit.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        self._is_over = True
+        if not self.limit.was_ended(error):
+            return False
+        if not self.is_cut:
+            raise TimeoutError(f"no batch within {self._seconds:g} s") from None
+        return True
 
 
 async def try_again(

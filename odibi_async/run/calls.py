@@ -84,11 +84,10 @@ class Calls:
             if crossing is not None and (is_here or node.executor is not None):
                 cross = functools.partial(crossing.crossed, node, values, instead)
                 values, instead = await self.in_thread(node, cross, None, around=crossing.around)
-            context = self.context.copy()
-            context.run(STEP.set, (node.name, invocation.element))
+            context = self.context_of(invocation)
             if node.executor is not None:
                 args, kwargs = call.arguments(values, instead, is_copied=False)
-                context.run(self._enter, invocation)
+                context.run(self.enter, invocation)
                 return await self._elsewhere(invocation, args, kwargs, context, on_start)
             if node.in_thread:
                 fn: Callable[[], Any]
@@ -97,22 +96,38 @@ class Calls:
                     fn = functools.partial(call.fn, *args, **kwargs)
                 else:
                     fn = functools.partial(crossing.call, node, values, instead)
-                fn = functools.partial(self._entered, invocation, fn)
+                fn = functools.partial(self.entered, invocation, fn)
                 value = await self.in_thread(node, fn, invocation.held, context=context, on_start=on_start)
             else:
                 invocation.begin()
                 args, kwargs = call.arguments(values, instead)
-                self._enter(invocation)
+                self.enter(invocation)
                 value = await self._here(call, args, kwargs)
             return outputs_of(node, value)
 
-    def _enter(self, invocation: Invocation) -> None:
+    async def arguments(self, invocation: Invocation) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        """What to call a function with that is called elsewhere than here: frames are brought to its engine."""
+        node = invocation.node
+        values, instead = invocation.values or self._state.values, invocation.instead
+        if self._crossing is not None and self._crossing.concerns(node):
+            cross = functools.partial(self._crossing.crossed, node, values, instead)
+            values, instead = await self.in_thread(node, cross, None, around=self._crossing.around)
+        return node.call.arguments(values, instead)
+
+    def context_of(self, invocation: Invocation) -> contextvars.Context:
+        """A context for an attempt in a thread."""
+        context = self.context.copy()
+        context.run(STEP.set, (invocation.node.name, invocation.element))
+        return context
+
+    def enter(self, invocation: Invocation) -> None:
+        """Notes, in the context of an attempt, which one it is."""
         self._telling.enter(invocation.node.name, invocation.element, invocation.course.attempts)
 
     @calls_users_code
-    def _entered(self, invocation: Invocation, fn: Callable[[], Any]) -> Any:
+    def entered(self, invocation: Invocation, fn: Callable[[], Any]) -> Any:
         """What a function returns, in the thread and the context of an attempt."""
-        self._enter(invocation)
+        self.enter(invocation)
         return fn()
 
     async def _elsewhere(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,12 +16,15 @@ from odibi_async.result import Status
 from odibi_async.run.calls import Calls
 from odibi_async.run.crossing import Crossing
 from odibi_async.run.datasets import Datasets
+from odibi_async.run.following import Streams
 from odibi_async.run.layers import Fetching, Guest, Inner, Reading, Retrying, Slotted, composed
+from odibi_async.run.lives.batched import Batched
 from odibi_async.run.lives.blocking import Blocking
 from odibi_async.run.lives.called import Called
 from odibi_async.run.lives.mapped import Mapped
 from odibi_async.run.lives.plain import Plain
 from odibi_async.run.lives.resources import Resources
+from odibi_async.run.lives.streaming import Streaming
 from odibi_async.run.policies import Policies
 from odibi_async.run.recovery import Recovery
 from odibi_async.run.slots import Held, Slots
@@ -94,6 +98,8 @@ class Parts:
         self._inner = (Reading(state, self.datasets, executors), slotted)
         self._fetching = Fetching()
         self._recovery = Recovery(state, self.datasets, self._attempts_of)
+        self._streams = Streams(state, telling, functools.partial(threads.mailbox.post, urgent=True))
+        self._streaming: Streaming | None = None
         if executors:  # what steps made elsewhere may be lost, and made again from this
             self._recovery.origins = {dataset: state.values[dataset] for dataset in state.given}
 
@@ -125,20 +131,31 @@ class Parts:
         self._guests = guests
         if guests:
             self._supervisor.at_a_turn = self._supervisor.budget = AT_A_TURN_WITH_GUESTS
-        self._supervisor.begin(self._lives())
+        lives = self._lives()
+        if self._streaming is not None:
+            self._streams.begin()
+        self._supervisor.begin(lives)
 
     def _row_of(self, node: Node) -> Inner:
         """A call of a step with everything around it."""
         fetching = [self._fetching] if any(guest.wants(node) for guest in self._guests) else []
-        return composed([*self._guests, self._retrying, *fetching, *self._inner], node, self._calls.attempt)
+        return composed([*self._guests, self._retrying, *fetching, *self._inner], node, self._one_of(node))
 
     def _attempts_of(self, node: Node, attempt: Inner | None = None) -> Inner:
         """A call of a step, or another attempt, that nothing is asked about before."""
-        return composed([self._retrying, *self._inner], node, attempt or self._calls.attempt)
+        return composed([self._retrying, *self._inner], node, attempt or self._one_of(node))
 
     def _attempt_of(self, node: Node) -> Inner:
         """One attempt to call a step."""
-        return composed(self._inner, node, self._calls.attempt)
+        return composed(self._inner, node, self._one_of(node))
+
+    def _one_of(self, node: Node) -> Inner:
+        """What makes one attempt, with nothing around it."""
+        if self._streaming is not None and node.call.yields:
+            return self._streaming.attempt
+        if self._streaming is not None and node.iterates:
+            return self._streaming.follow
+        return self._calls.attempt
 
     def _lives(self) -> list[Life]:
         """How each step lives, by its place."""
@@ -164,10 +181,15 @@ class Parts:
             goes_on=self._policies.on_error == "continue",
         )
         resources = Resources(*common, self._calls, called, self._attempts_of)
+        streaming = self._streaming_among(called) if self._state.graph.has_batches else None
 
         def life_of(node: Node) -> Life:
             if node.is_resource:
                 return resources
+            if streaming is not None and node.is_stream:
+                return streaming
+            if node.iterates and node.maps is None:
+                return called
             if node.maps is not None:
                 return mapped
             if self._guests or self._state.has_handles or (self._crossing and self._crossing.concerns(node)):
@@ -177,3 +199,13 @@ class Parts:
             return blocking if node.plain and node.in_thread else called
 
         return [life_of(node) for node in self._state.graph.nodes]
+
+    def _streaming_among(self, called: Called) -> Streaming:
+        """The life of the steps that make batches."""
+        common = (self._supervisor, self._state, self._telling)
+        goes_on = self._policies.on_error == "continue"
+        batched = Batched(*common, self._streams, self._row_of, self.new_task, goes_on=goes_on)
+        self._streaming = Streaming(*common, self._calls, called, self._streams, batched, self._row_of)
+        self._streams.again = self._recovery.batches
+        self._supervisor.on_end.append(self._streams.heard)
+        return self._streaming

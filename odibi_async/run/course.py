@@ -50,9 +50,10 @@ class Invocation:
         held: The slot that it was given before it started, for its first attempt.
         keeping: Has what it makes kept where it is called, on another machine say: a report then follows its datasets.
         values: The datasets that it reads, where some of them had to be loaded; `None` where all are in the table.
+        spent: Says why it cannot be made once more, what it read or made being gone; empty where it can.
     """
 
-    __slots__ = ("course", "element", "held", "instead", "keeping", "node", "on_begin", "values")
+    __slots__ = ("course", "element", "held", "instead", "keeping", "node", "on_begin", "spent", "values")
 
     def __init__(
         self,
@@ -71,6 +72,7 @@ class Invocation:
         self.held = held
         self.keeping: Callable[[Outputs], Outputs] | None = None
         self.values: Mapping[int, Any] | None = None
+        self.spent: Callable[[], str] | None = None
 
     def begin(self) -> None:
         """Notes that an attempt begins. Told of the first time."""

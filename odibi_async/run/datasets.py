@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
 from odibi_async.dataset import ABSENT, Handle, HandleList
@@ -36,6 +36,7 @@ class Datasets:
         instead: Mapping[str, Any] = NOTHING,
         takes: Callable[[Handle], bool] = lambda _: False,
         element: int | None = None,
+        without: Collection[int] = (),
     ) -> tuple[Mapping[int, Any], Mapping[str, Any]]:
         """
         The datasets that a call reads, and what it gets in place of some.
@@ -45,6 +46,7 @@ class Datasets:
             instead: Parameter -> what it gets in place of a dataset.
             takes: Which handles it is given as they are; all others are loaded.
             element: The number of the element, in a call of a mapped step.
+            without: The datasets that it does not read from the table.
         """
 
         def is_taken(value: Any) -> bool:
@@ -52,6 +54,9 @@ class Datasets:
 
         table, values = self._state.values, {}
         for d in call.datasets:
+            if d in without:
+                values[d] = ABSENT
+                continue
             if isinstance(table[d], Handle) and table[d].is_lost:
                 await self._made_again(d, table[d])
             values[d] = table[d] if is_taken(table[d]) else await self.value(d)

@@ -89,6 +89,8 @@ class Retrying:
             if not self._may_begin():
                 return False
             worth, invocation.course.note = policy.judge(error)
+            if worth and invocation.spent is not None and (why := invocation.spent()):
+                worth, invocation.course.note = False, why
             return worth
 
         def on_retry(failed: int, error: BaseException, wait: float) -> None:
@@ -114,7 +116,8 @@ class Reading:
         takes = _takes_none if node.executor is None else self._executors[node.executor].takes
         instead = invocation.instead
         for again in range(LOSSES, -1, -1):
-            read = self._datasets.read(node.call, instead, takes, invocation.element)
+            passing = [d for d in node.follows.values() if self._state.graph.producers[d] in self._state.streaming]
+            read = self._datasets.read(node.call, instead, takes, invocation.element, passing)
             invocation.values, invocation.instead = await read
             try:
                 return await inner(invocation)

@@ -10,6 +10,7 @@ from typing import Any
 from odibi_async.dataset import ABSENT, Handle, HandleList
 from odibi_async.errors import OdibiError
 from odibi_async.graph.node import NOTHING, OUTSIDE, Node
+from odibi_async.run.batches import whole
 from odibi_async.run.course import Course, Invocation
 from odibi_async.run.datasets import Datasets
 from odibi_async.run.layers import Inner
@@ -43,9 +44,11 @@ class Recovery:
 
     async def _dropped(self, dataset: int) -> Any:
         """A dataset that is not in the table: one that was dropped after its last reader, or one that never was."""
-        if dataset in self.origins:
-            return await _loaded(self.origins[dataset])
         producer = self._state.graph.producers[dataset]
+        if dataset in self.origins:
+            value = await _loaded(self.origins[dataset])
+            is_stream = producer != OUTSIDE and self._state.graph.nodes[producer].is_stream
+            return self._whole(self._state.graph.nodes[producer], [value])[0] if is_stream else value
         record = None if producer == OUTSIDE else self._state.record(self._state.graph.nodes[producer])
         if record is None or not record.is_done:
             return ABSENT
@@ -53,7 +56,21 @@ class Recovery:
         if node.is_resource:
             raise OdibiError(f"Resource {node.name!r} is closed.")
         made = await asyncio.create_task(self._again(node))  # a task of its own: a long chain may be gone
-        return made[list(node.outputs).index(dataset)]
+        return self._whole(node, made)[list(node.outputs).index(dataset)]
+
+    def _whole(self, node: Node, made: Sequence[Any]) -> Sequence[Any]:
+        """What a step makes, of one that yields batches what these are together."""
+        return [whole(node.name, made[0])] if node.is_stream and node.maps is None else made
+
+    async def batches(self, index: int) -> Sequence[Any]:
+        """The batches of a streaming step that has ended, once more."""
+        node = self._state.graph.nodes[index]
+        if node.outputs[0] in self.origins:
+            found: Sequence[Any] = await _loaded(self.origins[node.outputs[0]])
+            return found
+        [made] = await asyncio.create_task(self._again(node))  # a task of its own: a long chain may be gone
+        batches: Sequence[Any] = await _loaded(made)
+        return batches
 
     async def _element(self, dataset: int, index: int) -> Any:
         """One element of what a mapped step had made."""
@@ -78,7 +95,10 @@ class Recovery:
         if node.maps is None:
             return await self.call(self.invocation(node))
         [mapped] = [b.dataset for b in node.call.bindings if b.parameter == node.maps and b.dataset is not None]
-        source = await self._datasets.value(mapped)
+        if node.maps in node.follows:
+            source = await self.batches(self._state.graph.producers[mapped])
+        else:
+            source = await self._datasets.value(mapped)
         made = [
             await self.call(self.invocation(node, {node.maps: element}, index))
             for index, element in enumerate(listed(node.name, node.maps, source))

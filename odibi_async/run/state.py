@@ -48,7 +48,7 @@ class RunState:
         blame: Why steps that wait for a step are skipped.
         given: The datasets that came from outside.
         copies: Whether any value may be one of which each reader gets a copy.
-        streaming: The mapped steps whose readers have been told of each element.
+        streaming: The steps whose readers get elements or batches as they are made, and have been started for that.
         has_handles: Whether any value may be a handle of one that is not in memory.
         fresh: The frames of steps whose end is not told yet, for observers; `None` where nobody listens.
         seconds: How long steps took in earlier runs, by name.
@@ -133,7 +133,7 @@ class RunState:
         return ready
 
     def stream(self, node: Node) -> list[int]:
-        """The steps that take the elements of this one as they are made, and wait for nobody else."""
+        """The steps that take the elements or batches of this one as they are made, and wait for nobody else."""
         ready = []
         with self.lock:
             self.streaming.add(node.index)
@@ -178,7 +178,7 @@ class RunState:
         took, queued = perf_counter() - course.started, course.started - course.ready
         at = course.started + self._epoch
         return step_result(
-            node.name, Status.SUCCEEDED, course.attempts, queued, took, at, None, None, rows, course.use, None
+            node.name, Status.SUCCEEDED, course.attempts, queued, took, at, None, None, rows, course.use, None, None
         )
 
     def failure(self, node: Node, course: Course, error: BaseException, element: int | None) -> StepResult:
@@ -296,7 +296,7 @@ def _whole(name: str, brief: Brief, epoch: float) -> StepResult:
     """A record that was kept in brief."""
     ready, started, ended = brief
     return step_result(
-        name, Status.SUCCEEDED, 1, started - ready, ended - started, started + epoch, None, None, None, None, None
+        name, Status.SUCCEEDED, 1, started - ready, ended - started, started + epoch, None, None, None, None, None, None
     )
 
 

@@ -82,6 +82,18 @@ class ElementFailed(Exception):
         self.made = made
 
 
+class UpstreamFailed(BaseException):
+    """
+    The step whose elements or batches were taken as they were made ended without making them all; inside the engine
+    only. It is nothing that a retry or a guest could do something about, so it is no `Exception`.
+
+    Attributes:
+        made: What the elements made for which it was enough, by their numbers.
+    """
+
+    made: Mapping[int, Any] = {}
+
+
 class Supervisor:
     """
     Starts and ends the steps of one run. On the loop's thread, but for `may_begin`.
@@ -106,7 +118,7 @@ class Supervisor:
         budget: How many more steps may be started at this turn.
         watch: Cancels what runs.
         lives: How each step lives, by its place.
-        on_end: Told of each step that has ended, before those that it releases are started.
+        on_end: Those that are told of each step that has ended, before those that it releases are started.
         on_stop: Told that the run is to stop, when everything was cancelled.
         interrupt: What a step on the loop has raised that is meant for the process: it goes on when the run is over.
     """
@@ -127,7 +139,7 @@ class Supervisor:
         self.backlog: deque[tuple[int, float, Held | None]] = deque()
         self.running: dict[int, Ticket] = {}
         self.held: dict[int, Held] = {}
-        self.on_end: Callable[[Node], None] | None = None
+        self.on_end: list[Callable[[Node], None]] = []
         self.on_stop: Callable[[], None] | None = None
         self.interrupt: BaseException | None = None
         self.loop = asyncio.get_running_loop()
@@ -247,7 +259,14 @@ class Supervisor:
         self.ended(node, record, self._state.settle(node, made))
 
     def failed(self, node: Node, course: Course, error: BaseException, *, settled: bool = False) -> None:
-        """The end of a step that raised: a failure, or its cancellation if the run is to stop."""
+        """The end of a step that raised: a failure, its cancellation if the run is to stop, or another's failure."""
+        if isinstance(error, UpstreamFailed):
+            if error.made:
+                self._state.partial[node.name] = error.made
+            if (blame := self._state.blame_for(node)) is not None:
+                self.skipped(node, blame)
+                return
+            error = asyncio.CancelledError()
         element = None
         if isinstance(error, ElementFailed):
             self._state.partial[node.name] = error.made
@@ -276,8 +295,8 @@ class Supervisor:
         self._telling.finished(record)
         if self._state.fresh:
             self._state.told(node)
-        if self.on_end is not None:
-            self.on_end(node)
+        for hear in self.on_end:
+            hear(node)
         if ready:
             self.release(ready)
         if self.held and node.index in self.held:  # now that those it released are among those who wait

@@ -132,6 +132,26 @@ class Run:
             self._asked.complain(self._execution, self._task)
 
 
+async def ended(run: asyncio.Task[RunResult], execution: Execution) -> None:
+    """
+    Cancels a run, unless it is over, and waits for its end, whoever cancels the waiting task meanwhile.
+
+    Raises:
+        asyncio.CancelledError: Somebody did.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    execution.cancel()
+    while not run.done():
+        try:
+            async with waiting():
+                await asyncio.wait([run])
+        except asyncio.CancelledError as error:
+            cancelled = cancelled or error
+    run.cancelled() or run.exception()  # heard, so that the loop does not complain
+    if cancelled is not None:
+        raise cancelled
+
+
 class EventLog(list[Event]):
     """An observer that keeps the events of a run for those who listen, from the first one on."""
 

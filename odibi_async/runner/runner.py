@@ -11,7 +11,7 @@ import inspect
 import os
 import weakref
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Never, Self, Unpack
@@ -22,7 +22,7 @@ from odibi_async.abc import Executor, FrameKeeper, Observer
 from odibi_async.building import Functions, Nodes, Planned
 from odibi_async.cancellation import CURRENT, waiting
 from odibi_async.durations import seconds_of
-from odibi_async.errors import OptionError, RunnerClosed
+from odibi_async.errors import OptionError, RunError, RunnerClosed
 from odibi_async.graph.graph import Graph
 from odibi_async.graph.node import NOTHING
 from odibi_async.limits import Limits
@@ -33,7 +33,7 @@ from odibi_async.run.execution import Execution
 from odibi_async.run.layers import Guest
 from odibi_async.run.policies import OnError, Policies
 from odibi_async.runner.aside import in_a_thread
-from odibi_async.runner.background import EventLog, Log, Run
+from odibi_async.runner.background import EventLog, Log, Run, ended
 from odibi_async.runner.contexts import Engines
 from odibi_async.runner.home import Home
 from odibi_async.runner.options import (
@@ -52,9 +52,11 @@ from odibi_async.runner.options import (
     checked,
     refuse,
 )
+from odibi_async.runner.outlet import Outlet, tapped
 from odibi_async.runner.places import Executors
 from odibi_async.runner.plans import plan
 from odibi_async.runner.teller import ResultTeller
+from odibi_async.steps import name_of
 from odibi_async.store import Store
 
 if TYPE_CHECKING:
@@ -340,6 +342,48 @@ class Runner:
         options["observers"] = (*options.get("observers", ()), log)
         execution = await self._prepared(steps, inputs, **options)
         return Run(execution, log, self._living(execution), functools.partial(self._forget, execution))
+
+    async def stream(
+        self, steps: Steps, inputs: Mapping[str, Any] | None = None, *, target: Any, **options: Unpack[RunOptions]
+    ) -> AsyncGenerator[Any, None]:
+        """
+        Runs steps and yields what a target makes while it is made: the batches of a streaming step, the elements of a
+        mapped one, the value of any other.
+
+        The run waits for the loop that takes them. Leaving the loop cancels the run: at once when that is done with
+        `async with contextlib.aclosing(runner.stream(...)) as batches`, else when the generator is let go of.
+
+        Args:
+            steps: As for `run_pipeline`.
+            inputs: As for `run_pipeline`.
+            target: The dataset: a name, a step or a function.
+            **options: As for `run_pipeline`, but for `targets`.
+
+        Raises:
+            RunError: A step failed; what was made before was yielded.
+            RunnerClosed: The runner takes no more runs.
+        """
+        outlet = Outlet()
+        refuse("stream", [name for name in ("targets",) if name in options], ("target",), " There is one target=.")
+        plans = await plan(steps, inputs, options.pop("functions", None), options.pop("nodes", None))
+        if options.get("cache") is None and plans.caching is not None:
+            options["cache"] = plans.caching
+        pipeline, tap = tapped(Planned(plans.graph, plans.name, plans.planned.source), name_of(target), outlet)
+        options["targets"] = [tap]
+        execution = await self._prepared(pipeline, inputs, **options)
+        run = asyncio.get_running_loop().create_task(
+            self._living(execution), name=f"odibi_async run {execution.run_id}"
+        )
+        run.add_done_callback(lambda _: outlet.close())
+        try:
+            async for made in outlet:
+                yield made
+            result = execution.judged(run.result())
+            if not result.steps[tap].is_done:
+                raise RunError(result.failures, result)
+        finally:
+            await ended(run, execution)
+            self._forget(execution)
 
     async def _living(self, execution: Execution) -> RunResult:
         """The life of a run, during which the runner knows of it."""

@@ -16,10 +16,23 @@ from odibi_async.cli.codes.running import RUNNING
 from odibi_async.cli.codes.schedules import SCHEDULES
 from odibi_async.cli.codes.service import SERVICE
 from odibi_async.cli.codes.sources import SOURCES
+from odibi_async.cli.codes.streams import STREAMS
 from odibi_async.cli.codes.usage import USAGE
 
 __all__ = ["CODES", "Code"]
 
 CODES: Final[Mapping[str, Code]] = dict(
-    sorted({**CONFIGURATIONS, **GRAPHS, **RUNNING, **SCHEDULES, **SERVICE, **SOURCES, **MISSING, **USAGE}.items())
+    sorted(
+        {
+            **CONFIGURATIONS,
+            **GRAPHS,
+            **RUNNING,
+            **SCHEDULES,
+            **SERVICE,
+            **SOURCES,
+            **STREAMS,
+            **MISSING,
+            **USAGE,
+        }.items()
+    )
 )

@@ -11,21 +11,10 @@ from odibi_async.dataset import ABSENT
 from odibi_async.errors import MapOverError
 from odibi_async.result import CacheUse, Status
 from odibi_async.run.cancelling import end_all
-from odibi_async.run.supervisor import ElementFailed
+from odibi_async.run.supervisor import ElementFailed, UpstreamFailed
 
 AT_ONCE = 256
 """How many element tasks are made before the loop comes round."""
-
-
-class UpstreamFailed(Exception):
-    """
-    The mapped step whose elements are taken one by one ended without making them all.
-
-    Attributes:
-        made: What the elements made for which it was enough, by their numbers.
-    """
-
-    made: Mapping[int, Any] = {}
 
 
 def listed(step: str, parameter: str, value: Any) -> Sequence[Any]:

@@ -15,10 +15,10 @@ from odibi_async.run.course import Course, Invocation
 from odibi_async.run.datasets import Datasets, gathered
 from odibi_async.run.layers import Inner
 from odibi_async.run.lives.called import Called
-from odibi_async.run.lives.elements import Elements, UpstreamFailed, listed
+from odibi_async.run.lives.elements import Elements, listed
 from odibi_async.run.slots import Held
 from odibi_async.run.state import RunState
-from odibi_async.run.supervisor import Supervisor
+from odibi_async.run.supervisor import Supervisor, UpstreamFailed
 from odibi_async.run.telling import Telling
 
 
@@ -66,14 +66,6 @@ class Mapped:
         try:
             made = await self._made(node, course)
             record = self._state.success(node, made, course)
-        except UpstreamFailed as error:
-            blame = self._state.blame_for(node)
-            if error.made:
-                self._state.partial[node.name] = error.made
-            if blame is None:
-                self._supervisor.failed(node, course, asyncio.CancelledError())
-            else:
-                self._supervisor.skipped(node, blame)
         except BaseException as error:
             self._supervisor.failed(node, course, error)
         else:

@@ -67,7 +67,7 @@ class Resources:
         self._open: dict[int, Open] = {}
         self._closing: int | None = None
         self._selected = frozenset(state.selection.nodes)
-        supervisor.on_end = self._on_end
+        supervisor.on_end.append(self._on_end)
         supervisor.on_stop = self._close_some
 
     def start(self, node: Node, ready_at: float, held: Held | None) -> None:
