@@ -97,7 +97,7 @@ async def gated(n: int) -> int:
 
 
 def app() -> FastAPI:
-    runner = Runner()
+    runner = Runner(freeze=True)
     made = FastAPI(lifespan=runner.lifespan)
     works = {"small": Work(SMALL_SECONDS), "bare": Work(0.0)}
     pipelines = {name: work.pipeline for name, work in works.items()} | {"gated": Pipeline([gated], ["n"])}
