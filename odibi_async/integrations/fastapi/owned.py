@@ -8,6 +8,8 @@ import functools
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
+import anyio.to_thread
+
 from odibi_async.errors import GraphError, OdibiError, OptionError
 from odibi_async.integrations.fastapi.entry import Entry, RunTable
 from odibi_async.integrations.fastapi.inputs import Asked
@@ -55,6 +57,9 @@ class Owned:
     @contextlib.asynccontextmanager
     async def lifespan(self, app: object) -> AsyncIterator[None]:
         """The part of the app's lifespan that is its own; the runs' is that of the runner, around it."""
+        await anyio.to_thread.run_sync(
+            int
+        )  # the first thread loads what it takes 0.1 s to load: now, not within a request
         try:
             yield
         finally:
