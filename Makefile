@@ -53,6 +53,10 @@ benchmarks: $(VENV)/ready
 	$(BIN)/python benchmarks/spark_pipeline.py
 	$(BIN)/python benchmarks/story.py
 	$(BIN)/python benchmarks/executors.py
+	$(BIN)/python benchmarks/schedule.py
+	$(BIN)/python benchmarks/stream.py
+	$(BIN)/python benchmarks/incremental.py
+	$(BIN)/python benchmarks/estimates.py --plan 100000
 	$(BIN)/python benchmarks/serving.py
 
 # The versions of requirements-dev.txt, byte for byte.

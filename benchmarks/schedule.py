@@ -106,7 +106,9 @@ async def core(given: dict[str, Any], seconds: float) -> tuple[float, int]:
     def hear(event: object) -> None:
         fired[0] += isinstance(event, ScheduleFired)
 
-    async with Schedules(given, observers=[hear]):
+    async with Schedules(given, observers=[hear]) as server:
+        while server.list()[-1].next is None:  # the times of all of them are known then
+            await asyncio.sleep(0.5)
         await asyncio.sleep(1)
         fired[0], began, worked = 0, time.perf_counter(), time.process_time()
         await asyncio.sleep(seconds)

@@ -108,6 +108,23 @@ class Handle(ABC):
         return None
 
     @property
+    def by_path(self) -> tuple[Callable[..., Any], tuple[Any, ...]] | None:
+        """
+        A function, and what it is given, that loads the value on any machine; `None` where there is none. Both pickle.
+
+        The function raises `Damaged` when the value is not there.
+        """
+        return None
+
+    @property
+    def live(self) -> Handle | None:
+        """Another handle of the same value, in somebody's memory."""
+        return None
+
+    def not_there(self) -> None:  # noqa: B027 - most lie at no path
+        """Hears that somebody could not load it by its path."""
+
+    @property
     def is_lost(self) -> bool:
         """Whether the value is known to be gone, so that its step has to be called again. Must not block."""
         return False

@@ -196,6 +196,18 @@ class CacheBypassed(CacheEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class CacheNotShared(Event):
+    """
+    The directory that the cache shares with the workers of a cluster is only read from, or not used.
+
+    Attributes:
+        reason: What cannot be done there, and what follows.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class CacheDamaged(StepEvent):
     """
     What a step had made was found damaged when it was to be loaded; the step is called after all.

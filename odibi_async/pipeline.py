@@ -129,14 +129,18 @@ class Pipeline(Planned):
         return self.to_svg()
 
     def estimate(
-        self, history: RunResult | Mapping[str, float], *, workers: int, sizes: Mapping[str, int] | None = None
+        self,
+        history: RunResult | Mapping[str, float | Sequence[float]],
+        *,
+        workers: int,
+        sizes: Mapping[str, int] | None = None,
     ) -> Estimate:
         """
         How long a run would take with so many workers, by simulating it.
 
         Args:
-            history: An earlier run, or step -> seconds.
-            workers: How many steps run at a time.
+            history: An earlier run, or step -> seconds; of a mapped step, the seconds of each element.
+            workers: How many steps and elements run at a time.
             sizes: Dataset -> bytes, to find out what is held and moved.
 
         Raises:

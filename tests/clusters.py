@@ -9,8 +9,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -27,28 +28,63 @@ class Cluster:
     """
     A scheduler and its workers.
 
+    Args:
+        folder: Where they work, and their logs are.
+        options: Further ones of the workers.
+        tls: Those of scheduler and workers that say where their certificates are.
+        environment: Further variables for the workers.
+
     Attributes:
         address: That of the scheduler.
     """
 
-    def __init__(self, folder: Path, options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        options: tuple[str, ...] = (),
+        *,
+        tls: tuple[str, ...] = (),
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        self.address = f"tcp://127.0.0.1:{port}"
+        self._port = port
+        self.address = f"{'tls' if tls else 'tcp'}://127.0.0.1:{port}"
         self._folder = folder
+        self._tls = tls
         self._options = options
-        self.scheduler = self._start("scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard")
+        self._environment = environment
+        self.scheduler = self._scheduler()
         self.workers: list[subprocess.Popen[bytes]] = []
         self.heal()
 
-    def _start(self, *command: str) -> subprocess.Popen[bytes]:
+    def _scheduler(self) -> subprocess.Popen[bytes]:
+        where = ("--host", self.address, "--port", str(self._port))
+        started = self._start("scheduler", *where, "--no-dashboard", *self._tls)
+        until = time.monotonic() + 60
+        while started.poll() is None and time.monotonic() < until:  # a busy machine takes long to start it
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port), timeout=1):
+                break
+            time.sleep(0.05)
+        return started
+
+    def revive(self) -> None:
+        """Starts another scheduler in the place of one that is dead, and workers for it."""
+        for process in (*self.workers, self.scheduler):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        self.scheduler = self._scheduler()
+        self.heal()
+
+    def _start(self, *command: str, **variables: str) -> subprocess.Popen[bytes]:
         with open(self._folder / f"{command[0]}.log", "ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "distributed.cli.dask_" + command[0], *command[1:]],
                 stdout=log,
                 stderr=log,
-                env=os.environ | ENVIRONMENT,
+                env=os.environ | ENVIRONMENT | variables,
                 cwd=self._folder,
                 start_new_session=True,
             )
@@ -64,9 +100,11 @@ class Cluster:
                     "--nthreads=1",
                     "--no-nanny",
                     "--no-dashboard",
-                    "--host=127.0.0.1",
+                    f"--host={self.address.rpartition(':')[0]}",
                     f"--local-directory={self._folder}",
                     *self._options,
+                    *self._tls,
+                    **self._environment,
                 )
             )
 
@@ -80,6 +118,5 @@ class Cluster:
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     started = Cluster(tmp_path_factory.mktemp("cluster"))
-    time.sleep(0)
     yield started
     started.end()

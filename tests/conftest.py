@@ -16,6 +16,7 @@ from blockbuster import blockbuster_ctx
 from odibi_async import create_engine_context
 from odibi_async.engines.spark.engine import SparkEngine
 from odibi_async.testing import Recorder
+from tests.clusters import cluster as cluster  # a fixture; there is one cluster for all tests
 
 _home = itertools.count()
 

@@ -199,7 +199,7 @@ def test_journal_prints_what_it_costs_and_what_it_is_good_for(tmp_path: Path) ->
 
 def test_executors_compares_processes_and_dask_with_the_bare_libraries() -> None:
     printed = output_of("executors.py", "--rounds", 1, "--steps", 20, "--burn", 1000, "--mb", 1)
-    met = rf" +{NUMBER} .*\(target: at (?:most|least) [\d.]+, (?:met|missed)\)$"
+    met = rf" +{NUMBER} .*\(target: at (?:most|least) [\d.]+, (?:met|missed)(?:; of processors {NUMBER} \w+)?\)$"
     lines(
         printed,
         rf"four busy steps: processes / ProcessPoolExecutor\(2\){met}",
@@ -210,6 +210,22 @@ def test_executors_compares_processes_and_dask_with_the_bare_libraries() -> None
         rf"20 steps on 1 MB \({NUMBER} s\): times it travels +2\.000 .*met\)$",
         rf"the loop's gap meanwhile, p99{met}",
     )
+
+
+def test_schedule_tells_how_late_firings_are_and_what_many_schedules_cost() -> None:
+    printed = output_of("schedule.py", "--seconds", 1.5, "--schedules", 200, "--firing", 2, "--rounds", 1)
+    met = r"\(target: at most [\d.]+, (?:met|missed)\)$"
+    for journal in ("no journal", "sqlite"):
+        spread = rf"median {NUMBER} ms, p99 {NUMBER} ms, longest {NUMBER} ms, earliest {NUMBER} ms, of \d+$"
+        lines(printed, *[rf"late, {journal}, {what}: {spread}" for what in ("a bare timer", "claimed", "begun")])
+        lines(printed, rf"late, {journal}, claimed: -?{NUMBER} ms more than what machine and disk allow {met}")
+    spread = rf"{NUMBER} % \({NUMBER} to {NUMBER}\), \d+ firings {met}"
+    lines(printed, rf"core, 200 schedules, hourly: {spread}", rf"core, 200 schedules, idle: {spread}")
+
+
+def test_estimates_are_compared_with_runs_and_a_plan_is_made() -> None:
+    printed = output_of("estimates.py", "--steps", 10, "--rounds", 1, "--plan", 500)
+    lines(printed, rf"1 workers: +{NUMBER} s, estimated +{NUMBER} s", "worst deviation", "a plan for 5", "10,000 ")
 
 
 def test_stream_compares_with_queues_by_hand_and_watches_the_memory() -> None:

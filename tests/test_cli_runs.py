@@ -123,3 +123,48 @@ def test_what_a_run_was_given_is_given_again_when_it_is_resumed(run: Run):
     assert run("run", "-p", "number=4", *options).code in (0, 1)
     again = run("run", "--resume", "last", *options)
     assert "reads 'number'" not in again.err
+
+
+MAPPED = """
+version: 1
+name: sales
+steps:
+  - {name: orders, layer: ingest, value: orders.csv}
+  - {name: totals, type: sql, inputs: {data: orders}, value: SELECT sum(amount) AS total FROM data}
+  - {name: doubled, type: function, value: doubled, inputs: {n: ns}, map_over: n}
+"""
+
+
+def test_an_estimate_says_how_long_a_run_takes_with_how_many_workers(run: Run, monkeypatch: pytest.MonkeyPatch):
+    written("unused")
+    Path("odibi.yaml").write_text(MAPPED)
+    Path("made_up.py").write_text("def doubled(n):\n    return 2 * n\n")
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    chosen = ("--functions", "made_up", "-p", "ns=[1,2,3]")
+    ran = run("run", *chosen, "--journal", "j")
+    assert ran.code == 0, ran.err
+    said = run("run", "--dry-run", "--estimate", *chosen, "--journal", "j")
+    assert said.code == 0, said.err
+    head, first, *_ = said.out.splitlines()
+    assert head.split() == ["WORKERS", "TAKES", "BUSY", "PEAK", "MOVED", "LIMITED", "BY"]
+    assert first.split()[0] == "1"
+    assert "100%" in first
+    assert "The longest chain takes" in said.out
+    estimates = run("run", "--dry-run", "--estimate", *chosen, "--journal", "j", "--json").json["estimates"]
+    seconds = [each["seconds"] for each in estimates]
+    assert seconds == sorted(seconds, reverse=True)
+    assert seconds[-1] == estimates[-1]["chain_seconds"]
+    assert estimates[0]["peak_bytes"] > 0
+    assert len(run("runs", "ls", "--journal", "j").out.splitlines()) == 2  # nothing ran
+
+
+def test_an_estimate_needs_a_history(run: Run):
+    written("out.csv")
+    assert "goes with --dry-run" in run("run", "--estimate", "--journal", "j").err
+    assert "no journal is named" in run("run", "--dry-run", "--estimate").err
+    assert "no journal in 'j'" in run("run", "--dry-run", "--estimate", "--journal", "j").err
+    assert run("run", "--journal", "j").code == 0
+    Path("odibi.yaml").write_text(CONFIG.replace("PLACE", "out.csv").replace("totals", "sums"))
+    said = run("run", "--dry-run", "--estimate", "--journal", "j")
+    assert said.code != 0
+    assert "no duration of sums" in said.err

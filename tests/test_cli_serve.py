@@ -140,7 +140,7 @@ def test_sigterm_lets_runs_end_and_the_end_is_told(tmp_path: Path):
     assert popen.returncode == 0
     assert "nothing fires any more; what runs may end within 30 s" in err
     assert "slow ends" in err
-    assert re.search(r"^sales +1 +1 +0 +\d+ +0$", out, re.MULTILINE), out
+    assert re.search(r"^sales +1 +1 +0 +\d+ +\d+$", out, re.MULTILINE), out
     assert err.count("slow begins") == 0  # nothing more began
     journal = Journal("journal")
     (record,) = journal.runs()

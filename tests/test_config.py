@@ -15,6 +15,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -24,6 +25,7 @@ from odibi_async.config import ConfigLoader, Document, json_schema, load_documen
 from odibi_async.config import loading as config
 from odibi_async.config.model import DefaultsModel
 from odibi_async.errors import ConfigError, Fault, GraphError
+from odibi_async.schedule.configured import trigger_of
 from odibi_async.secret import Secret
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -140,6 +142,47 @@ def test_a_fault_in_the_defaults_is_told_once_and_there(file: Callable[..., Path
 )
 def test_a_document_has_a_form(file: Callable[..., Path], text: str, fault: str):
     assert faults_in(file("d.yaml", text)) == [fault]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "code", "fault"),
+    [
+        ("61 * * * *", "OA351", "3:11: schedule: The cron expression '61 * * * *' is wrong: '61' cannot be the minute"),
+        ("{cron: ['@daily', '@dayly']}", "OA351", "3:29: schedule.cron[1]: The cron expression '@dayly' is wrong"),
+        ("{cron: '@daily', tz: Mars}", "OA352", "3:32: schedule.tz: There is no time zone 'Mars'."),
+        ("{every: 0}", "OA105", "3:19: schedule.every: a number from 0.001 on is needed, not 0."),
+        ("{}", "OA105", "3:11: schedule: one of cron, every, files and event is needed."),
+        ("{tz: UTC, every: 3}", "OA105", "3:11: schedule: tz belongs to cron, which is not there."),
+        ("{every: 3, jitter: 5}", "OA105", "3:11: schedule: jitter belongs to every, and is at most as much."),
+        ("{crn: x, every: 3}", "OA103", "3:12: 'schedule.crn' is unknown. Did you mean 'cron'?"),
+        ("{every: 3, overlap: skp}", "OA102", "3:31: schedule.overlap 'skp' is unknown. Did you mean 'skip'?"),
+        ("{every: 3, grace: 0}", "OA105", "3:29: schedule.grace: a number from 1 on is needed, not 0."),
+        ("[1]", "OA105", "3:11: schedule: a cron expression or a mapping is needed, not a list."),
+    ],
+)
+def test_a_schedule_has_a_form(file: Callable[..., Path], schedule: str, code: str, fault: str):
+    path = file("d.yaml", f"steps:\n- name: a\nschedule: {schedule}\n")
+    with pytest.raises(ConfigError) as raised:
+        load_document(path)
+    (found,) = raised.value.faults
+    assert found.code == code
+    assert f"{found.place}: {found.message}".startswith(fault)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        "30 2 * * *",
+        {"cron": ["@daily", "0 12 * * MON"], "tz": "Europe/Berlin", "missed": "all", "within": 60.0},
+        {"every": 300.0, "jitter": 30.0, "overlap": "queue", "grace": 5.0, "attempts": 2},
+        {"files": ["in/*.csv"], "event": "reload"},
+    ],
+)
+def test_a_sound_schedule_is_read_as_it_is_written_and_fits_the_schema(schedule: Any):
+    document = {"schedule": schedule, "steps": [{"name": "a"}]}
+    assert load_document(document).schedule == schedule
+    jsonschema.validate(document, json_schema())
+    assert trigger_of(schedule).text
 
 
 def test_rows_may_be_any_mappings_and_stay_as_they_are():

@@ -22,14 +22,14 @@ from odibi_async.errors import ClusterError, DataLost, OptionError, WorkerLost
 from odibi_async.executors import cluster as connection
 from odibi_async.executors.cluster_data import ClusterData, DaskHandle
 from odibi_async.executors.dask import DaskExecutor
-from tests.clusters import ENVIRONMENT, ROOT, Cluster, cluster  # noqa: F401 (a fixture)
+from tests.clusters import ENVIRONMENT, ROOT, Cluster
 from tests.processes import children
 
 AGAIN = Retry(attempts=10, wait=0.05)
 
 
 @pytest.fixture
-def address(cluster: Cluster) -> str:  # noqa: F811
+def address(cluster: Cluster) -> str:
     cluster.heal()
     return cluster.address
 
@@ -170,21 +170,25 @@ async def test_workers_that_are_killed_at_random_change_no_result(own: Cluster):
     ]
     given = {"frame": await asyncio.to_thread(frame), "ns": list(range(8))}
 
-    async def murder() -> None:
+    async def murder(executor: DaskExecutor) -> None:
         while True:
-            await asyncio.sleep(random.uniform(0.5, 2.0))
+            await asyncio.sleep(random.uniform(0.2, 1.0))
+            while len((await (await executor.cluster.client()).scheduler.identity())["workers"]) < 2:
+                await asyncio.sleep(0.1)  # or a busy machine never has one
             os.killpg(random.choice(own.workers).pid, signal.SIGKILL)
             await asyncio.to_thread(own.heal)
 
-    murderer = asyncio.create_task(murder())
-    try:
-        async with Runner(executors={"dask": DaskExecutor(own.address)}) as runner:
+    executor = DaskExecutor(own.address)
+    async with Runner(executors={"dask": executor}) as runner:
+        await runner.run(steps, given, targets=["all"])
+        murderer = asyncio.create_task(murder(executor))
+        try:
             for _ in range(50):
                 result = await runner.run(steps, given, targets=["all"])
                 assert result["all"] == (400_000, 50_000 * 28)
-    finally:
-        murderer.cancel()
-        await asyncio.wait([murderer])
+        finally:
+            murderer.cancel()
+            await asyncio.wait([murderer])
 
 
 async def test_lost_data_are_made_again(own: Cluster, tmp_path: Path):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import re
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +22,7 @@ import pytest
 from odibi_async import RunResult, Status, create_engine_context, run_pipeline, step
 from odibi_async.events import Event, StepFinished
 from odibi_async.executors.dask import DaskExecutor
-from tests.clusters import Cluster, cluster  # noqa: F401 (a fixture)
+from tests.clusters import Cluster
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -283,7 +285,7 @@ class KnownDirectory:
 async def test_the_demo_says_the_same_in_processes_and_on_a_cluster(
     demo: ModuleType,
     place: str,
-    cluster: Cluster,  # noqa: F811
+    cluster: Cluster,
 ) -> None:
     given = demo.given() | {"directory": KnownDirectory()}
     here = await run_pipeline(demo.pipeline, given)
@@ -311,3 +313,22 @@ async def test_the_service_answers_with_the_report(tmp_path: Path, monkeypatch: 
         assert run["status"] == "succeeded"
         assert len(run["outputs"]["airlines"]) == 16
         assert (await client.get(run["links"]["story"])).status_code == 200
+
+
+def test_the_incremental_example_adds_each_file_once(tmp_path: Path) -> None:
+    def once() -> str:
+        command = [sys.executable, "-W", "error", EXAMPLES / "orders.py", tmp_path, "--once"]
+        process = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert process.returncode == 0, process.stderr
+        assert process.stderr == ""
+        return process.stdout
+
+    incoming = tmp_path / "incoming"
+    incoming.mkdir()
+    (incoming / "a.csv").write_text("customer,amount\n1,30\n2,20\n1,12\n")
+    assert "a.csv: 3 rows, 0 files to go" in once()
+    (incoming / "b.csv").write_text("customer,amount\n1,8\n")
+    (incoming / "a.csv").rename(incoming / "c.csv")
+    assert once().splitlines() == ["b.csv: 1 rows, 1 files to go", "2 files with 4 rows in all"]
+    with contextlib.closing(sqlite3.connect(tmp_path / "totals.db")) as connection:
+        assert connection.execute("SELECT * FROM totals ORDER BY customer").fetchall() == [(1, 50.0), (2, 20.0)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import decimal
 import logging
 import os
 import threading
@@ -25,7 +26,7 @@ from odibi_async.errors import GraphError, NotPortable, OptionError, OutputError
 from odibi_async.events import StepRetrying, StepStarted
 from odibi_async.executors.dask import DaskExecutor
 from odibi_async.testing import Recorder
-from tests.clusters import Cluster, cluster  # noqa: F401 (a fixture)
+from tests.clusters import Cluster
 
 PLACES = ["loop", "thread", "process", "dask"]
 ELSEWHERE = ["process", "dask"]
@@ -475,3 +476,10 @@ async def test_an_executor_of_your_own_needs_four_methods():
     assert (result["three"], mine.fetched, mine.opened) == (3, 1, 0)
     with pytest.raises(RunError, match="ZeroDivisionError"):
         await run_pipeline([step(lambda: 1 / 0, name="s", run_on="mine")], executors={"mine": mine})
+
+
+async def test_calculations_with_decimals_are_as_exact_as_around_the_run(runner: Runner, place: str):
+    with decimal.localcontext() as context:
+        context.prec = 5
+        result = await runner.run([step(lambda: decimal.Decimal(1) / 3, name="third", run_on=place)])
+    assert str(result["third"]) == "0.33333"

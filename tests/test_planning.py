@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
-import time
 
 import pytest
 
 from odibi_async import Limits, Pipeline, run_pipeline, step
 from odibi_async.errors import OptionError
-from odibi_async.graph.planning import Estimate
+from odibi_async.testing import virtual_clock
 
 
 def test_independent_steps_share_the_workers():
@@ -50,22 +50,38 @@ def test_what_cannot_be_estimated_is_told():
         pipeline.estimate({"a": 1.0, "b": 1.0}, workers=0)
 
 
-@pytest.mark.parametrize("workers", [1, 3, 8])
-async def test_a_real_run_takes_as_long_within_ten_percent(workers: int):
-    chance = random.Random(7)
-    waits = {f"s{n}": chance.uniform(0.02, 0.08) for n in range(60)}
+def test_elements_of_a_mapped_step_run_side_by_side():
+    steps = [
+        step(lambda: [1, 2, 3, 4], name="ns"),
+        step(lambda n: n, name="m", map_over="n", inputs={"n": "ns"}),
+        step(lambda m: m, name="end"),
+    ]
+    history = {"ns": 1.0, "m": [1.0, 2.0, 3.0, 4.0], "end": 1.0}
+    sizes = {"ns": 10, "m": 100}
+    one = Pipeline(steps).estimate(history, workers=1, sizes=sizes)
+    assert (one.seconds, one.utilisation, one.moved_bytes) == (12.0, 1.0, 0)
+    many = Pipeline(steps).estimate(history, workers=1000, sizes=sizes)
+    assert (many.seconds, many.chain_seconds, many.moved_bytes) == (6.0, 6.0, 130)
+    assert many.limited_by == "the longest chain"
+    empty = Pipeline(steps).estimate(history | {"m": []}, workers=3)
+    assert empty.seconds == 2.0
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("workers", [1, 2, 3, 8, 50])
+def test_the_engine_takes_as_long_as_simulated_by_a_clock_that_nothing_disturbs(workers: int, seed: int):
+    chance = random.Random(seed)
+    waits = {f"s{n}": chance.uniform(1, 10) for n in range(80)}
 
     def of(index: int) -> object:
-        seconds, reads = waits[f"s{index}"], sorted({chance.randrange(index) for _ in range(2)}) if index else []
-        return step(
-            lambda **_: time.sleep(seconds), name=f"s{index}", inputs={f"i{read}": f"s{read}" for read in reads}
-        )
+        async def wait(**_: object) -> None:
+            await asyncio.sleep(waits[f"s{index}"])
 
-    pipeline = Pipeline([of(index) for index in range(60)])
-    best: Estimate | None = None
-    ratios = []
-    for _ in range(3):  # a busy machine only makes a run slower
-        result = await run_pipeline(pipeline, limits=Limits(threads=workers))
-        best = pipeline.estimate(result, workers=workers)
-        ratios.append(result.seconds / best.seconds)
-    assert 0.9 <= min(ratios) <= 1.1, ratios
+        reads = sorted({chance.randrange(index) for _ in range(chance.randrange(3))}) if index else []
+        return step(wait, name=f"s{index}", inputs={f"i{read}": f"s{read}" for read in reads})
+
+    pipeline = Pipeline([of(index) for index in range(80)])
+    estimate = pipeline.estimate(waits, workers=workers)
+    with virtual_clock() as clock:
+        clock.run(run_pipeline(pipeline, limits=Limits(concurrency=workers)))
+        assert 0.9 <= clock.time / estimate.seconds <= 1.1

@@ -24,16 +24,19 @@ from axe_playwright_python.async_playwright import Axe
 from fastapi import FastAPI, Header, HTTPException
 from playwright.async_api import Browser, Locator, async_playwright, expect
 from playwright.async_api import Page as Tab
-from starlette.requests import Request
 
 from odibi_async import Pipeline, Retry, Runner, Secret, step
 from odibi_async.graph.svg import BORDERS
 from odibi_async.integrations.fastapi import Served, pipeline_router
 from odibi_async.integrations.fastapi.page import SCRIPTS, page
+from odibi_async.schedule import Cron, Schedules
+from odibi_async.stream import Queue, run_stream
+from tests.serving import Flag, Worker
 
 EVIL = "</script></pre><script>window.hacked=1</script><img src=x onerror='hacked=2'>\"'`&amp;--> {{x}} #59;"
 PHONE: Any = {"viewport": {"width": 360, "height": 740}}
 pytestmark = pytest.mark.foreign_loop  # the driver of the browser blocks where it likes
+expect.set_options(timeout=30_000)  # a busy machine takes its time
 
 
 # -- the file --------------------------------------------------------------------------------------
@@ -168,8 +171,15 @@ async def browser() -> AsyncIterator[Browser]:
         await browser.close()
 
 
-def app_of(pipelines: dict[str, Any], *, auth: Any = None, journal: Path | None = None, **options: Any) -> FastAPI:
-    runner = Runner(journal=journal)
+def app_of(
+    pipelines: dict[str, Any],
+    *,
+    auth: Any = None,
+    journal: Path | None = None,
+    runner: Runner | None = None,
+    **options: Any,
+) -> FastAPI:
+    runner = runner or Runner(journal=journal)
     app = FastAPI(lifespan=runner.lifespan)
     app.include_router(pipeline_router(runner, pipelines, auth=auth, **options), prefix="/flow")
     return app
@@ -370,6 +380,13 @@ async def test_a_run_that_failed_says_which_step_and_why_and_goes_on_where_it_wa
     await shown.tab.get_by_label("Find").first.fill("")
     await expect(shown.row("clean")).to_contain_text("resumed")
     await expect(verdict).to_be_hidden()
+    log = await shown.tab.get_by_role("log").locator("li").all_inner_texts()
+    finished = {
+        name: [line for line in log if re.search(rf"step.finished\s+{name}\b", line)] for name in ("clean", "count")
+    }
+    assert [len(each) for each in finished.values()] == [1, 1]
+    assert "resumed" in finished["clean"][0]
+    assert "succeeded" in finished["count"][0]
     assert len(gates.given) == 1
     assert shown.trouble == []
 
@@ -403,6 +420,72 @@ async def test_two_who_look_at_a_run_see_the_same(opened: Open):
     for each in (shown, other):
         await expect(each.status).to_contain_text("succeeded")
         assert each.trouble == []
+
+
+async def test_a_tab_that_nobody_sees_holds_no_stream_and_still_tells_the_end(opened: Open):
+    gates = Gates()
+
+    class Counts:
+        def __init__(self, app: FastAPI) -> None:
+            self.app, self.open, self.none = app, 0, asyncio.Event()
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            is_stream = scope["path"].endswith("/events")
+            self.open += is_stream
+            try:
+                await self.app(scope, receive, send)
+            finally:
+                self.open -= is_stream
+                if is_stream and not self.open:
+                    self.none.set()
+
+    app = Counts(app_of({"flights": gates.pipeline()}))
+    shown = await opened(app)
+    await shown.start()
+    await expect(shown.row("clean")).to_contain_text("running")
+    assert app.open == 1
+    hide = """(hidden) => {
+        Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+        document.dispatchEvent(new Event("visibilitychange"));
+    }"""
+    await shown.tab.evaluate(hide, True)
+    async with asyncio.timeout(20):
+        await app.none.wait()
+    gates.open.set()
+    await expect(shown.tab).to_have_title(re.compile("✓"), timeout=20_000)
+    assert app.open == 0
+    await shown.tab.evaluate(hide, False)
+    await expect(shown.tab.get_by_role("log").locator("li").last).to_contain_text("run.finished")
+    assert shown.trouble == []
+
+
+@pytest.mark.slow
+async def test_a_run_whose_worker_was_killed_is_interrupted_and_goes_on_in_another(browser: Browser, tmp_path: Path):
+    flag, workers = Flag(tmp_path), list[Worker]()
+    context = await browser.new_context()
+    try:
+        workers.append(await asyncio.to_thread(Worker, tmp_path, str(tmp_path / "journal"), tmp_path / "store"))
+        async with workers[0].client() as client:
+            run = (await client.post("/p/slow/runs", json={"inputs": {"n": 1}})).json()["id"]
+        await flag.until_called("held")
+        await asyncio.to_thread(workers[0].kill)
+        workers.append(await asyncio.to_thread(Worker, tmp_path, str(tmp_path / "journal"), tmp_path / "store"))
+        shown = Shown(await context.new_page(), 0)
+        await shown.tab.goto(f"{workers[1].url}/p/#/runs/{run}")
+        await expect(shown.status).to_contain_text("interrupted")
+        await expect(shown.tab.locator(".verdict")).to_contain_text("its process is gone")
+        await expect(shown.row("first")).to_contain_text("succeeded")
+        await flag.raise_()
+        await shown.tab.get_by_role("button", name="Resume").click()
+        await expect(shown.status).to_contain_text("succeeded")
+        await expect(shown.row("first")).to_contain_text("resumed")
+        assert await asyncio.to_thread(lambda: flag.calls) == ["first", "held", "held"]
+        assert [each for each in shown.trouble if each.startswith("error")] == []
+    finally:
+        await context.close()
+        for worker in workers:
+            if worker.process.poll() is None:
+                await asyncio.to_thread(worker.stop)
 
 
 # -- the form --------------------------------------------------------------------------------------
@@ -561,47 +644,43 @@ async def test_what_is_not_there_is_said(opened: Open):
     assert [each for each in shown.trouble if " 404 " not in each] == []
 
 
-async def test_schedules_and_streams_are_there_where_the_service_has_them(opened: Open):
-    app, asked = app_of({"flights": Gates().pipeline()}), list[str]()
-    schedule = {
-        "name": "nightly",
-        "pipeline": "flights",
-        "trigger": "0 3 * * *",
-        "next": "2026-01-01T03:00:00Z",
-        "paused": False,
-    }
-    stream = {
-        "name": "clicks",
-        "status": "running",
-        "batches": 1200,
-        "lag_seconds": 1.5,
-        "rate": 350.5,
-        "watermark": None,
-        "poisoned": 2,
-    }
-    app.add_api_route("/flow/schedules", lambda: {"schedules": [schedule | {"last": {"status": "succeeded"}}]})
-    app.add_api_route("/flow/streams", lambda: {"streams": [stream]})
+async def test_schedules_and_streams_are_watched_and_steered(opened: Open, tmp_path: Path):
+    clicks = Queue()
 
-    async def act(request: Request, action: str) -> dict[str, Any]:
-        asked.append(request.url.path)
-        schedule["paused"], stream["status"] = action == "pause", "stopped" if action == "stop" else "running"
-        return {}
+    async def counted(batch: list[int]) -> int:
+        return len(batch)
 
-    app.add_api_route("/flow/{kind}/{name}/{action}", act, methods=["POST"])
+    async def broken() -> None:
+        raise ValueError("<b>")
+
+    runner = Runner(journal=tmp_path / "journal")
+    app = app_of(
+        {"flights": Gates().pipeline()},
+        runner=runner,
+        schedules=Schedules({"nightly": (Pipeline([broken]), Cron("0 3 * * *"))}, runner),
+        streams={"clicks": run_stream([counted], clicks, into="batch", runner=runner)},
+        queues={"clicks": clicks},
+    )
     shown = await opened(app)
     await shown.tab.get_by_role("link", name="Schedules").click()
     await expect(shown.tab.locator("tbody tr")).to_contain_text("0 3 * * *")
     await shown.tab.get_by_role("button", name="Pause nightly").click()
     await expect(shown.tab.get_by_role("button", name="Resume nightly")).to_be_focused()
+    await expect(shown.tab.locator("tbody tr")).to_contain_text("paused")
     await shown.tab.get_by_role("button", name="Resume nightly").click()
+    await expect(shown.tab.locator("tbody tr")).to_contain_text("waiting")
     await shown.tab.get_by_role("button", name="Trigger nightly").click()
+    await expect(shown.tab.locator("tbody tr")).to_contain_text("ValueError: <b>")
+    link = shown.tab.get_by_role("link", name=re.compile("^failed, "))
+    assert str(await link.get_attribute("href")).startswith("#/runs/nightly%40")
     await shown.tab.get_by_role("link", name="Streams").click()
-    await expect(shown.tab.locator("tbody tr")).to_contain_text("350.5 / s")
+    await clicks.deliver(1)
+    await expect(shown.tab.locator("tbody tr td").nth(2)).to_have_text("1")
+    await shown.tab.get_by_role("button", name="Pause clicks").click()
+    await expect(shown.tab.locator("tbody tr")).to_contain_text("paused")
     await shown.tab.get_by_role("button", name="Stop clicks").click()
     await shown.tab.get_by_role("button", name="Stop it").click()
-    await expect(shown.tab.locator("tbody tr")).to_contain_text("stopped")
-    acted = ["schedules/nightly/pause", "schedules/nightly/resume", "schedules/nightly/trigger", "streams/clicks/stop"]
-    assert asked == [f"/flow/{each}" for each in acted]
+    await expect(shown.tab.locator("tbody tr")).to_contain_text("finished")
     assert shown.trouble == []
 
 
@@ -726,19 +805,23 @@ async def test_hostile_names_errors_and_inputs_do_nothing(opened: Open):
         step(fails, name=f"bad {EVIL}", inputs={"x": EVIL}),
     ]
     served = Served(Pipeline(steps, inputs=(f"in {EVIL}",)), description=EVIL)
-    shown = await opened(app_of({"flights": served}))
+    shown = await opened(app_of({"flights": served}), **PHONE)
     await expect(shown.tab.locator(".cards")).to_contain_text(EVIL)
+    assert not await shown.too_wide()
     await shown.goto("#/pipelines/flights")
     await expect(shown.tab.locator(".lead")).to_have_text(EVIL)
     await shown.tab.get_by_label(f"in {EVIL}").fill(EVIL)
+    assert not await shown.too_wide()
     await shown.tab.get_by_text("Options").click()
     await shown.tab.get_by_role("button", name="Start", exact=True).click()
     await expect(shown.status).to_contain_text("failed")
     await expect(shown.tab.locator(".verdict")).to_contain_text(f"bad {EVIL}")
     await shown.tab.locator(".verdict button").click()
     await expect(shown.tab.locator("tr.detail pre")).to_contain_text("window.hacked=1")
+    assert not await shown.too_wide()
     await shown.goto("#/runs")
-    await expect(shown.tab.locator("table.runs tbody")).to_contain_text("window.hacked=1")
+    await expect(shown.tab.locator("table.runs tbody")).to_contain_text("flights")
+    assert not await shown.too_wide()
     await shown.goto(f"#/runs/{EVIL}")
     await shown.goto(f"#/pipelines/{EVIL}")
     assert await shown.tab.evaluate("typeof window.hacked") == "undefined"
@@ -782,10 +865,9 @@ async def test_a_large_run_keeps_the_page_small(opened: Open):
 )
 async def test_every_view_is_accessible_and_fits_a_phone(opened: Open, options: Any):
     gates = Gates(fails=True)
-    app = app_of({"flights": gates.pipeline()}, story=True)
-    app.add_api_route(
-        "/flow/schedules", lambda: {"schedules": [{"name": "nightly", "trigger": "0 3 * * *", "paused": True}]}
-    )
+    runner = Runner()
+    schedules = Schedules({"nightly": (Pipeline([step(lambda: 1, name="one")]), Cron("0 3 * * *"))}, runner)
+    app = app_of({"flights": gates.pipeline()}, runner=runner, story=True, schedules=schedules)
     shown = await opened(app, "#/pipelines/flights", **options)
 
     async def fine(where: str) -> None:

@@ -14,8 +14,11 @@ import httpx
 import pytest
 
 from odibi_async import Journal, Runner
-from odibi_async.integrations.fastapi import ServiceLimits
-from tests.serving import Flag, Worker, app_of, served, until
+from odibi_async.integrations.fastapi import Served, ServiceLimits
+from odibi_async.integrations.fastapi.served import Offer
+from odibi_async.integrations.fastapi.service import Service
+from odibi_async.integrations.fastapi.shown import id_of
+from tests.serving import SUM, Flag, Worker, app_of, served, until
 from tests.test_journal_backends import Server
 from tests.test_service_events import streamed, told
 
@@ -45,7 +48,9 @@ async def two(where: str, tmp_path: Path) -> AsyncIterator[list[httpx.AsyncClien
     async with AsyncExitStack() as stack:
         clients = []
         for _ in range(2):
-            runner = Runner(journal=Journal(where, store=tmp_path / "store"))
+            journal = Journal(where, store=tmp_path / "store")
+            stack.push_async_callback(asyncio.to_thread, journal.close)
+            runner = Runner(journal=journal)
             app = app_of(tmp_path, runner=runner, story=True, limits=ServiceLimits(poll=0.05))
             clients.append(await stack.enter_async_context(served(app)))
         yield clients
@@ -154,6 +159,32 @@ async def test_a_resumed_run_makes_the_targets_that_it_was_asked_for(two: list[h
     assert (await two[1].post(run["links"]["resume"])).status_code == 202
     done = await until(two[1], run["links"]["self"], "succeeded")
     assert [each["name"] for each in done["steps"]] == ["first", "held"]
+
+
+async def test_a_run_that_begins_while_its_request_is_cancelled_is_that_of_its_key(where: str, tmp_path: Path):
+    with Journal(where, store=tmp_path / "store") as journal:
+        await _begun_and_cancelled(journal)
+
+
+async def _begun_and_cancelled(journal: Journal) -> None:
+    ids = set()
+    async with Runner(journal=journal) as runner:
+        offer = Offer("sum", Served(SUM))
+        service = Service(runner, {"sum": offer}, ServiceLimits())
+        body = b'{"inputs": {"n": 3}}'
+        for turns in range(12):
+            key = f"key {turns}"
+            begin = asyncio.create_task(service.begin(offer, offer.asks.asked(body), body, key))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            begin.cancel()
+            await asyncio.wait([begin])
+            found = await service.begin(offer, offer.asks.asked(body), body, key)
+            assert id_of(found) == id_of(await service.begin(offer, offer.asks.asked(body), body, key))
+            ids.add(id_of(found))
+    runs = await asyncio.to_thread(journal.runs)
+    assert {run.run_id for run in runs} == ids
+    assert len(runs) == 12
 
 
 # -- workers that die ----------------------------------------------------------------------------------

@@ -47,6 +47,7 @@ from odibi_async.events import (
 from odibi_async.result import Status
 from odibi_async.stream import Batch, Late, Memory, Polled, Polling, Queue, QueueClosed, run_stream, stream_source
 from odibi_async.stream.files import Files
+from odibi_async.stream.ledger import Ledger
 from odibi_async.stream.rows import Rows
 from odibi_async.testing import Recorder, failpoint, virtual_clock
 
@@ -473,6 +474,55 @@ async def test_a_source_that_goes_on_failing_ends_the_stream(tmp_path: Path, sin
     assert sink.calls == []
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"no": "batch"}, "it gave 'dict': a Batch or a Late is needed"),
+        (Batch(data=[1], position=1), "whose position is a text"),  # type: ignore[arg-type]
+        (asyncio.CancelledError(), "it raised CancelledError by itself"),
+        (StopAsyncIteration(), "StopAsyncIteration"),
+    ],
+)
+async def test_a_source_that_gives_nonsense_fails(tmp_path: Path, sink: Sink, given: Any, message: str):
+    class Odd(Numbers):
+        async def batches(self, position: str | None, memory: Memory) -> AsyncIterator[Batch | Late]:
+            if isinstance(given, BaseException):
+                raise given
+            yield given
+
+    with pytest.raises(SourceFailed, match=message):
+        await stream_of(sink, Odd(), tmp_path)
+
+
+async def test_a_source_that_minds_being_closed_does_no_harm(tmp_path: Path, sink: Sink):
+    class Sticky(Numbers):
+        async def batches(self, position: str | None, memory: Memory) -> AsyncIterator[Batch | Late]:
+            try:
+                yield Batch(data=[1], position="1")
+            finally:
+                raise KeyError("closed")
+
+    stream = stream_of(sink, Sticky(), tmp_path)
+    sink.poison = lambda batch: stream._controls.tell(stopping=True)
+    with pytest.raises((KeyError, SourceFailed)):
+        await stream
+    await stream_of(sink, Numbers([1], [2]), tmp_path)
+    assert sink.calls == [[1], [2]]
+
+
+async def test_200_streams_can_be_cancelled_at_once(tmp_path: Path, sink: Sink):
+    async with Runner(journal=tmp_path) as runner:
+        streams = [
+            run_stream(sink.pipeline, Numbers([1], [2], [3]), into="batch", runner=runner, name=f"n{number}")
+            for number in range(200)
+        ]
+        for stream in streams:
+            stream.start()
+        await _until(lambda: bool(sink.calls))
+        await asyncio.gather(*(stream.cancel() for stream in streams))
+    assert {str(stream.status) for stream in streams} <= {"cancelled", "finished"}
+
+
 @pytest.mark.parametrize("part", ["open", "changed", "close"])
 async def test_whatever_part_of_a_source_raises_the_stream_ends_and_lets_go(tmp_path: Path, sink: Sink, part: str):
     class Broken(Numbers):
@@ -564,6 +614,32 @@ async def test_a_stream_can_be_iterated_and_waits_for_who_does(tmp_path: Path, s
     assert [each[:2] for each in found] == [("list 1", "succeeded"), ("list 2", "failed"), ("list 3", "succeeded")]
     assert found[0][2] == 3
     assert isinstance(found[1][2], RunError)
+
+
+async def test_who_stops_iterating_does_not_hold_the_stream_up(tmp_path: Path, sink: Sink):
+    async with stream_of(sink, Numbers(*([number] for number in range(8))), tmp_path) as stream:
+        async for _ in stream:
+            break
+        await asyncio.wait_for(_wait_for(stream), 20)
+    assert len(sink.calls) == 8
+
+
+async def test_a_batch_that_was_about_to_be_set_aside_and_succeeds_is_not_listed(tmp_path: Path, sink: Sink):
+    sink.poison = unlucky
+    stream = stream_of(sink, Numbers([13]), tmp_path, attempts=2)
+
+    def full(*_: object, **__: object) -> None:
+        raise JournalUnavailable("journal", "the disk is full.")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Ledger, "_settle", full)
+        with pytest.raises(JournalUnavailable):
+            await stream
+    assert len(await stream.set_aside()) == 1
+    sink.poison = lambda batch: None
+    await stream_of(sink, Numbers([13]), tmp_path, attempts=2)
+    assert await stream.set_aside() == []
+    assert sink.saved == [13]
 
 
 async def test_who_iterates_hears_how_the_stream_ended(tmp_path: Path, sink: Sink):

@@ -155,7 +155,7 @@ def rows_survive(zygote: Zygote, folder: Path, rows: int, kills: int, seed: int)
 
 
 def test_a_stream_of_files_that_is_killed_again_and_again_loses_nothing(zygote: Zygote, tmp_path: Path):
-    files_survive(zygote, tmp_path, files=100, kills=8, seed=1)
+    files_survive(zygote, tmp_path, files=60, kills=8, seed=1)
 
 
 def test_a_stream_of_rows_that_are_written_meanwhile_loses_nothing(zygote: Zygote, tmp_path: Path):

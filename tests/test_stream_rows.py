@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import sqlalchemy
@@ -275,7 +276,9 @@ def test_watermarks_survive_json():
         assert type(from_json(to_json(value))) is type(value)
     aware = datetime(2024, 1, 31, tzinfo=timezone(timedelta(hours=2)))
     assert from_json(to_json(aware)) == aware
-    for value in (True, b"x", float("nan"), float("inf"), object()):
+    assert from_json(to_json(pd.Timestamp("2024-01-31 12:00:00.123456789"))) == datetime(2024, 1, 31, 12, 0, 0, 123456)
+    assert from_json(to_json(np.int64(5))) == 5
+    for value in (True, b"x", pd.NaT, float("nan"), float("inf"), object()):
         with pytest.raises(OptionError, match="cannot be a watermark"):
             to_json(value)
 

@@ -23,6 +23,7 @@ from typing import Any, Final, Literal, TypeVar
 from odibi_async.cache.entries import Entry, Listed, Miss, Removed
 from odibi_async.cache.leases import Flight, Lease
 from odibi_async.cache.rows import STEP, Rows
+from odibi_async.cache.shared import Shared
 from odibi_async.cache.upkeep import figures, pruned, removed, verified
 from odibi_async.cache.uses import Uses
 from odibi_async.errors import CacheUnavailable, Damaged, OptionError
@@ -55,6 +56,8 @@ class Cache:
         ttl: Seconds for which an entry is good; `None` for ever. A policy's own wins.
         pickle: `"never"`, or `"signed"`: values that no other rule keeps are pickled, and signed with the secret.
         secret: What signs pickles.
+        shared: A directory under the same path on the workers of a cluster: what their steps make is kept and found
+            there by the workers themselves. The index and the locks stay in `directory`. Nothing there is ever pruned.
     """
 
     def __init__(
@@ -65,12 +68,14 @@ class Cache:
         ttl: float | None = None,
         pickle: Literal["never", "signed"] = "never",
         secret: Secret | str | bytes | None = None,
+        shared: str | os.PathLike[str] | None = None,
     ) -> None:
         _check_ttl(ttl)
         self.directory = _users_directory() if directory is None else Path(directory)
         self.size_limit = _bytes_of(size_limit)
         self.ttl = ttl
         self.store = Store(self.directory, pickle=pickle, secret=secret)
+        self.shared = None if shared is None else Shared(shared)
         self._lock = threading.Lock()
         self._rows = Rows(self.directory, self.store)
         self._leasing = threading.Lock()
@@ -95,8 +100,12 @@ class Cache:
             step: Name of the step, under which a miss is counted.
         """
         found = self._rows.found(key, self.ttl if ttl is None else ttl)
+        if isinstance(found, Miss) and self.shared is not None:
+            there = self.shared.found(key, self.ttl if ttl is None else ttl)
+            found = there if isinstance(there, Entry) or found.reason == "new" else found
         if isinstance(found, Entry):
-            self._count(Uses(entries={key: (1, time.time())}, hits=Counter((found.step,))))
+            used = {} if found.is_shared else {key: (1, time.time())}
+            self._count(Uses(entries=used, hits=Counter((found.step,))))
         elif step is not None:
             self._count(Uses(misses=Counter((step,))))
         if time.monotonic() > self._flush_at:
@@ -114,7 +123,7 @@ class Cache:
         Raises:
             Damaged: It cannot be had. The entry is forgotten, so that the step can be computed and recorded again.
         """
-        return self._believed(entry, self.store.load, position)
+        return self._believed(entry, self._store_of(entry).load, position)
 
     def paths(self, entry: Entry, position: int) -> tuple[list[Path], bytes]:
         """
@@ -129,8 +138,14 @@ class Cache:
         try:
             return read(entry.kept[position])
         except Damaged:
-            self._rows.forget([entry.key])
+            if entry.is_shared and self.shared is not None:
+                self.shared.forget(entry.key)
+            else:
+                self._rows.forget([entry.key])
             raise
+
+    def _store_of(self, entry: Entry) -> Store:
+        return self.store if self.shared is None or not entry.is_shared else self.shared.store
 
     def record(self, entry: Entry, parts: Mapping[str, str], reason: str = "") -> None:
         """
@@ -144,9 +159,12 @@ class Cache:
 
         Raises:
             CacheUnavailable: The index cannot be written to now.
+            OSError: Nor can the shared directory.
         """
+        if entry.is_shared and self.shared is not None:
+            self.shared.record(entry)
         self._rows.record(entry, parts, reason)
-        self._count(Uses(written=sum(kept.bytes for kept in entry.kept)))
+        self._count(Uses(written=0 if entry.is_shared else sum(kept.bytes for kept in entry.kept)))
 
     def why(self, step: str, parts: Mapping[str, str]) -> str:
         """What differs between these parts and the last that were recorded for the step, in a few words."""

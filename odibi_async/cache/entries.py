@@ -22,6 +22,7 @@ class Entry:
         tags: The step's tags.
         stored_at: When, in seconds since the epoch.
         cost: Seconds that the step took.
+        is_shared: Whether the datasets are in the directory that machines share.
     """
 
     key: str
@@ -30,6 +31,7 @@ class Entry:
     tags: tuple[str, ...] = ()
     stored_at: float = field(default_factory=time.time)
     cost: float = 0.0
+    is_shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +90,9 @@ def entry_text(entry: Entry) -> str:
     return json.dumps(members | {"kept": [kept.to_json() for kept in entry.kept]})
 
 
-def entry_of(key: str, text: str) -> Entry:
+def entry_of(key: str, text: str, *, is_shared: bool = False) -> Entry:
     try:
-        members = json.loads(text)
+        members = json.loads(text) | {"is_shared": is_shared}
         kept = tuple(map(Kept.from_json, members["kept"]))
         entry = Entry(**members | {"key": key, "kept": kept, "tags": tuple(members["tags"])})
     except (ValueError, TypeError, KeyError):

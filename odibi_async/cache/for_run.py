@@ -34,6 +34,7 @@ from odibi_async.executors.threads import CallJob, Threads
 from odibi_async.fingerprint.functions import Undigestible, combined, digest_of, is_mutable
 from odibi_async.graph.graph import Graph
 from odibi_async.graph.node import Node
+from odibi_async.store.keeping import Keeping, Report
 from odibi_async.store.kept import Kept
 
 T = TypeVar("T")
@@ -62,12 +63,14 @@ class RunCache:
     Attributes:
         questions: Which steps it asks about, and under which keys.
         store: Where the cache keeps what steps make.
+        shared: Where workers of a cluster keep it; `None` for nowhere.
     """
 
     def __init__(
         self, cache: Cache, flights: Flights, threads: Threads, graph: Graph, keeper: FrameKeeper | None = None
     ) -> None:
         self.store = cache.store
+        self.shared = cache.shared
         self._cache = cache
         self._keeper = keeper
         self._lease: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
@@ -82,6 +85,8 @@ class RunCache:
 
         def take() -> None:
             self._lease = self._cache.lease()
+            if self.shared is not None:
+                self.shared.open()
 
         await self.do(self, take)
 
@@ -220,6 +225,43 @@ class RunCache:
         except (Undigestible, OdibiError, OSError) as error:
             raise Uncached(str(error)) from error
         return entry, made
+
+    def keeping(self, node: Node) -> Keeping | None:
+        """What keeps the datasets of a step where it is called, away from here; `None` for one that is called here."""
+        if node.executor is None or self.shared is None or not self.shared.takes:
+            return None
+        is_told = bool(node.step.cache) or isinstance(node.call.fn, Described)
+        names = tuple(self._graph.datasets[dataset] for dataset in node.outputs)
+        return Keeping(self.shared.directory, names, is_told)
+
+    def record(
+        self,
+        node: Node,
+        question: Question,
+        ask: Callable[[], Question],
+        report: Report,
+        seconds: float,
+        reason: str,
+    ) -> Entry:
+        """
+        Notes what was kept where the step was called; see `keep`.
+
+        Raises:
+            Uncached: It could not be kept.
+        """
+        if not report.kept:
+            raise Uncached(report.reason)
+        entry = Entry(
+            key=question.key, step=node.name, kept=report.kept, tags=node.step.tags, cost=seconds, is_shared=True
+        )
+        try:
+            changed = _changed(question.parts, ask().parts)
+            if changed:
+                raise Uncached(f"{changed} changed while the step ran.")
+            self._cache.record(entry, question.parts, reason)
+        except (Undigestible, OdibiError, OSError) as error:
+            raise Uncached(str(error)) from error
+        return entry
 
     def _kept(self, name: str, value: Any, node: Node, question: Question) -> Kept:
         """

@@ -20,11 +20,12 @@ from odibi_async.cache.stored import Again, Question, Stored, Uncached
 from odibi_async.cache_policy import CachePolicy
 from odibi_async.dataset import ABSENT, Handle, reader_copy
 from odibi_async.errors import Damaged, StepError
-from odibi_async.events import CacheBypassed, CacheDamaged, CacheMissed
+from odibi_async.events import CacheBypassed, CacheDamaged, CacheMissed, CacheNotShared
 from odibi_async.graph.node import NOTHING, Node
 from odibi_async.result import CacheUse, Status
 from odibi_async.run.composition import Inside
 from odibi_async.run.course import Invocation
+from odibi_async.run.datasets import loaded
 from odibi_async.run.layers import Inner
 
 
@@ -53,6 +54,8 @@ class CacheLayer:
     async def open(self) -> None:
         """Protects everything that this run finds in the store from removal."""
         await self._cache.open()
+        if self._cache.shared is not None and self._cache.shared.trouble:
+            self._tell(CacheNotShared, self._cache.shared.trouble)
 
     async def close(self) -> None:
         """Ends the protection."""
@@ -83,10 +86,12 @@ class CacheLayer:
                 return found
             invocation.course.use = CacheUse(hit=False, reason=reason, key=question.key)
             self._tell(CacheMissed, node.name, reason, invocation.element)
-            began = perf_counter()
-            made: Sequence[Any] = [reader_copy(value) for value in await inner(invocation)]
-            ask = self._asking(node, invocation.instead)  # as things are now
-            made, flight.succeeded = await self._keep(invocation, question, ask, made, perf_counter() - began)
+            keeping, began = cache.keeping(node), perf_counter()
+            invocation.keeping = None if keeping is None else keeping.around
+            made: Sequence[Any] = await inner(invocation)
+            seconds, ask = perf_counter() - began, self._asking(node, invocation.instead)  # as things are now
+            keep = self._keep if keeping is None else self._record
+            made, flight.succeeded = await keep(invocation, question, ask, made, seconds)
             return made
 
     def _policy(self, node: Node) -> CachePolicy:
@@ -128,6 +133,7 @@ class CacheLayer:
     ) -> tuple[Sequence[Any], bool]:
         """Keeps what a step made, or an element of one; what its readers get, and whether it could be kept."""
         node, course, is_whole = invocation.node, invocation.course, invocation.element is None
+        made = [reader_copy(value) for value in made]
         reason = "damaged" if course.use is None else course.use.reason
         values = [self._inside.state.values[dataset] for dataset in node.call.datasets]
         read = [each for each in (*values, *invocation.instead.values()) if not isinstance(each, Handle)]
@@ -143,6 +149,31 @@ class CacheLayer:
             )
         return made, True
 
+    async def _record(
+        self,
+        invocation: Invocation,
+        question: Question,
+        ask: Callable[[], Question],
+        made: Sequence[Any],
+        seconds: float,
+    ) -> tuple[Sequence[Any], bool]:
+        """As `_keep`, for what was kept where the step was called: it stays there."""
+        node, (*live, report) = invocation.node, made
+        reason = "damaged" if invocation.course.use is None else invocation.course.use.reason
+        record = functools.partial(self._cache.record, node, question, ask, report, seconds, reason)
+        try:
+            entry = await self._cache.do(self._inside.owner, record)
+        except Uncached as error:
+            self._bypass(invocation, f"not kept: {error}")
+            return [await loaded(value) for value in live], False
+        handles = self._stored(node, question, entry, invocation.instead, invocation.element)
+        if invocation.element is None:
+            self._questions.origins.update(zip(node.outputs, handles, strict=True))
+        if not report.has_parts:
+            for handle, each in zip(handles, live, strict=True):
+                handle.fresh = each if isinstance(each, Handle) else None
+        return handles, True
+
     def _bypass(self, invocation: Invocation, reason: str) -> None:
         self._tell(CacheBypassed, invocation.node.name, reason, invocation.element)
         invocation.course.use = CacheUse(hit=False, reason=reason)
@@ -154,7 +185,9 @@ class CacheLayer:
     ) -> list[Stored]:
         again = Again(node.name, functools.partial(self._made_again, node, question, instead, element))
         datasets = list(node.outputs) if element is None else [None] * len(entry.kept)
-        return [Stored(entry, place, datasets[place], again, self._load) for place in range(len(entry.kept))]
+        shared = self._cache.shared if entry.is_shared else None
+        directory = None if shared is None else shared.directory
+        return [Stored(entry, p, datasets[p], again, self._load, directory) for p in range(len(entry.kept))]
 
     async def _load(self, stored: Stored) -> Any:
         """The value of a stored dataset; of a damaged one, by calling its step."""
@@ -179,11 +212,11 @@ class CacheLayer:
         """
         invocation, began = self._inside.recovery.invocation(node, instead, element), perf_counter()
         try:
-            made = await self._inside.recovery.call(invocation)
+            made = [await loaded(value) for value in await self._inside.recovery.call(invocation)]
         except Exception as error:
             raise StepError(node.name, error) from error
         asked, origins = self._inside.state.values, self._questions.origins
         is_there = all(asked[dataset] is not ABSENT or dataset in origins for dataset in node.call.datasets)
         ask = self._asking(node, instead) if is_there else lambda: question  # what was dropped cannot have changed
-        made, _ = await self._keep(invocation, question, ask, made, perf_counter() - began)
-        return made
+        kept, _ = await self._keep(invocation, question, ask, made, perf_counter() - began)
+        return kept

@@ -152,10 +152,11 @@ class Rows:
         return written
 
     def record(self, entry: Entry, parts: Mapping[str, str], reason: str) -> None:
-        """Keeps an entry, and what its key was made of."""
+        """Keeps an entry, unless it lies elsewhere, and what its key was made of."""
         index = self.index()
         with index.transaction():
-            index.put(_entry_row(entry.key), entry_text(entry))
+            if not entry.is_shared:
+                index.put(_entry_row(entry.key), entry_text(entry))
             about = self.about(entry.step) | {"parts": dict(parts), "reason": reason, "at": entry.stored_at}
             index.put(_step_row(entry.step), json.dumps(about))
 

@@ -10,6 +10,7 @@ from typing import Any
 from odibi_async.cache.entries import Entry
 from odibi_async.dataset import Handle
 from odibi_async.store.kept import Kept
+from odibi_async.store.shared import load_from
 
 
 class Uncached(Exception):
@@ -49,9 +50,11 @@ class Stored(Handle):
         place: Its place among the step's outputs.
         dataset: Which dataset it is; `None` for an element of one.
         again: Makes them anew, for when it is found damaged.
+        directory: The shared directory that it is in; `None` where it is not in one.
+        fresh: Another handle of it: what its step made on a cluster just now, and is there still.
     """
 
-    __slots__ = ("_load", "again", "dataset", "entry", "place")
+    __slots__ = ("_is_missed", "_load", "again", "dataset", "directory", "entry", "fresh", "place")
 
     def __init__(
         self,
@@ -60,12 +63,33 @@ class Stored(Handle):
         dataset: int | None,
         again: Again,
         load: Callable[[Stored], Awaitable[Any]],
+        directory: str | None = None,
     ) -> None:
         self.entry = entry
         self.place = place
         self.dataset = dataset
         self.again = again
         self._load = load
+        self.directory = directory
+        self.fresh: Handle | None = None
+        self._is_missed = False
+
+    @property
+    def by_path(self) -> tuple[Callable[..., Any], tuple[Any, ...]] | None:
+        if self.directory is None:
+            return None
+        return load_from, (self.directory, self.kept)
+
+    @property
+    def live(self) -> Handle | None:
+        return self.fresh
+
+    def not_there(self) -> None:
+        self._is_missed = True
+
+    @property
+    def is_lost(self) -> bool:
+        return self._is_missed
 
     @property
     def kept(self) -> Kept:

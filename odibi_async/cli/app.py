@@ -112,6 +112,7 @@ def run(
     engine: Engine | None = None,
     keep_going: bool = False,
     dry_run: bool = False,
+    estimate: bool = False,
     events: str | None = None,
     story: str | None = None,
     open_story: Annotated[bool, Parameter(name="--open", negative=())] = False,
@@ -135,6 +136,7 @@ def run(
         engine: What the datasets of steps are that name no engine; pandas without it.
         keep_going: Do whatever does not need what failed, instead of cancelling the rest.
         dry_run: Say which steps would run, and run none.
+        estimate: With --dry-run, say how long they would take with how many workers, by what the journal knows.
         events: A file that gets each event as a line of JSON.
         story: A page that tells what happened: graph, timeline, steps and their data. Without a file, story.html.
         open_story: Show the story in the browser.
@@ -147,6 +149,8 @@ def run(
 
     if no_cache and cache is not None:
         raise Refused(Problem(code="OA505", message="--cache and --no-cache exclude each other."))
+    if estimate and not dry_run:
+        raise Refused(Problem(code="OA505", message="--estimate runs nothing: it goes with --dry-run."))
     if story is not None and not story.lower().endswith((".html", ".htm")):
         raise Refused(Problem(code="OA505", message=f"--story {story!r}: the name of a page ends in .html."))
     recalled: Mapping[str, Any] = {}
@@ -154,6 +158,10 @@ def run(
         resume, recalled = resumption(place_of(journal), resume, configuration(config).name)
     plan = _planned(config, given, choice, recalled=recalled)
     check_given(plan)
+    if estimate:
+        from odibi_async.cli.estimate import estimated
+
+        return estimated(plan, place_of(journal))
     if dry_run:
         order = plan.pipeline.order()
         return Answer(text="\n".join(order), data={"steps": order, "given": sorted(plan.given)})

@@ -17,6 +17,7 @@ from odibi_async.events import (
     CacheBypassed,
     CacheDamaged,
     CacheMissed,
+    CacheNotShared,
     Event,
     JournalBypassed,
     LoopBlocked,
@@ -177,5 +178,7 @@ class Warnings:
                 complain(masked(f"step {event.step!r} is not cached: {event.reason}", self._secrets))
             case JournalBypassed() if not self._is_quiet:
                 complain(masked(f"step {event.step!r} in the journal: {event.reason}", self._secrets))
+            case CacheNotShared() if not self._is_quiet:
+                complain(f"the shared directory of the cache: {event.reason}")
             case CacheDamaged() if not self._is_quiet:
                 complain(f"what the cache had of step {event.step!r} is damaged, and it runs after all: {event.reason}")

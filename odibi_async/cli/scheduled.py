@@ -52,8 +52,15 @@ def set_paused(journal: str | None, name: str, is_paused: bool) -> Answer:
 
 
 async def _records(journal: Journal) -> dict[str, Record | RecordDamaged]:
-    ledger = Ledger(journal.backend)
-    return await ledger.load(await ledger.names())
+    ledger, found = Ledger(journal.backend), dict[str, Record | RecordDamaged]()
+    names = await ledger.names()
+    await ledger.load(names)
+    for name in names:
+        try:
+            found[name] = ledger.known(name)
+        except RecordDamaged as error:
+            found[name] = error
+    return found
 
 
 def _state(record: Record) -> str:

@@ -92,7 +92,10 @@ class Cluster:
         if client is not None and client.status == "running" and self._opened:
             return client
         async with self._opening:
-            if self._client is None or (self._owns_client and self._client.status in ("closed", "closing")):
+            if self._owns_client and self._client is not None and self._client.status != "running":
+                lost, self._client = self._client, None  # it may be trying to connect again, and would give up soon
+                await _closed(lost)
+            if self._client is None:
                 self._client = await self._new_client()
             if not self._opened:
                 await self._check_versions(self._client)

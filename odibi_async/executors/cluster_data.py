@@ -43,7 +43,12 @@ class ClusterData:
         """Whether it stands for data of this cluster, or a list of such data."""
         if isinstance(handle, HandleList):
             return all(not isinstance(each, Handle) or self.takes(each) for each in handle.elements)
-        return isinstance(handle, DaskHandle) and handle.data is self
+        return handle.by_path is not None or (isinstance(handle, DaskHandle) and handle.data is self)
+
+    def as_taken(self, handle: Handle) -> Handle:
+        """The handle, or another one of the same value that is in the memory of this cluster."""
+        live = handle.live
+        return live if isinstance(live, DaskHandle) and live.data is self and not live.is_lost else handle
 
     async def place(self, client: Any, work: Work) -> dict[int, DaskHandle]:
         """Takes the large frames among the arguments to the cluster, each once a run: identity -> handle."""
@@ -69,16 +74,26 @@ class ClusterData:
         return DaskHandle(self, step, await self.scatter(client, packed))
 
     async def scatter(self, client: Any, value: Any) -> Any:
-        """Takes a value to the cluster, to another worker if the first one dies meanwhile."""
-        try:
-            async with asyncio.timeout(self._cluster.timeout * 6):
-                while client.status == "running":
-                    with contextlib.suppress(OSError, concurrent.futures.CancelledError):
-                        [future] = await client.scatter([value], hash=False)
-                        return future
-                    await asyncio.sleep(AGAIN)
-        except TimeoutError as error:
-            raise ClusterError(f"The cluster takes no data: {in_a_line(error)}. Are there any workers?") from error
+        """
+        Takes a value to the cluster, to another worker if the first one dies meanwhile.
+
+        Raises:
+            ClusterError: There are no workers, or none of them takes it; or the scheduler is gone.
+        """
+        loop, patience = asyncio.get_running_loop(), self._cluster.timeout
+        began = last_seen = loop.time()
+        while client.status == "running":
+            with contextlib.suppress(OSError, concurrent.futures.CancelledError):
+                async with asyncio.timeout(patience):  # who asks a worker that has just died may wait long
+                    [future] = await client.scatter([value], hash=False)
+                    return future
+            with contextlib.suppress(OSError):
+                last_seen = loop.time() if (await client.scheduler.identity())["workers"] else last_seen
+            if loop.time() > min(last_seen + 6 * patience, began + 60 * patience):
+                raise ClusterError(
+                    f"The cluster takes no data, for {loop.time() - began:.0f} s. Are there any workers?"
+                )
+            await asyncio.sleep(AGAIN)
         raise ClusterError(self._cluster.no_answer())
 
     async def fetch(self, handle: DaskHandle) -> Any:
@@ -93,7 +108,7 @@ class ClusterData:
         client = future.client
         if not self._cluster.is_up(client):
             raise ClusterError(self._cluster.no_answer())
-        if future.status == "finished" and future.type is not remote.Packed:
+        if future.status == "finished" and future.type not in (remote.Packed, bytes):
             future = client.submit(remote.packed, future, pure=False, priority=2**20)
         got: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._fetching.append((future, got))
@@ -105,7 +120,7 @@ class ClusterData:
             if not self._cluster.is_up(client):
                 raise ClusterError(self._cluster.no_answer()) from error
             raise DataLost(handle.step, "its worker is gone, and it cannot be computed again by Dask.") from error
-        if isinstance(packed, remote.Packed) and len(packed.data) < SMALL:
+        if isinstance(packed, bytes) or (isinstance(packed, remote.Packed) and len(packed.data) < SMALL):
             return remote.unpacked(packed)
         return await in_thread(remote.unpacked, packed)
 

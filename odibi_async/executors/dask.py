@@ -135,6 +135,10 @@ class DaskExecutor:
                     reason = f"{deaths} workers died in turn, and so did a process of its own: {raised.error.reason}"
                     raise WorkerLost(work.step, reason) from None
                 raise
+            except NotFound:
+                for handle in _handles(work):
+                    handle.not_there()
+                raise
             except DataLost:
                 if not left or any(handle.is_lost for handle in _handles(work)):
                     raise  # else it is data that was taken there for this call
@@ -142,7 +146,7 @@ class DaskExecutor:
 
     async def _made(self, work: Work, *, alone: bool) -> Sequence[Any]:
         client = await self.cluster.client()
-        token = f"{work.step}-{secrets.token_hex(8)}"
+        token = f"{_name_of(work.fn)}-{secrets.token_hex(8)}"  # a name for each step would cost the scheduler dear
         placed = await self.data.place(client, work)
         blob, futures = await self._packed(client, work, placed)
         future = client.submit(
@@ -199,6 +203,8 @@ class DaskExecutor:
             raise Raised(await in_thread(unpacked_error, error.error))
         if isinstance(error, remote.Unportable):
             raise NotPortable(step, error.reason)
+        if isinstance(error, remote.NotThere):
+            raise NotFound(step, error.reason)
         if type(error).__name__ == "KilledWorker":
             if error.task == future.key:
                 raise Killed(error.allowed_failures + 1)
@@ -233,8 +239,11 @@ class DaskExecutor:
             if isinstance(value, HandleList):
                 return list, (value.elements,)
             value = placed.get(id(value), value)
-            if not isinstance(value, DaskHandle):
+            if not isinstance(value, Handle):
                 return NotImplemented
+            value = self.data.as_taken(value)
+            if not isinstance(value, DaskHandle):
+                return NotImplemented if value.by_path is None else value.by_path
             futures.append(value.future)
             return remote.argument, (len(futures) - 1,)
 
@@ -254,6 +263,10 @@ class DaskExecutor:
         return await self.data.scatter(client, remote.Packed(remote.PICKLE, blob)), futures
 
 
+class NotFound(DataLost):
+    """A worker does not find in the shared directory what is to be there."""
+
+
 class Killed(Exception):
     """
     The workers died that a call was given to, whether it ran or waited there.
@@ -267,9 +280,19 @@ class Killed(Exception):
         self.deaths = deaths
 
 
+def _name_of(fn: Callable[..., Any]) -> str:
+    """What Dask calls all calls of a function; it keeps account of each name."""
+    fn = getattr(fn, "func", fn)
+    return str(getattr(fn, "__name__", type(fn).__name__))
+
+
 def _handles(work: Work) -> Iterator[Handle]:
     """What a call reads that lies elsewhere."""
-    return (each for each in (*work.args, *work.kwargs.values()) if isinstance(each, Handle))
+    for each in (*work.args, *work.kwargs.values()):
+        if isinstance(each, HandleList):
+            yield from (element for element in each.elements if isinstance(element, Handle))
+        elif isinstance(each, Handle):
+            yield each
 
 
 async def _ended(future: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import functools
 import importlib
 import io
@@ -128,11 +129,26 @@ def _variable(module: str, name: str, number: int, default: Any) -> ContextVar[A
     return _others[key]
 
 
-def variables_of(context: Context) -> list[bytes]:
+Variable = tuple[Address, Any] | bytes
+"""A context variable and its value: plain ones go along with the call, others are bytes of their own."""
+PLAIN: Final = frozenset((type(None), bool, int, float, str, bytes))
+
+
+def variables_of(context: Context) -> list[Variable]:
     """The context variables, those that can travel; nobody's call depends on the others being elsewhere."""
-    packed = []
+    packed: list[Variable] = []
     for variable, value in context.items():
         if variable is CURRENT:
+            continue
+        if type(value).__module__ == "decimal":  # its variable has no name that one could import
+            if _decimal(value) != _decimal(decimal.DefaultContext):
+                packed.append(dumps((None, value)))
+            continue
+        address = _address_of(variable)
+        if address[0].startswith("distributed."):  # Dask's own: its client, its worker
+            continue
+        if _is_plain(value) and _is_plain(address[3]):
+            packed.append((address, value))
             continue
         try:
             packed.append(dumps((variable, value)))
@@ -141,15 +157,29 @@ def variables_of(context: Context) -> list[bytes]:
     return packed
 
 
-def context_with(packed: Iterable[bytes]) -> Context:
+def _decimal(context: decimal.Context) -> tuple[object, ...]:
+    """What calculations with decimals depend on."""
+    traps = frozenset(signal for signal, is_on in context.traps.items() if is_on)
+    return context.prec, context.rounding, context.Emin, context.Emax, context.capitals, context.clamp, traps
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value pickles, fast, and without code of anybody's."""
+    return type(value) in PLAIN or (type(value) is tuple and all(map(_is_plain, value)))
+
+
+def context_with(packed: Iterable[Variable]) -> Context:
     """A context with these variables; those that this process cannot make are left out."""
     context = copy_context()
     for each in packed:
         try:
-            variable, value = cloudpickle.loads(each)
+            if isinstance(each, bytes):
+                variable, value = cloudpickle.loads(each)
+            else:
+                variable, value = _variable(*each[0]), each[1]
         except Exception:  # a class, or a module, that is not here
             continue
-        context.run(variable.set, value)
+        context.run(decimal.setcontext if variable is None else variable.set, value)
     return context
 
 

@@ -17,9 +17,9 @@ import cloudpickle
 from odibi_async.abc import Raised, Work
 from odibi_async.cancellation import CURRENT, CurrentCall
 from odibi_async.dataset import reader_copy
-from odibi_async.errors import ExtraMissing, NotPortable, Unstorable
+from odibi_async.errors import Damaged, ExtraMissing, NotPortable, Unstorable
 from odibi_async.executors.filing import FileHandle, is_large, read
-from odibi_async.executors.pickling import context_with, dumps, packed_error
+from odibi_async.executors.pickling import PLAIN, context_with, dumps, packed_error
 from odibi_async.executors.process import Pool
 from odibi_async.executors.worker import called, portable_record
 
@@ -67,9 +67,13 @@ dask_serialize.register(Packed, _frames_of)
 dask_deserialize.register(Packed, _of_frames)
 
 
-def packed(value: Any) -> Packed:
+SMALL: Final = 2**14
+"""Bytes of a pickle that are not worth a frame of their own in a message."""
+
+
+def packed(value: Any) -> Packed | bytes:
     """
-    The bytes of a value: a large frame as the store would write it, all else as a pickle.
+    The bytes of a value: a large frame as the store would write it, all else as a pickle, which is `bytes` if small.
 
     Raises:
         Exception: It cannot be pickled.
@@ -80,11 +84,14 @@ def packed(value: Any) -> Packed:
         with contextlib.suppress(Unstorable):
             kind, pieces = dumped(value)
             return Packed(kind, b"".join(memoryview(piece).cast("B") for piece in pieces if len(piece)))
-    return Packed(PICKLE, dumps(value))
+    pickled = pickle.dumps(value, 5) if type(value) in PLAIN else dumps(value)
+    return pickled if len(pickled) < SMALL else Packed(PICKLE, pickled)
 
 
 def unpacked(value: Any) -> Any:
     """The value whose bytes these are, over memory of its own; what is not packed is the reader's copy."""
+    if type(value) is bytes:
+        return cloudpickle.loads(value)
     if not isinstance(value, Packed):
         return reader_copy(value)
     if value.kind == PICKLE:
@@ -115,6 +122,19 @@ class Unportable(Exception):
 
     Attributes:
         reason: What, and why.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class NotThere(Exception):
+    """
+    Something is not in the shared directory, or not as it was kept.
+
+    Attributes:
+        reason: What was found.
     """
 
     def __init__(self, reason: str) -> None:
@@ -170,7 +190,9 @@ def call(blob: Any, step: str, topic: str, token: str, timeout: float | None, al
     """
     _arguments.values = [unpacked(each) for each in data]
     try:
-        fn, args, kwargs, outputs, variables = unpacked(Packed(PICKLE, blob) if isinstance(blob, bytes) else blob)
+        fn, args, kwargs, outputs, variables = unpacked(blob)
+    except Damaged as error:
+        raise NotThere(str(error)) from None
     except Exception as error:  # whatever is in it decides what this raises
         raise Unportable(f"it cannot be loaded in the worker: {type(error).__name__}: {error}") from None
     finally:

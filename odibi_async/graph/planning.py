@@ -48,15 +48,17 @@ class Estimate:
         )
 
 
-def estimated(graph: Graph, seconds: Mapping[str, float], workers: int, sizes: Mapping[str, int]) -> Estimate:
+def estimated(
+    graph: Graph, seconds: Mapping[str, float | Sequence[float]], workers: int, sizes: Mapping[str, int]
+) -> Estimate:
     """
     Simulates a run: of the steps that are ready, the one with the longest way still below it goes first, to the
-    worker that made most of what it reads, if that one is free.
+    worker that made most of what it reads, if that one is free. The elements of a mapped step run side by side.
 
     Args:
         graph: The steps.
-        seconds: Step -> how long it takes.
-        workers: How many steps run at a time.
+        seconds: Step -> how long it takes; of a mapped step, how long each element takes.
+        workers: How many steps and elements run at a time.
         sizes: Dataset -> bytes; 0 for those that are not there.
 
     Raises:
@@ -67,7 +69,7 @@ def estimated(graph: Graph, seconds: Mapping[str, float], workers: int, sizes: M
     unknown = [node.name for node in graph.nodes if node.name not in seconds]
     if unknown:
         raise OptionError(f"The history knows no duration of {shortened(unknown)}.")
-    took = [seconds[node.name] for node in graph.nodes]
+    took = [_parts(seconds[node.name]) for node in graph.nodes]
     ways = _ways(graph, took)
     simulation = _Simulation(graph, took, ways, [sizes.get(name, 0) for name in graph.datasets])
     ended = simulation.run(workers)
@@ -75,7 +77,7 @@ def estimated(graph: Graph, seconds: Mapping[str, float], workers: int, sizes: M
     return Estimate(
         workers=workers,
         seconds=ended,
-        utilisation=sum(took) / (workers * ended) if ended else 0.0,
+        utilisation=sum(map(sum, took)) / (workers * ended) if ended else 0.0,
         peak_bytes=simulation.peak,
         moved_bytes=simulation.moved,
         chain=tuple(_chain(graph, ways)),
@@ -84,9 +86,14 @@ def estimated(graph: Graph, seconds: Mapping[str, float], workers: int, sizes: M
     )
 
 
-def _ways(graph: Graph, took: Sequence[float]) -> list[float]:
+def _parts(seconds: float | Sequence[float]) -> Sequence[float]:
+    """How long each call takes; a mapped step without elements takes one that is over at once."""
+    return (seconds if len(seconds) else (0.0,)) if isinstance(seconds, Sequence) else (seconds,)
+
+
+def _ways(graph: Graph, took: Sequence[Sequence[float]]) -> list[float]:
     """The seconds of the longest way from the start of each step to the end of the run."""
-    ways = list(took)
+    ways = [max(parts) for parts in took]
     for index in reversed(graph.order):
         ways[index] += max((ways[other] for other in graph.downstream[index]), default=0.0)
     return ways
@@ -104,12 +111,16 @@ def _chain(graph: Graph, ways: Sequence[float]) -> list[str]:
 class _Simulation:
     """The state of a simulated run."""
 
-    def __init__(self, graph: Graph, took: Sequence[float], ways: Sequence[float], sizes: Sequence[int]) -> None:
+    def __init__(
+        self, graph: Graph, took: Sequence[Sequence[float]], ways: Sequence[float], sizes: Sequence[int]
+    ) -> None:
         self.peak = self.moved = 0
         self._graph = graph
         self._took = took
         self._ways = ways
         self._sizes = sizes
+        self._lacking = [len(parts) for parts in took]
+        self._callers: dict[int, set[int]] = {}
         self._places: list[set[int]] = [set() for _ in sizes]
         self._readers = [0] * len(sizes)
         self._held = 0
@@ -120,26 +131,33 @@ class _Simulation:
     def run(self, workers: int) -> float:
         """When the last step ends."""
         graph, unmet = self._graph, [len(waits) for waits in self._graph.upstream]
-        ready = [(-self._ways[index], index) for index, count in enumerate(unmet) if not count]
-        heapq.heapify(ready)
-        free = dict.fromkeys(range(min(workers, len(graph.nodes))))
+        ready: list[tuple[float, int, int]] = []
+        for index, count in enumerate(unmet):
+            if not count:
+                self._release(index, ready)
+        free = dict.fromkeys(range(min(workers, sum(map(len, self._took)))))
         running: list[tuple[float, int, int]] = []
         now = 0.0
         while ready or running:
             while ready and free:
-                index = heapq.heappop(ready)[1]
+                _, index, part = heapq.heappop(ready)
                 worker = self._best(index, free)
                 del free[worker]
                 self._start(index, worker)
-                heapq.heappush(running, (now + self._took[index], index, worker))
+                heapq.heappush(running, (now + self._took[index][part], index, worker))
             now, index, worker = heapq.heappop(running)
             free[worker] = None
-            self._end(index, worker)
+            if not self._is_over(index, worker):
+                continue
             for other in graph.downstream[index]:
                 unmet[other] -= 1
                 if not unmet[other]:
-                    heapq.heappush(ready, (-self._ways[other], other))
+                    self._release(other, ready)
         return now
+
+    def _release(self, index: int, ready: list[tuple[float, int, int]]) -> None:
+        for part in range(len(self._took[index])):
+            heapq.heappush(ready, (-self._ways[index], index, part))
 
     def _best(self, index: int, free: Mapping[int, None]) -> int:
         """The free worker that has the largest input of a step, else any."""
@@ -155,10 +173,18 @@ class _Simulation:
                 self._places[dataset].add(worker)
                 self.moved += self._sizes[dataset]
 
-    def _end(self, index: int, worker: int) -> None:
+    def _is_over(self, index: int, worker: int) -> bool:
+        """Whether the call that has ended was the last one of its step; then what it made is there."""
+        callers = self._callers.setdefault(index, set())
+        callers.add(worker)
+        self._lacking[index] -= 1
+        if self._lacking[index]:
+            return False
+        del self._callers[index]
         node = self._graph.nodes[index]
         for dataset in node.outputs:
-            self._places[dataset].add(worker)
+            if len(callers) == 1:  # elements here and there are nowhere together
+                self._places[dataset] |= callers
             self._held += self._sizes[dataset]
         self.peak = max(self.peak, self._held)
         for dataset in node.reads:
@@ -166,3 +192,4 @@ class _Simulation:
             if not self._readers[dataset] and self._graph.producers[dataset] != OUTSIDE:
                 self._held -= self._sizes[dataset]
                 self._places[dataset].clear()
+        return True

@@ -131,11 +131,11 @@ class Journal:
             raise OptionError("prune: keep_last= is needed, here or where the journal is made.")
         counts: dict[str, int] = {}
         old = []
-        for row, record in self._prunable():
+        for row, record in self.rows():
             counts[row.pipeline] = counts.get(row.pipeline, 0) + 1
             if counts[row.pipeline] > keep:
                 old.append((row, record))
-        return self._forget(old)
+        return self._forget(self._not_aside(old))
 
     def forget(self, *run_ids: str) -> list[str]:
         """
@@ -201,7 +201,7 @@ class Journal:
     def prune_after(self, pipeline: str) -> None:
         """Removes the older runs of a pipeline, when one has ended."""
         if self.keep_last is not None:
-            self._forget(self._prunable(pipeline)[self.keep_last :])
+            self._forget(self._not_aside(self.rows(pipeline)[self.keep_last :]))
 
     # -- for those who list runs -----------------------------------------------------------------------
 
@@ -234,10 +234,9 @@ class Journal:
 
     # -- within ----------------------------------------------------------------------------------------
 
-    def _prunable(self, pipeline: str | None = None) -> list[tuple[RunRow, RunRecord | None]]:
+    def _not_aside(self, old: Sequence[tuple[RunRow, RunRecord | None]]) -> list[tuple[RunRow, RunRecord | None]]:
         """The runs that may be pruned: all but those that are set aside, to be run again one day."""
-        aside = self.backend.marks(SET_ASIDE)
-        return [each for each in self.rows(pipeline) if SET_ASIDE + each[0].run_id not in aside]
+        return [each for each in old if self.backend.mark(SET_ASIDE + each[0].run_id) is None]
 
     def _forget(self, old: Sequence[tuple[RunRow, RunRecord | None]]) -> list[str]:
         gone, stores = [], {self.store.directory: self.store}

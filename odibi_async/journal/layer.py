@@ -30,6 +30,7 @@ from odibi_async.observers.redaction import Redaction
 from odibi_async.result import Status, StepResult
 from odibi_async.run.composition import Inside
 from odibi_async.run.course import Invocation
+from odibi_async.run.datasets import loaded
 from odibi_async.run.layers import Inner
 from odibi_async.secret import Secret
 from odibi_async.steps import TAP
@@ -316,7 +317,8 @@ class JournalLayer:
             StepError: It failed.
         """
         try:
-            return await self._inside.recovery.call(self._inside.recovery.invocation(node, instead, element))
+            made = await self._inside.recovery.call(self._inside.recovery.invocation(node, instead, element))
+            return [await loaded(value) for value in made]
         except Exception as error:
             raise StepError(node.name, error) from error
 

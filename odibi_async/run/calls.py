@@ -15,7 +15,7 @@ from odibi_async.events import StepAbandoned
 from odibi_async.executors.threads import CallJob, Threads, calling
 from odibi_async.graph.node import Call, Node
 from odibi_async.run.attempts import TimeLimit
-from odibi_async.run.course import Invocation
+from odibi_async.run.course import Invocation, Outputs
 from odibi_async.run.crossing import Crossing
 from odibi_async.run.datasets import Datasets
 from odibi_async.run.outputs import made_of, outputs_of, refuse_used_up
@@ -88,7 +88,7 @@ class Calls:
             if node.executor is not None:
                 args, kwargs = call.arguments(values, instead, is_copied=False)
                 context.run(self.enter, invocation)
-                return await self._elsewhere(node, args, kwargs, context, on_start)
+                return await self._elsewhere(invocation, args, kwargs, context, on_start)
             if node.in_thread:
                 fn: Callable[[], Any]
                 if crossing is None:
@@ -132,21 +132,24 @@ class Calls:
 
     async def _elsewhere(
         self,
-        node: Node,
+        invocation: Invocation,
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         context: contextvars.Context,
         on_start: Callable[[], None],
     ) -> Sequence[Any]:
         """What an executor makes of a call. A caller that is cancelled goes on when the call has ended."""
+        node, keeping = invocation.node, invocation.keeping
         assert node.executor is not None
+        outputs: Outputs
+        outputs = functools.partial(made_of, node.name, len(node.outputs), node.step.outputs)
         work = Work(
             step=node.name,
             fn=node.call.fn,
             args=args,
             kwargs=kwargs,
-            outputs=functools.partial(made_of, node.name, len(node.outputs), node.step.outputs),
-            datasets=len(node.outputs),
+            outputs=outputs if keeping is None else keeping(outputs),
+            datasets=len(node.outputs) + (keeping is not None),
             timeout=node.step.timeout,
             owner=self._owner,
             priority=self._state.priorities[node.index],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -10,6 +10,9 @@ from typing import Any
 from odibi_async.graph.node import NOTHING, Node
 from odibi_async.result import CacheUse, Status
 from odibi_async.run.slots import Held
+
+Outputs = Callable[[Any], Sequence[Any]]
+"""Turns what a function returned into its datasets."""
 
 
 @dataclass(slots=True)
@@ -45,11 +48,12 @@ class Invocation:
         instead: Parameter -> value in place of a dataset.
         element: The number of the element; `None` for a step as a whole.
         held: The slot that it was given before it started, for its first attempt.
+        keeping: Has what it makes kept where it is called, on another machine say: a report then follows its datasets.
         values: The datasets that it reads, where some of them had to be loaded; `None` where all are in the table.
         spent: Says why it cannot be made once more, what it read or made being gone; empty where it can.
     """
 
-    __slots__ = ("course", "element", "held", "instead", "node", "on_begin", "spent", "values")
+    __slots__ = ("course", "element", "held", "instead", "keeping", "node", "on_begin", "spent", "values")
 
     def __init__(
         self,
@@ -66,6 +70,7 @@ class Invocation:
         self.instead = instead
         self.element = element
         self.held = held
+        self.keeping: Callable[[Outputs], Outputs] | None = None
         self.values: Mapping[int, Any] | None = None
         self.spent: Callable[[], str] | None = None
 

@@ -78,9 +78,7 @@ class Guard:
         with self._lock:
             watched = self._loops.get(id(loop))
             if watched is not None and watched.loop is loop:
-                del watched.runs[telling.run_id]
-                if not watched.runs:
-                    del self._loops[id(loop)]
+                del watched.runs[telling.run_id]  # the loop is forgotten at the next look: a run may follow at once
 
     def _look(self, woke: float) -> None:
         """
@@ -95,7 +93,9 @@ class Guard:
                 time.sleep(left)
             woke = perf_counter()
             with self._lock:
-                self._loops = {key: each for key, each in self._loops.items() if not each.loop.is_closed()}
+                self._loops = {
+                    key: each for key, each in self._loops.items() if each.runs and not each.loop.is_closed()
+                }
                 if not self._loops:
                     self._thread, self._tick = None, AT_MOST
                     return

@@ -130,13 +130,17 @@ class Reading:
 
 
 class Fetching:
-    """Fetches what a step made elsewhere, for a guest that is to keep it."""
+    """Fetches what a step made elsewhere, for a guest that is to keep it; what is kept there stays there."""
 
     def wants(self, node: Node) -> bool:
         return node.executor is not None
 
     async def __call__(self, invocation: Invocation, inner: Inner) -> Made:
-        return [await loaded(value) for value in await inner(invocation)]
+        made = await inner(invocation)
+        if invocation.keeping is None:
+            return [await loaded(value) for value in made]
+        *datasets, report = made
+        return [*datasets, await loaded(report)]
 
 
 WORTH: Final = 0.05

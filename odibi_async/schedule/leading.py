@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from blake3 import blake3
 
@@ -31,6 +31,10 @@ WHOLE: Final = ""
 
 SKEW: Final = timedelta(minutes=1)
 """By how much the clocks of servers may differ."""
+
+AT_A_TURN: Final = 64
+"""How many schedules are looked at in a turn of the loop."""
+T = TypeVar("T")
 
 
 class Leader:
@@ -86,13 +90,14 @@ class Leader:
         Raises:
             JournalUnavailable: They cannot be read.
         """
-        for name, record in (await self._ledger.load(self._standings)).items():
-            standing = self._standings[name]
-            if isinstance(record, RecordDamaged):
-                self._stop(standing, record)
+        await self._ledger.load(self._standings)
+        async for name, standing in in_turns(self._standings.items()):
+            try:
+                standing.record = self._ledger.known(name)
+            except RecordDamaged as error:
+                self._stop(standing, error)
             else:
-                standing.record = record
-                standing.after = record.at or standing.after
+                standing.after = standing.record.at or standing.after
 
     async def lead(self) -> None:
         """Fires whenever no other server does, until it is halted."""
@@ -121,7 +126,7 @@ class Leader:
             self.is_leading = True
             self._doubt.clear()
             self._teller.lead(True)
-            for standing in self._standings.values():
+            async for standing in in_turns(self._standings.values()):
                 self._take_up(standing)
             self._timer.start()
             while not (self._doubt.is_set() or self._halted.is_set()):
@@ -261,6 +266,14 @@ class Leader:
         task = asyncio.create_task(coroutine)
         among.add(task)
         task.add_done_callback(among.discard)
+
+
+async def in_turns(things: Iterable[T]) -> AsyncIterator[T]:
+    """Many things, with turns of the loop in between for others."""
+    for number, thing in enumerate(things, 1):
+        yield thing
+        if number % AT_A_TURN == 0:
+            await asyncio.sleep(0)
 
 
 def _is_cancelled(error: BaseException) -> bool:

@@ -44,6 +44,7 @@ class Asked:
         edit: The edit.
         record: What is kept then.
         is_edited: Whether that is what the edit made.
+        must_look: Whether what was kept when one looked last is not enough.
         error: Why nothing was done.
         future: Done when all that is known.
     """
@@ -53,8 +54,9 @@ class Asked:
         self.edit = edit
         self.record = Record()
         self.is_edited = False
+        self.must_look = False
         self.error: Exception | None = None
-        self.future: asyncio.Future[None] | None = None
+        self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def outcome(self) -> tuple[Record, bool]:
         if self.error is not None:
@@ -78,6 +80,7 @@ class Ledger:
         self._is_quick = marks is None
         self._limiter: anyio.CapacityLimiter | None = None
         self._texts: dict[str, str | None] = {}
+        self._alone = asyncio.Lock()
         self._waiting: list[Asked] = []
         self._writing: asyncio.Task[None] | None = None
 
@@ -85,11 +88,15 @@ class Ledger:
         """The names of all schedules of which something is kept."""
         return sorted(name.removeprefix(PREFIX) for name in await self._do(self._marks.marks, PREFIX))
 
-    async def load(self, names: Iterable[str]) -> dict[str, Record | RecordDamaged]:
-        """What is kept of some schedules."""
-        found = await self._do(self._marks.marks, PREFIX)
-        self._texts = {name: found.get(PREFIX + name) for name in names}
-        return {name: _read(name, text) for name, text in self._texts.items()}
+    async def load(self, names: Iterable[str]) -> None:
+        """
+        Looks at what is kept of some schedules; `known` gives it.
+
+        Raises:
+            JournalUnavailable: The journal cannot be read.
+        """
+        async with self._alone:
+            await self._do(self._load, names)
 
     async def amend(self, name: str, edit: Edit) -> tuple[Record, bool]:
         """
@@ -105,7 +112,6 @@ class Ledger:
         if self._is_quick:
             self._write([asked])
             return asked.outcome()
-        asked.future = asyncio.get_running_loop().create_future()
         self._waiting.append(asked)
         if self._writing is None:
             self._writing = asyncio.create_task(self._write_all())
@@ -120,15 +126,32 @@ class Ledger:
     async def _write_all(self) -> None:
         try:
             while self._waiting:
-                together = {asked.name: asked for asked in reversed(self._waiting)}  # the first one of each name
-                batch = list(together.values())[::-1][:TOGETHER]
-                self._waiting = [asked for asked in self._waiting if asked not in batch]
-                await self._do(self._write, batch)
-                for asked in batch:
-                    if asked.future is not None and not asked.future.done():
-                        asked.future.set_result(None)
+                await self._write_together(self._next_batch())
         finally:
             self._writing = None
+
+    def _next_batch(self) -> list[Asked]:
+        """Those who are written together: the first who asks for each schedule."""
+        batch: dict[str, Asked] = {}
+        for asked in self._waiting:
+            if len(batch) == TOGETHER:
+                break
+            batch.setdefault(asked.name, asked)
+        taken = set(batch.values())
+        self._waiting = [asked for asked in self._waiting if asked not in taken]
+        return list(batch.values())
+
+    async def _write_together(self, batch: Sequence[Asked]) -> None:
+        try:
+            async with self._alone:
+                await self._do(self._write, batch)
+        except BaseException:  # the loop ends
+            for asked in batch:
+                asked.future.cancel()
+            raise
+        for asked in batch:
+            if not asked.future.done():
+                asked.future.set_result(None)
 
     def known(self, name: str) -> Record:
         """
@@ -151,6 +174,10 @@ class Ledger:
         """Whether a run has begun."""
         return await self._do(self._marks.run, run_id) is not None
 
+    def _load(self, names: Iterable[str]) -> None:
+        found = self._marks.marks(PREFIX)
+        self._texts = {name: found.get(PREFIX + name) for name in names}
+
     def _write(self, batch: Sequence[Asked]) -> None:
         """Does what is asked, of different schedules, in as few commits as others allow. Raises nothing of its own."""
         left = list(batch)
@@ -163,7 +190,7 @@ class Ledger:
                     if is_done:
                         self._texts[asked.name] = change.new
                     else:  # others have changed it
-                        self._texts.pop(asked.name, None)
+                        asked.must_look = True
                         left.append(asked)
         except Exception as error:  # the journal's; whoever asked gets it
             for asked in left:
@@ -173,15 +200,14 @@ class Ledger:
         """What is to be written for one who asks; `None` when that is answered."""
         name = asked.name
         while True:
-            is_fresh = name not in self._texts
-            text = self._marks.mark(PREFIX + name) if is_fresh else self._texts[name]
+            is_fresh = asked.must_look or name not in self._texts
+            text = self._texts[name] = self._marks.mark(PREFIX + name) if is_fresh else self._texts[name]
             try:
                 record = _sound(name, text)
                 edited = asked.edit(record)
             except RecordDamaged as error:
                 asked.error = error
                 return None
-            self._texts[name] = text
             if edited is not None:
                 asked.record, asked.is_edited = edited, True
                 written = edited.to_text(name)
@@ -189,20 +215,13 @@ class Ledger:
             if is_fresh:
                 asked.record, asked.is_edited = record, False
                 return None
-            del self._texts[name]  # others may have changed it
+            asked.must_look = True  # others may have changed it
 
     async def _do(self, call: Callable[..., T], *args: object) -> T:
         if self._is_quick:
             return call(*args)
         self._limiter = self._limiter or anyio.CapacityLimiter(THREADS)
         return await anyio.to_thread.run_sync(call, *args, limiter=self._limiter)
-
-
-def _read(name: str, text: str | None) -> Record | RecordDamaged:
-    try:
-        return _sound(name, text)
-    except RecordDamaged as error:
-        return error
 
 
 def _sound(name: str, text: str | None) -> Record:

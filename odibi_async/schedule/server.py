@@ -23,7 +23,7 @@ from odibi_async.runner.options import Journaling
 from odibi_async.runner.options import checked as checked_observers
 from odibi_async.schedule.claims import Claims
 from odibi_async.schedule.firing import Firing
-from odibi_async.schedule.leading import Leader
+from odibi_async.schedule.leading import Leader, in_turns
 from odibi_async.schedule.ledger import Ledger
 from odibi_async.schedule.planning import is_read, planned
 from odibi_async.schedule.records import paused, resumed
@@ -140,7 +140,7 @@ class Schedules:
 
     async def _open(self) -> None:
         now = moment(self._clock())
-        for name, given in self._given.items():
+        async for name, given in in_turns(self._given.items()):
             plan = await in_a_thread(planned, name, given) if is_read(given) else planned(name, given)
             self._standings[name] = Standing(name, *plan, now)
         journal = await self._runner.journal(self._asked_journal)
@@ -163,7 +163,7 @@ class Schedules:
         await asyncio.wait([self._leading])
         await self._turns.stop(drain)
         await self._ledger.settled()
-        for standing in self._standings.values():
+        async for standing in in_turns(self._standings.values()):
             await self._turns.give_back(standing)
         await self._ledger.settled()
         if self._alive is not None:
@@ -185,6 +185,11 @@ class Schedules:
     def list(self) -> builtins.list[ScheduleState]:
         """How each schedule stands, as far as this server knows."""
         return [standing.state() for standing in self._standings.values()]
+
+    @property
+    def events(self) -> Sequence[str]:
+        """The names of the events that schedules wait for."""
+        return sorted({name for standing in self._standings.values() for name in standing.events})
 
     async def pause(self, name: str) -> None:
         """
@@ -249,8 +254,7 @@ class Schedules:
             raise OptionError(f"key={key!r}: a text of 1 to {LONGEST_KEY} characters is needed that can be printed.")
         waiting = [standing for standing in self._standings.values() if event in standing.events]
         if not waiting:
-            known = sorted({name for standing in self._standings.values() for name in standing.events})
-            raise ScheduleError(f"No schedule waits for an event {event!r}.{did_you_mean(event, known)}")
+            raise ScheduleError(f"No schedule waits for an event {event!r}.{did_you_mean(event, self.events)}")
         fired = [await self._come(standing, f"event {event}", payload, key) for standing in waiting]
         return [run_id for run_id in fired if run_id is not None]
 

@@ -23,6 +23,7 @@ class ScheduleState:
 
     Attributes:
         name: Its name.
+        pipeline: The name of what it runs.
         trigger: When it runs, as text.
         state: `waiting`, `running`, `paused`, or `stopped` when its trigger failed.
         next: When it fires next (UTC); `None` where nobody can know, and while it is paused.
@@ -32,6 +33,7 @@ class ScheduleState:
     """
 
     name: str
+    pipeline: str
     trigger: str
     state: str
     next: datetime | None
@@ -95,6 +97,7 @@ class Standing:
             state = "stopped"
         return ScheduleState(
             name=self.name,
+            pipeline=self.pipeline.name,
             trigger=self.text,
             state=state,
             next=self.next,

@@ -74,7 +74,7 @@ class Asked:
                 journal=journal,
                 options=options,
             )
-            yield Opened(Ledger(journal, self.name or planned.name, self.keep_last), runs)
+            yield Opened(Ledger(journal, self.name or planned.name, planned.name, self.keep_last), runs)
 
     async def _planned(self) -> tuple[Planned, Mapping[str, Any]]:
         """The pipeline by its name, and the options of its runs."""

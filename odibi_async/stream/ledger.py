@@ -115,13 +115,15 @@ class Ledger:
     Args:
         journal: The journal.
         stream: The name of the stream.
+        pipeline: What the journal calls its pipeline.
         keep_last: How many runs of finished batches stay in the journal.
     """
 
-    def __init__(self, journal: Journal, stream: str, keep_last: int) -> None:
+    def __init__(self, journal: Journal, stream: str, pipeline: str, keep_last: int) -> None:
         self.journal = journal
         self.stream = stream
         self.state = State()
+        self._pipeline = pipeline
         self._keep_last = keep_last
         self._text: str | None = None
         self._hold: Hold | None = None
@@ -170,7 +172,7 @@ class Ledger:
             self.state = State(epoch=int(time.time()))  # higher than any that was counted
         aside = {each.run_id for each in self.set_aside()}
         ours = re.compile(rf"{re.escape(self.stream)}-(\d+\.)?[0-9a-f]{{{DIGITS}}}")
-        runs = [row.run_id for row in backend.runs() if ours.fullmatch(row.run_id)]
+        runs = [row.run_id for row in backend.runs(self._pipeline) if ours.fullmatch(row.run_id)]
         is_open = self.state.open and self.state.open.run_id
         self._done.extend(run for run in reversed(runs) if run not in aside and run != is_open)
 
@@ -212,6 +214,8 @@ class Ledger:
 
     def commit(self, batch: Open) -> None:
         """Commits the position behind a batch that succeeded."""
+        if batch.failed:  # it may have been about to be set aside when a process died
+            self._mark(SET_ASIDE + batch.run_id, None)
         self._settle(batch, done=True)
         self._done.append(batch.run_id)
         if len(self._done) >= self._keep_last + AT_ONCE:

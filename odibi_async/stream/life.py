@@ -13,7 +13,7 @@ from odibi_async.events import RowsLate, StreamLagged, StreamStarted
 from odibi_async.observers.redaction import masked_urls
 from odibi_async.stream.batches import Batches, Patience
 from odibi_async.stream.ledger import Ledger
-from odibi_async.stream.source import Found, Late, Source
+from odibi_async.stream.source import Batch, Found, Late, Source
 from odibi_async.stream.telling import StreamTelling
 from odibi_async.stream.values import from_json
 from odibi_async.stream.waiting import Controls, Told, raced, whole
@@ -169,6 +169,11 @@ class Life:
             return await self._controls.unless(lambda: self._controls.is_stopping, _next(batches))
         except Told:
             return None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise _LookFailed from RuntimeError("it raised CancelledError by itself")
         except Exception as error:
             raise _LookFailed from error
 
@@ -205,4 +210,7 @@ class Life:
 
 
 async def _next(batches: AsyncIterator[Found]) -> Found | None:
-    return await anext(batches, None)
+    found = await anext(batches, None)
+    if found is None or (isinstance(found, Batch | Late) and isinstance(found.position, str)):
+        return found
+    raise OptionError(f"it gave {type(found).__name__!r}: a Batch or a Late is needed, whose position is a text.")

@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import Any, Self
 
 from odibi_async.durations import seconds_of
-from odibi_async.errors import BatchUnknown
 from odibi_async.events import StreamFinished
 from odibi_async.result import RunResult, Status
 from odibi_async.run.telling import Telling
@@ -19,6 +18,7 @@ from odibi_async.stream.asked import Asked, Opened
 from odibi_async.stream.batches import Batches, BatchResult, Counts
 from odibi_async.stream.ledger import SetAside
 from odibi_async.stream.life import Life
+from odibi_async.stream.replays import replayed
 from odibi_async.stream.telling import StreamTelling
 from odibi_async.stream.values import from_json
 from odibi_async.stream.waiting import Controls, ended, whole
@@ -67,7 +67,7 @@ class Progress:
 
 class Stream:
     """
-    A pipeline that runs once for each batch of a source, made by `run_stream`.
+    A pipeline that runs once for each batch of a source, made by `run_stream`. It can be started once.
 
         await stream                              # until its source ends, or it is stopped
         async with stream: ...                    # in the background; stopped when the block is left
@@ -110,6 +110,11 @@ class Stream:
         if controls.is_paused:
             return StreamStatus.PAUSED
         return StreamStatus.IDLE if self._life is not None and self._life.is_idle else StreamStatus.RUNNING
+
+    @property
+    def error(self) -> BaseException | None:
+        """What it failed with; `None` where it did not."""
+        return self._task.exception() if self._task is not None and self.status is StreamStatus.FAILED else None
 
     @property
     def progress(self) -> Progress:
@@ -289,19 +294,7 @@ class Stream:
             RunError: One failed again, and stays set aside.
         """
         async with self._asked.opened() as (ledger, runs):
-            chosen = run_ids or [each.run_id for each in await whole(ledger.set_aside)]
-            return {run_id: await self._replayed(Opened(ledger, runs), run_id) for run_id in chosen}
-
-    async def _replayed(self, opened: Opened, run_id: str) -> RunResult | None:
-        ledger, runs = opened
-        aside, result = await whole(ledger.aside, run_id), None
-        if aside.was_read:
-            _, given = await whole(ledger.given, run_id)
-            if runs.into not in given:
-                raise BatchUnknown(ledger.stream, run_id, "the journal could not keep its data.")
-            result = await runs.run(run_id, given[runs.into], resume=True)
-        await whole(ledger.take_back, aside)
-        return result
+            return await replayed(ledger, runs, run_ids)
 
     async def restart(self) -> None:
         """

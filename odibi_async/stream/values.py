@@ -24,6 +24,12 @@ def to_json(value: Any) -> Any:
     Raises:
         OptionError: It is nothing that has an order and can be written down.
     """
+    if not isinstance(value, str) and value != value:
+        raise OptionError(f"{value!r} cannot be a watermark: it has no place in any order.")
+    if hasattr(value, "to_pydatetime"):  # of pandas; what is below a microsecond is cut off
+        value = value.floor("us").to_pydatetime()
+    elif hasattr(value, "item"):  # of numpy
+        value = value.item()
     if isinstance(value, datetime):
         return {"datetime": value.isoformat()}
     if isinstance(value, date):

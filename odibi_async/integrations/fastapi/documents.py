@@ -136,3 +136,90 @@ class RunsDocument(BaseModel):
 
     runs: list[RunSummary]
     next: str | None
+
+
+class FiringDocument(BaseModel):
+    """The last run of a schedule."""
+
+    run_id: str
+    scheduled_at: str
+    finished_at: str
+    status: str
+    error: str | None
+
+
+class ScheduleDocument(BaseModel):
+    """How a schedule stands."""
+
+    name: str
+    pipeline: str
+    trigger: str
+    state: str
+    paused: bool
+    next: str | None
+    running: list[str]
+    error: str | None
+    last: FiringDocument | None
+
+
+class SchedulesDocument(BaseModel):
+    """The schedules of a service; `leading` tells whether this worker fires them."""
+
+    schedules: list[ScheduleDocument]
+    leading: bool
+
+
+class FiredDocument(BaseModel):
+    """The runs of a firing; none where it was skipped."""
+
+    runs: list[str]
+
+
+class StreamDocument(BaseModel):
+    """How a stream stands in this worker."""
+
+    name: str
+    status: str
+    batches: int
+    rows: int
+    lag_seconds: float | None
+    rate: float
+    watermark: Any
+    pending: int | None
+    late: int
+    poisoned: int
+    error: str | None
+
+
+class StreamsDocument(BaseModel):
+    """The streams of a service."""
+
+    streams: list[StreamDocument]
+
+
+class AsideDocument(BaseModel):
+    """A batch that was set aside."""
+
+    run: str
+    batch: str
+    attempts: int
+    error: str
+    set_aside_at: str
+
+
+class AsidesDocument(BaseModel):
+    """The batches that a stream has set aside, the oldest first."""
+
+    batches: list[AsideDocument]
+
+
+class ReplayedDocument(BaseModel):
+    """The runs of batches that were set aside and have succeeded now."""
+
+    runs: list[str]
+
+
+class PutDocument(BaseModel):
+    """An event that was put into a queue; `committed` when its batch has succeeded, or was set aside."""
+
+    committed: bool

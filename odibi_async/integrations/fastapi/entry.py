@@ -33,7 +33,7 @@ class Entry:
         inputs: What it was given, as it was sent and without secrets.
         wanted: The datasets of an answer: those asked for, else those that no step reads.
         number: Its place among those of this process.
-        since: When it began, in seconds since the epoch.
+        status: `running`, or how it ended.
         ended: When it ended; `None` before.
         outputs: The datasets that are kept of it; `None` where they were dropped.
         size: Bytes that they take, about.
@@ -51,19 +51,19 @@ class Entry:
         self.inputs = inputs
         self.wanted = wanted
         self.number = number
-        self.since = time.time()
+        self._since = time.time()
         self.ended: float | None = None
         self.outputs: Mapping[str, Any] | None = None
         self.size = 0
         self.result: RunResult | None = None
         self.waiting: list[Ending] = []
-        self._status = Status.RUNNING
+        self.status = Status.RUNNING
         self._trouble = ""
 
     @property
-    def status(self) -> Status:
-        """`running`, or how it ended."""
-        return self._status if self.run is None else self.run.status
+    def since(self) -> float:
+        """When it began, in seconds since the epoch."""
+        return self._since if self.log.started is None else self.log.started.at
 
     @property
     def error(self) -> str | None:
@@ -81,7 +81,7 @@ class Entry:
         """
         assert self.run is not None
         run, self.run = self.run, None
-        self.ended, self._status = time.time(), run.status
+        self.ended, self.status = time.time(), run.status
         outputs: dict[str, Any] = {}
         match run.outcome():
             case RunResult() as result:

@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
-from typing import Any, Final, NamedTuple, NoReturn, get_args
+from typing import Any, Final, NamedTuple, NoReturn, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
@@ -16,6 +16,7 @@ from odibi_async.graph.node import Input
 from odibi_async.integrations.fastapi.problems import ServiceError, invalid
 from odibi_async.secret import Secret
 
+Asking = TypeVar("Asking", bound=BaseModel)
 Records = list[dict[str, Any]]
 """What a frame is in JSON: its rows."""
 NUMBERS: Final = (b"NaN", b"Infinity")
@@ -152,13 +153,12 @@ class RequestModel:
         Raises:
             ServiceProblem: It is not what the pipeline takes.
         """
-        read = _read(self._request, body or b"{}")
-        given: Any = read.inputs  # type: ignore[attr-defined]
-        targets, timeout = read.targets, read.timeout_s  # type: ignore[attr-defined]
+        said: Any = read(self._request, body)
+        given, targets, timeout = said.inputs, said.targets, said.timeout_s
         for place, target in enumerate(targets or ()):
             if target not in self.targets:
-                said = {"loc": ("targets", place), "msg": f"{target!r} is no dataset that this pipeline makes."}
-                raise invalid("There is no such target.", [said])
+                fault = {"loc": ("targets", place), "msg": f"{target!r} is no dataset that this pipeline makes."}
+                raise invalid("There is no such target.", [fault])
         inputs, shown = {}, {}
         for member in given.model_fields_set:
             name = self._names[member]
@@ -175,8 +175,8 @@ class RequestModel:
         Raises:
             ServiceProblem: It is not what the pipeline takes.
         """
-        read = _read(self._resumption, body or b"{}")
-        inputs, timeout = read.inputs, read.timeout_s  # type: ignore[attr-defined]
+        said: Any = read(self._resumption, body)
+        inputs, timeout = said.inputs, said.timeout_s
         found: dict[str, Any] = {}
         for name, value in inputs.items():
             each = self.inputs.get(name)
@@ -194,14 +194,21 @@ class RequestModel:
 _STRICT: Final = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, arbitrary_types_allowed=False)
 
 
-def _read(model: type[BaseModel], body: bytes) -> BaseModel:
+def read(model: type[Asking], body: bytes) -> Asking:
+    """
+    What a request asks for; nothing, when it has no body.
+
+    Raises:
+        ServiceProblem: It is not what the model takes.
+    """
+    body = body or b"{}"
     try:
         if any(word in body for word in NUMBERS):
             json.loads(body, parse_constant=_no_number)
         return model.model_validate_json(body)
     except ValidationError as error:
         faults: Any = error.errors(include_url=False, include_context=False, include_input=False)
-        raise invalid("The request is not what this pipeline takes.", faults) from None
+        raise invalid("The request is not what this path takes.", faults) from None
     except (ValueError, RecursionError) as error:
         raise invalid("The request is not JSON.", [{"loc": ("body",), "msg": str(error)[:200]}]) from None
 

@@ -150,7 +150,7 @@ class PipelineRoutes:
             return await self._service.end_within(found, wait, ending)
 
         def gone() -> None:
-            self._service.cancel_here(found)
+            self._service.owned.cancel_here(found)
             give_up(ending)
 
         async with watching(request.receive, gone):

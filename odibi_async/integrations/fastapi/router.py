@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from fastapi import APIRouter, Depends
@@ -15,10 +16,15 @@ from odibi_async.integrations.fastapi.pipelines import PipelineRoutes
 from odibi_async.integrations.fastapi.problems import ProblemRoute, ServiceError
 from odibi_async.integrations.fastapi.results import ResultRoutes
 from odibi_async.integrations.fastapi.runs import RunRoutes
+from odibi_async.integrations.fastapi.schedules import ScheduleRoutes
 from odibi_async.integrations.fastapi.served import Offer, Served
 from odibi_async.integrations.fastapi.service import Service
+from odibi_async.integrations.fastapi.streams import StreamRoutes
+from odibi_async.integrations.fastapi.upkeep import kept_up
 from odibi_async.integrations.fastapi.values import Values
 from odibi_async.runner import Runner
+from odibi_async.schedule import Schedules
+from odibi_async.stream import Queue, Stream
 
 REFUSALS: Final = (401, 403)
 """What a dependency that lets callers in usually answers."""
@@ -34,6 +40,9 @@ def pipeline_router(
     page: bool = True,
     origins: Iterable[str] = (),
     limits: ServiceLimits | None = None,
+    schedules: Schedules | None = None,
+    streams: Mapping[str, Stream] | None = None,
+    queues: Mapping[str, Queue] | None = None,
 ) -> APIRouter:
     """
     A router with all that a service of pipelines needs: `app.include_router(pipeline_router(...))`.
@@ -51,6 +60,9 @@ def pipeline_router(
         page: Whether there is a live page at `/`.
         origins: Other sites whose pages may begin, cancel and resume runs: `["https://example.org"]`.
         limits: How much is taken on.
+        schedules: `Schedules(...)` that fire as long as the app runs; it begins and stops them.
+        streams: Name -> stream, of `run_stream(...)`, which the app begins and stops likewise.
+        queues: Name -> `Queue` of one of these streams, which events are put into.
 
     Raises:
         ServiceError: A pipeline cannot be served so.
@@ -68,7 +80,7 @@ def pipeline_router(
         prefix=prefix,
         dependencies=dependencies,
         route_class=ProblemRoute,
-        lifespan=service.lifespan,
+        lifespan=_lifespan(service, schedules, [*(streams or {}).values()], runner.drain),
         tags=["pipelines"],
     )
     refusals = () if auth is None else REFUSALS
@@ -78,4 +90,19 @@ def pipeline_router(
     RunRoutes(service, allowed, has_story=story).add_to(router, refusals)
     EventRoutes(service).add_to(router, refusals)
     ResultRoutes(service, values, has_story=story).add_to(router, refusals)
+    ScheduleRoutes(schedules, limits.body, allowed).add_to(router, refusals)
+    StreamRoutes(service, streams or {}, queues or {}, allowed).add_to(router, refusals)
     return router
+
+
+def _lifespan(
+    service: Service, schedules: Schedules | None, streams: Sequence[Stream], drain: float
+) -> Callable[[object], contextlib.AbstractAsyncContextManager[None]]:
+    """The router's part of the life of the app: what runs beside the requests, within what answers them."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: object) -> AsyncIterator[None]:
+        async with service.owned.lifespan(app), kept_up(schedules, streams, drain):
+            yield
+
+    return lifespan

@@ -16,7 +16,7 @@ from odibi_async.runner.options import RunOptions
 
 Overlap = Literal["allow", "forbid"]
 Given = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
-RESERVED: Final = frozenset(("pipelines", "runs", "schedules", "streams", "queues"))
+RESERVED: Final = frozenset(("pipelines", "runs", "schedules", "streams", "queues", "events"))
 """First parts of paths that mean something else."""
 OWN: Final = frozenset(("run_id", "resume", "targets", "timeout", "journal", "functions", "nodes"))
 """Options that the service sets, or that no pipeline takes."""

@@ -20,6 +20,8 @@ SCRIPTS: Final = (
     "model",
     "steps",
     "log",
+    "head",
+    "outcome",
     "run",
     "runs",
     "pipelines",

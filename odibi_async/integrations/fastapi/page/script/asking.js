@@ -1,10 +1,12 @@
 // -- Asking the service --------------------------------------------------------------------------
 
-const BASE = location.pathname.replace(/\/?$/, "/");
+const BASE = location.origin + location.pathname.replace(/\/?$/, "/");
 
 /** The address of something under the router: address(["runs", id], { limit: 20 }). */
 function address(parts, query) {
-  const given = Object.entries(query ?? {}).filter(([, value]) => value !== undefined && value !== null && value !== "");
+  const given = Object.entries(query ?? {}).filter(
+    ([, value]) => value !== undefined && value !== null && value !== ""
+  );
   const tail = new URLSearchParams(given).toString();
   return BASE + parts.map(encodeURIComponent).join("/") + (tail ? `?${tail}` : "");
 }
@@ -42,14 +44,17 @@ const token = {
     if (!kept) return {};
     const bare = kept.header.toLowerCase() === "authorization" && !kept.value.includes(" ");
     return { [kept.header]: bare ? `Bearer ${kept.value}` : kept.value };
-  },
+  }
 };
 
 /** The answer to a request, if it is a good one; else the `Problem`. A body is JSON already, as a text. */
 async function request(method, url, { body, headers, signal } = {}) {
   const options = {
-    method, signal, cache: "no-store", credentials: "same-origin",
-    headers: { Accept: "application/json", ...token.headers(), ...headers },
+    method,
+    signal,
+    cache: "no-store",
+    credentials: "same-origin",
+    headers: { Accept: "application/json", ...token.headers(), ...headers }
   };
   if (body !== undefined) {
     options.headers["Content-Type"] = "application/json";
@@ -60,7 +65,9 @@ async function request(method, url, { body, headers, signal } = {}) {
     response = await fetch(url, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Problem(0, { detail: error.message.includes("header") ? `This token cannot be sent: ${error.message}` : SILENT });
+    throw new Problem(0, {
+      detail: error.message.includes("header") ? `This token cannot be sent: ${error.message}` : SILENT
+    });
   }
   if (response.ok) return response;
   throw await problem(response);
@@ -98,7 +105,17 @@ async function askWithSkew(url, options) {
 
 /** Opens what a link leads to. With a token, which no link can send, it is fetched and saved as a file. */
 function linkTo(url, name, label, described) {
-  return el("a", { href: url, target: "_blank", rel: "noopener", "aria-label": described, onclick: (event) => save(event, url, name) }, label);
+  return el(
+    "a",
+    {
+      href: url,
+      target: "_blank",
+      rel: "noopener",
+      "aria-label": described,
+      onclick: (event) => save(event, url, name)
+    },
+    label
+  );
 }
 
 async function save(event, url, name) {
@@ -143,14 +160,34 @@ function askForToken(found) {
     section.replaceChildren(tokenForm(token.get()));
     section.hidden = false;
   }
-  const why = found?.status === 401 ? "The service wants to know who you are." : "The service does not let you do this.";
-  say(byId("token-why"), found ? `${why} It says: ${found.message}` : "It is sent with every request of this tab, and forgotten when you close it.");
+  const why =
+    found?.status === 401 ? "The service wants to know who you are." : "The service does not let you do this.";
+  say(
+    byId("token-why"),
+    found
+      ? `${why} It says: ${found.message}`
+      : "It is sent with every request of this tab, and forgotten when you close it."
+  );
 }
 
 function tokenForm(kept) {
-  const value = el("input", { id: "token-value", type: "password", autocomplete: "off", spellcheck: "false", value: kept?.value ?? "" });
-  const header = el("input", { id: "token-header", value: kept?.header ?? "Authorization", spellcheck: "false", pattern: "[A-Za-z0-9_\\-]+", required: true });
-  const close = () => { byId("token").hidden = true; };
+  const value = el("input", {
+    id: "token-value",
+    type: "password",
+    autocomplete: "off",
+    spellcheck: "false",
+    value: kept?.value ?? ""
+  });
+  const header = el("input", {
+    id: "token-header",
+    value: kept?.header ?? "Authorization",
+    spellcheck: "false",
+    pattern: "[A-Za-z0-9_\\-]+",
+    required: true
+  });
+  const close = () => {
+    byId("token").hidden = true;
+  };
   const keep = (event) => {
     event.preventDefault();
     token.set(header.value.trim(), value.value.trim());
@@ -160,12 +197,18 @@ function tokenForm(kept) {
     show();
     discover();
   };
-  return el("form", { onsubmit: keep },
+  return el(
+    "form",
+    { onsubmit: keep },
     el("h2", { id: "token-title" }, "Token"),
     el("p.dim", { id: "token-why" }),
-    el("div.tools", {},
+    el(
+      "div.tools",
+      {},
       el("label", {}, "Token ", value),
       el("label", {}, "Header ", header),
       el("button.primary", { type: "submit" }, "Use it"),
-      el("button", { type: "button", onclick: close }, "Close")));
+      el("button", { type: "button", onclick: close }, "Close")
+    )
+  );
 }

@@ -18,7 +18,9 @@ function svgEl(kind, attributes, ...children) {
 function filled(element, classes, attributes, children) {
   element.classList.add(...classes);
   for (const [name, value] of Object.entries(attributes ?? {})) give(element, name, value);
-  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(
+    ...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false)
+  );
   return element;
 }
 
@@ -73,16 +75,17 @@ function keyed(parent, items, key, create, update) {
   rowsOf.set(parent, rows);
 }
 
-/** Calls `paint` soon, once for any number of changes, at most eight times a second and never for a hidden page. */
+/** Calls `paint` soon, once for any number of changes and at most eight times a second. */
 function painter(paint) {
   let waiting = false;
+  const now = () => {
+    waiting = false;
+    paint();
+  };
   return () => {
     if (waiting) return;
     waiting = true;
-    setTimeout(() => requestAnimationFrame(() => {
-      waiting = false;
-      paint();
-    }), 125);
+    setTimeout(() => (document.hidden ? now() : requestAnimationFrame(now)), 125);
   };
 }
 
@@ -94,11 +97,26 @@ function announce(text) {
 /** A dialog that asks a question, perhaps with fields; true if it was answered with yes. */
 function confirmed(question, yes, no, fields = []) {
   return new Promise((resolve) => {
-    const dialog = el("dialog", { "aria-labelledby": "question" },
-      el("p", { id: "question" }, question), fields,
-      el("div.tools", {},
-        el(fields.length ? "button.primary" : "button.danger", { type: "button", onclick: () => dialog.close("yes") }, yes),
-        el("button", { type: "button", autofocus: !fields.length, onclick: () => dialog.close("") }, no)));
+    const answer = (event) => {
+      event.preventDefault();
+      dialog.close("yes");
+    };
+    const dialog = el(
+      "dialog",
+      { "aria-labelledby": "question" },
+      el(
+        "form",
+        { onsubmit: answer },
+        el("p", { id: "question" }, question),
+        fields,
+        el(
+          "div.tools",
+          {},
+          el(fields.length ? "button.primary" : "button.danger", { type: "submit" }, yes),
+          el("button", { type: "button", autofocus: !fields.length, onclick: () => dialog.close("") }, no)
+        )
+      )
+    );
     dialog.addEventListener("close", () => {
       dialog.remove();
       resolve(dialog.returnValue === "yes");

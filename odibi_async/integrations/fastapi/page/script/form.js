@@ -5,7 +5,14 @@ const NEEDED = "A value is needed.";
 const WHOLE = /^[+-]?\d+$/;
 const DECIMAL = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
 const JSON_NUMBER = /^-?(0|[1-9]\d*)(\.\d+)?(e[+-]?\d+)?$/i;
-const NATIVE = { date: "date", "date-time": "datetime-local", time: "time", password: "password", email: "email", uri: "url" };
+const NATIVE = {
+  date: "date",
+  "date-time": "datetime-local",
+  time: "time",
+  password: "password",
+  email: "email",
+  uri: "url"
+};
 let fields = 0;
 
 /** A schema without references and without null, and whether null was in it. */
@@ -24,11 +31,17 @@ function settled(schema, root, depth = 0) {
   }
   if (!Array.isArray(schema.type)) return { schema, nullable: false };
   const types = schema.type.filter((type) => type !== "null");
-  return { schema: { ...schema, type: types.length === 1 ? types[0] : types }, nullable: types.length < schema.type.length };
+  return {
+    schema: { ...schema, type: types.length === 1 ? types[0] : types },
+    nullable: types.length < schema.type.length
+  };
 }
 
 function pointed(ref, root) {
-  const parts = String(ref).replace(/^#\/?/, "").split("/").map((part) => part.replace(/~1/g, "/").replace(/~0/g, "~"));
+  const parts = String(ref)
+    .replace(/^#\/?/, "")
+    .split("/")
+    .map((part) => part.replace(/~1/g, "/").replace(/~0/g, "~"));
   return parts.reduce((found, part) => (found && Object.hasOwn(found, part) ? found[part] : undefined), root) ?? {};
 }
 
@@ -62,7 +75,8 @@ function controlOf(spec) {
   const { schema } = spec;
   if (schema.enum || schema.const !== undefined) return choice(spec, schema.enum ?? [schema.const]);
   if (schema.type === "boolean") return spec.nullable ? choice(spec, [true, false]) : tick(spec);
-  if (schema.type === "integer" || schema.type === "number") return typed(spec, { inputmode: schema.type === "integer" ? "numeric" : "decimal" }, numeral);
+  if (schema.type === "integer" || schema.type === "number")
+    return typed(spec, { inputmode: schema.type === "integer" ? "numeric" : "decimal" }, numeral);
   if (schema.type === "string") return typed(spec, { type: native(spec) }, words);
   return typed(spec, { rows: 3, spellcheck: "false" }, json, "textarea");
 }
@@ -83,7 +97,13 @@ function framed(control, name, type, description, required) {
   input.id = id;
   input.setAttribute("aria-describedby", `${help ? `${help.id} ` : ""}${wrong.id}`);
   if (required && input.type !== "checkbox") input.setAttribute("aria-required", "true");
-  const label = el("label", { for: id }, el("span.name", {}, name), " ", el("span.dim", {}, [type, required ? "" : "optional"].filter(Boolean).join(", ")));
+  const label = el(
+    "label",
+    { for: id },
+    el("span.name", {}, name),
+    " ",
+    el("span.dim", {}, [type, required ? "" : "optional"].filter(Boolean).join(", "))
+  );
   const fail = (message) => {
     say(wrong, message);
     if (message) input.setAttribute("aria-invalid", "true");
@@ -91,11 +111,17 @@ function framed(control, name, type, description, required) {
   };
   input.addEventListener("input", () => fail(""));
   const boxed = input.type === "checkbox";
-  const element = el(boxed ? "div.field.ticked" : "div.field", {}, boxed ? [input, label] : [label, input], help, wrong);
+  const element = el(
+    boxed ? "div.field.ticked" : "div.field",
+    {},
+    boxed ? [input, label] : [label, input],
+    help,
+    wrong
+  );
   return { name, element, input, read: control.read, fail };
 }
 
-/** A field that is typed into. What stands there from the start, and is left, is left out: the default is the service's. */
+/** A field that is typed into. What stands there from the start and is left is not sent. */
 function typed(spec, attributes, jsonOf, kind = "input") {
   const input = el(kind, { autocomplete: "off", ...attributes });
   if (input.type === "datetime-local" || input.type === "time") input.step = "1";
@@ -164,9 +190,12 @@ function choice(spec, values) {
   const has = values.some(same);
   const texts = values.map((value) => (typeof value === "string" ? value : JSON.stringify(value)));
   const none = spec.required ? (spec.nullable ? "null" : "Choose…") : "(left out)";
-  const input = el("select", {},
+  const input = el(
+    "select",
+    {},
     has && !spec.nullable ? null : el("option", { value: "" }, none),
-    texts.map((label, place) => el("option", { value: String(place), selected: same(values[place]) }, label)));
+    texts.map((label, place) => el("option", { value: String(place), selected: same(values[place]) }, label))
+  );
   const initial = input.value;
   const read = () => {
     if (!spec.required && input.value === initial) return undefined;
@@ -198,7 +227,8 @@ function readAll(all) {
 
 /** Shows the errors of a problem at their fields; gives those that belong to none. */
 function showErrors(all, errors) {
-  const told = new Map(), others = [];
+  const told = new Map(),
+    others = [];
   for (const error of errors) {
     const place = String(error.field ?? "").replace(/^body\./, "");
     const [found, rest] = owner(all, place);

@@ -1,10 +1,25 @@
 // -- The graph -----------------------------------------------------------------------------------
 
-const DRAWN = new Set(["svg", "g", "rect", "path", "text", "tspan", "title", "circle", "line", "polygon", "polyline", "ellipse"]);
-const KEPT = /^(d|x|y|x1|y1|x2|y2|cx|cy|r|rx|ry|dx|dy|width|height|points|viewBox|transform|fill|opacity|stroke(-.+)?|font(-.+)?|text-anchor|color|class|role|aria-label|data-.+)$/;
+const DRAWN = new Set([
+  "svg",
+  "g",
+  "rect",
+  "path",
+  "text",
+  "tspan",
+  "title",
+  "circle",
+  "line",
+  "polygon",
+  "polyline",
+  "ellipse"
+]);
+const PLACED = "d|x|y|x1|y1|x2|y2|cx|cy|r|rx|ry|dx|dy|width|height|points|viewBox|transform";
+const PAINTED = "fill|opacity|stroke(-.+)?|font(-.+)?|text-anchor|color";
+const KEPT = new RegExp(`^(${PLACED}|${PAINTED}|class|role|aria-label|data-.+)$`);
 const MOSAIC = 2000;
 
-/** An SVG document of the service. Parsed by the browser as it arrives: texts are not turned into elements by this page. */
+/** An SVG document of the service, taken apart by the browser as it arrives: this page turns no text into elements. */
 function fetchDrawing(url, signal) {
   return new Promise((resolve, reject) => {
     const asked = new XMLHttpRequest();
@@ -12,7 +27,8 @@ function fetchDrawing(url, signal) {
     asked.responseType = "document";
     asked.overrideMimeType("image/svg+xml");
     for (const [name, value] of Object.entries(token.headers())) asked.setRequestHeader(name, value);
-    asked.onload = () => (asked.status === 200 ? resolve(asked.responseXML) : reject(new Problem(asked.status, { title: "No drawing" })));
+    asked.onload = () =>
+      asked.status === 200 ? resolve(asked.responseXML) : reject(new Problem(asked.status, { title: "No drawing" }));
     asked.onerror = () => reject(new Problem(0, { detail: SILENT }));
     signal.addEventListener("abort", () => asked.abort(), { once: true });
     asked.send();
@@ -41,14 +57,21 @@ function graphView(name, signal, onStep) {
   const paint = () => {
     if (statusOf) nodes.forEach((node) => node.paint(statusOf(node.step)));
   };
-  const loaded = fetchDrawing(address([name, "graph.svg"]), signal).then((drawing) => {
-    const svg = copied(drawing.documentElement);
-    nodes = [...svg.querySelectorAll("[data-step], [data-name]")].map((group) => nodeOf(group, onStep));
-    frame.replaceChildren(svg);
-    zoomTools(tools, frame, svg);
+  const loaded = fetchDrawing(address([name, "graph.svg"]), signal)
+    .then((drawing) => {
+      const svg = copied(drawing.documentElement);
+      nodes = [...svg.querySelectorAll("[data-step], [data-name]")].map((group) => nodeOf(group, onStep));
+      frame.replaceChildren(svg);
+      zoomTools(tools, frame, svg);
+      paint();
+    })
+    .catch((error) => {
+      if (!signal.aborted) frame.replaceChildren(el("p.dim", {}, `The drawing cannot be shown. ${error.message}`));
+    });
+  const colour = (given) => {
+    statusOf = given;
     paint();
-  }).catch((error) => { if (!signal.aborted) frame.replaceChildren(el("p.dim", {}, `The drawing cannot be shown. ${error.message}`)); });
-  const colour = (given) => { statusOf = given; paint(); };
+  };
   return { element, colour, loaded };
 }
 
@@ -74,12 +97,14 @@ function zoomTools(tools, frame, svg) {
     svg.setAttribute("width", width * (zoom || 1));
   };
   const shown = () => zoom || svg.getBoundingClientRect().width / width;
-  const button = (label, said, next) => el("button.small", { type: "button", "aria-label": said, onclick: () => to(next()) }, label);
+  const button = (label, said, next) =>
+    el("button.small", { type: "button", "aria-label": said, onclick: () => to(next()) }, label);
   tools.replaceChildren(
     button("Fit", "Fit the graph", () => 0),
     button("100 %", "Graph at its own size", () => 1),
     button("−", "Smaller graph", () => shown() / 1.25),
-    button("+", "Larger graph", () => shown() * 1.25));
+    button("+", "Larger graph", () => shown() * 1.25)
+  );
   if (matchMedia("(max-width: 40rem)").matches && width > 600) to(1);
 }
 
@@ -89,10 +114,22 @@ function mosaic(names, onStep) {
   const across = Math.max(20, Math.ceil(Math.sqrt(shown.length * 8)));
   const down = Math.ceil(shown.length / across);
   const squares = shown.map((name, place) => {
-    const square = svgEl("rect.square", { x: (place % across) * 10, y: Math.floor(place / across) * 10, width: 8, height: 8, rx: 1.5 }, svgEl("title", {}, name));
+    const square = svgEl(
+      "rect.square",
+      { x: (place % across) * 10, y: Math.floor(place / across) * 10, width: 8, height: 8, rx: 1.5 },
+      svgEl("title", {}, name)
+    );
     square.addEventListener("click", () => onStep(name));
     return square;
   });
-  const element = svgEl("svg.mosaic", { viewBox: `0 0 ${across * 10} ${down * 10}`, role: "img", "aria-label": `A square for each of ${many(shown.length, "step")}` }, squares);
+  const element = svgEl(
+    "svg.mosaic",
+    {
+      viewBox: `0 0 ${across * 10} ${down * 10}`,
+      role: "img",
+      "aria-label": `A square for each of ${many(shown.length, "step")}`
+    },
+    squares
+  );
   return { element, colour: (statusOf) => squares.forEach((square, place) => tint(square, statusOf(shown[place]))) };
 }

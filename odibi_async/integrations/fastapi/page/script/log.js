@@ -8,13 +8,27 @@ function logView(model, repaint) {
   const frame = el("div.log", { tabindex: 0, role: "log", "aria-live": "off", "aria-label": "Events" }, list);
   const note = el("p.dim");
   const search = el("input", { type: "search", size: 16, oninput: repaint });
-  const element = el("section", {}, el("div.headed", {}, el("h2", {}, "Events"), el("label.tools", {}, "Find ", search)), frame, note);
+  const element = el(
+    "section",
+    {},
+    el("div.headed", {}, el("h2", {}, "Events"), el("label.tools", {}, "Find ", search)),
+    frame,
+    note
+  );
   const paint = (trouble) => {
     const words = search.value.toLowerCase();
-    const found = words ? model.log.filter((line) => `${line.name} ${line.step} ${line.told}`.toLowerCase().includes(words)) : model.log;
+    const found = words
+      ? model.log.filter((line) => `${line.name} ${line.step} ${line.told}`.toLowerCase().includes(words))
+      : model.log;
     const shown = found.slice(-LINES);
     const below = frame.scrollHeight - frame.scrollTop - frame.clientHeight < 30;
-    keyed(list, shown, (line) => line.number, logLine, (row, line) => say(row.lastChild, line.told));
+    keyed(
+      list,
+      shown,
+      (line) => line.number,
+      logLine,
+      (row, line) => say(row.lastChild, line.told)
+    );
     if (below) frame.scrollTop = frame.scrollHeight;
     say(note, trouble || noteOf(model, shown.length, words));
   };
@@ -22,9 +36,14 @@ function logView(model, repaint) {
 }
 
 function logLine(line) {
-  return el("li", { class: `event ${tone(line)}` },
+  return el(
+    "li",
+    { class: `event ${tone(line)}` },
     el("time", {}, Number.isNaN(line.at) ? "" : CLOCK.format(new Date(line.at))),
-    el("span.kind", {}, line.name), el("span.name", {}, line.step), el("span.told", {}, line.told));
+    el("span.kind", {}, line.name),
+    el("span.name", {}, line.step),
+    el("span.told", {}, line.told)
+  );
 }
 
 /** How loudly an event speaks. */

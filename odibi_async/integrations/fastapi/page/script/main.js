@@ -1,10 +1,11 @@
 // -- Which view ----------------------------------------------------------------------------------
 
 const VIEWS = {
-  pipelines: ([name], query, signal) => (name === undefined ? pipelinesView(query, signal) : pipelineView(name, signal)),
+  pipelines: ([name], query, signal) =>
+    name === undefined ? pipelinesView(query, signal) : pipelineView(name, signal),
   runs: ([id], query, signal) => (id === undefined ? runsView(query, signal) : runView(id, signal)),
   schedules: (parts, query, signal) => upkeepView(SCHEDULES, signal),
-  streams: (parts, query, signal) => upkeepView(STREAMS, signal),
+  streams: (parts, query, signal) => upkeepView(STREAMS, signal)
 };
 let leaving = new AbortController();
 
@@ -19,7 +20,9 @@ function route() {
   const [path, tail] = location.hash.replace(/^#\/?/, "").split("?", 2);
   const parts = path.split("/").filter(Boolean).map(decoded);
   const query = Object.fromEntries(new URLSearchParams(tail ?? ""));
-  return Object.hasOwn(VIEWS, parts[0]) ? { view: parts[0], parts: parts.slice(1), query } : { view: "pipelines", parts: [], query };
+  return Object.hasOwn(VIEWS, parts[0])
+    ? { view: parts[0], parts: parts.slice(1), query }
+    : { view: "pipelines", parts: [], query };
 }
 
 function decoded(part) {

@@ -12,6 +12,7 @@ class RunModel {
     this.links = {};
     this.steps = new Map();
     this.skew = Infinity;
+    this.lines = 0;
     this.forget();
   }
 
@@ -26,7 +27,12 @@ class RunModel {
   /** The steps of the graph, in its order, before anything is known of them. */
   lay(steps) {
     const known = this.steps;
-    this.steps = new Map(steps.map((step) => [step.name, { ...blank(step.name), ...known.get(step.name), layer: step.layer ?? "", needs: step.needs ?? [] }]));
+    this.steps = new Map(
+      steps.map((step) => [
+        step.name,
+        { ...blank(step.name), ...known.get(step.name), layer: step.layer ?? "", needs: step.needs ?? [] }
+      ])
+    );
     for (const [name, step] of known) if (!this.steps.has(name)) this.steps.set(name, step);
   }
 
@@ -59,7 +65,7 @@ class RunModel {
     const before = line.name === "step.progressed" ? this.progress.get(line.step) : undefined;
     if (before) return Object.assign(before, line);
     this.heard += 1;
-    line.number = this.heard;
+    line.number = this.lines += 1; // also after a resume, no two lines have the same
     this.log.push(line);
     if (line.name === "step.progressed") this.progress.set(line.step, line);
     if (this.log.length > LOGGED * 1.2) this.log.splice(0, this.log.length - LOGGED);
@@ -98,14 +104,31 @@ class RunModel {
 }
 
 function blank(name) {
-  return { name, layer: "", needs: [], status: "", attempts: 0, began: NaN, took: NaN, waited: NaN, rows: null, error: "", because: "", cache: "", done: 0, total: 0, failures: [], open: false };
+  return {
+    name,
+    layer: "",
+    needs: [],
+    status: "",
+    attempts: 0,
+    began: NaN,
+    took: NaN,
+    waited: NaN,
+    rows: null,
+    error: "",
+    because: "",
+    cache: "",
+    done: 0,
+    total: 0,
+    failures: [],
+    open: false
+  };
 }
 
 function nothing() {}
 
 /** Takes over what the service says of a step. */
 function settle(step, given) {
-  step.status = given.status === "pending" ? "" : given.status ?? step.status;
+  step.status = given.status === "pending" ? "" : (given.status ?? step.status);
   step.attempts = given.attempts ?? step.attempts;
   const began = instant(given.started_at);
   if (!Number.isNaN(began)) step.began = began;
@@ -136,7 +159,14 @@ const HEARD = {
   },
   "step.started": (run, told, at) => {
     const step = run.step(told.step);
-    Object.assign(step, { status: "running", began: at, took: NaN, attempts: Math.max(1, step.attempts), error: "", failures: [] });
+    Object.assign(step, {
+      status: "running",
+      began: at,
+      took: NaN,
+      attempts: Math.max(1, step.attempts),
+      error: "",
+      failures: []
+    });
   },
   "step.retrying": (run, told, at) => {
     const step = run.step(told.step);
@@ -155,13 +185,16 @@ const HEARD = {
     const step = run.step(told.step);
     settle(step, { ...told.result, status: told.status ?? told.result?.status });
     if (Number.isNaN(step.took) && !Number.isNaN(step.began)) step.took = Math.max(0, at - step.began) / 1000;
-  },
+  }
 };
 HEARD["step.skipped"] = HEARD["step.finished"];
 
 /** What the log says of an event, besides its time, its name and its step. */
 function lineOf(name, told) {
-  if (name === "step.retrying") return `attempt ${told.attempt ?? "?"} failed: ${firstLine(told.error)}${told.wait === undefined ? "" : `; again in ${seconds(told.wait)}`}`;
+  if (name === "step.retrying") {
+    const again = told.wait === undefined ? "" : `; again in ${seconds(told.wait)}`;
+    return `attempt ${told.attempt ?? "?"} failed: ${firstLine(told.error)}${again}`;
+  }
   if (name === "step.progressed") return `${number(told.done ?? 0)} of ${number(told.total ?? 0)}`;
   if (name === "run.finished") return [told.status, firstLine(told.error)].filter(Boolean).join(": ");
   if (name === "loop.blocked") return `${seconds(told.seconds ?? 0)} at ${told.file ?? "?"}, line ${told.line ?? "?"}`;

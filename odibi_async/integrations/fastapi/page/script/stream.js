@@ -3,7 +3,8 @@
 
 /** Takes the bytes of a stream of events apart: feed(text) gives the events that are complete. */
 function eventParser() {
-  let rest = "", lines = [];
+  let rest = "",
+    lines = [];
   const event = () => {
     const found = { id: null, name: "message", data: "" };
     const data = [];
@@ -58,17 +59,39 @@ function parsed(data) {
   }
 }
 
+/**
+ * A signal that also comes when nobody sees the page. A browser has few connections to one host for all its tabs, and
+ * streams in tabs that nobody looks at would take them from the one that somebody does.
+ */
+function whileSeen(signal) {
+  const seen = new AbortController();
+  const check = () => {
+    if (signal.aborted || document.hidden) seen.abort();
+  };
+  signal.addEventListener("abort", check, { signal: seen.signal });
+  document.addEventListener("visibilitychange", check, { signal: seen.signal });
+  check();
+  return seen.signal;
+}
+
 /** A pause that ends early when it is no longer wanted. */
 function pause(milliseconds, signal) {
   return new Promise((resolve) => {
     const timer = setTimeout(resolve, milliseconds);
-    signal.addEventListener("abort", () => { clearTimeout(timer); resolve(); }, { once: true });
+    signal.addEventListener(
+      "abort",
+      () => {
+        clearTimeout(timer);
+        resolve();
+      },
+      { once: true }
+    );
   });
 }
 
 /**
- * Does something again and again while the page is seen: at once, then `every` milliseconds after it was done. Who is not
- * let in does not ask again.
+ * Does something again and again while the page is seen: at once, then `every` milliseconds after it was done.
+ * Who is not let in does not ask again.
  */
 async function repeatedly(work, every, signal) {
   while (!signal.aborted) {

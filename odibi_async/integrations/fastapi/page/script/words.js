@@ -1,14 +1,41 @@
 // -- Words and numbers ---------------------------------------------------------------------------
 
 const GLYPHS = {
-  succeeded: "✓", cached: "⟲", resumed: "⏎", failed: "✗", skipped: "↷", cancelled: "■", running: "▶",
-  retrying: "↻", interrupted: "!", waiting: "·", queued: "·", paused: "‖", stopped: "■", abandoned: "!",
+  succeeded: "✓",
+  cached: "⟲",
+  resumed: "⏎",
+  failed: "✗",
+  skipped: "↷",
+  cancelled: "■",
+  running: "▶",
+  retrying: "↻",
+  interrupted: "!",
+  waiting: "·",
+  queued: "·",
+  paused: "‖",
+  stopped: "■",
+  abandoned: "!",
+  finished: "✓",
+  stopping: "▶",
+  draining: "▶"
 };
-const STATUSES = ["failed", "running", "retrying", "succeeded", "cached", "resumed", "skipped", "cancelled", "interrupted", "waiting"];
+const STATUSES = [
+  "failed",
+  "running",
+  "retrying",
+  "succeeded",
+  "cached",
+  "resumed",
+  "skipped",
+  "cancelled",
+  "interrupted",
+  "waiting"
+];
 const ENDED = new Set(["succeeded", "failed", "cancelled", "interrupted"]);
 
 const glyph = (status) => GLYPHS[status] ?? "·";
-const number = (value) => Number(value).toLocaleString("en");
+const NUMBER = new Intl.NumberFormat("en");
+const number = (value) => NUMBER.format(value);
 const many = (count, word) => `${number(count)} ${word}${count === 1 ? "" : "s"}`;
 
 /** Seconds for reading, as the story of a run prints them: 0.4 ms, 12 ms, 3.21 s, 2 min 5 s. */
