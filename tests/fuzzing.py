@@ -63,7 +63,7 @@ class World:
         self.exited: Counter[str] = Counter()
         self.readers: Counter[str] = Counter()
         self._inside: Counter[str | None] = Counter()
-        self._beyond: set[str] = set()
+        self._beyond: set[tuple[str, int]] = set()
         self.lock = threading.Lock()
 
     @contextlib.contextmanager
@@ -80,7 +80,7 @@ class World:
         finally:
             with self.lock:
                 self.readers.subtract(reads)
-                self._beyond.discard(name)
+                self._beyond.discard(_caller(name))
             self._count(name, pool, blocking, -1)
 
     @contextlib.contextmanager
@@ -92,7 +92,7 @@ class World:
         except asyncio.CancelledError:
             with self.lock:  # what it takes again when it is cancelled may be more than there is
                 self._add(pool, blocking, 1)
-                self._beyond.add(name)
+                self._beyond.add(_caller(name))
             raise
         except BaseException:
             self._count(name, pool, blocking, 1)
@@ -118,6 +118,14 @@ class World:
             ):
                 if most is not None and self._inside[what] > most + len(self._beyond):
                     self.faults.append(f"{name}: {self._inside[what]} at once in {what}, of {most}")
+
+
+def _caller(name: str) -> tuple[str, int]:
+    """One call of a step, of which several may be under way: the task, or the thread, that it is in."""
+    try:
+        return name, id(asyncio.current_task())
+    except RuntimeError:
+        return name, threading.get_ident()
 
 
 class Case:
