@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 import weakref
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -363,3 +364,32 @@ async def test_a_pipeline_runs_inside_a_running_loop_in_a_thread_of_its_own():
     assert run_pipeline_sync([total], {"a": 1, "b": 2}, on_error="continue")["total"] == 3
     with pytest.raises(RunError):
         run_pipeline_sync([step(lambda: 1 / 0, name="bad")])
+
+
+@pytest.mark.parametrize("journaled", [False, True], ids=["bare", "journaled"])
+async def test_a_run_that_is_over_is_freed_without_the_garbage_collector(tmp_path: Path, journaled: bool):
+    async def load(n: int) -> int:
+        return n
+
+    def double(load: int) -> int:
+        return 2 * load
+
+    async def parts(double: int) -> AsyncIterator[int]:
+        yield double
+
+    async def total(parts: AsyncIterator[int]) -> int:
+        return sum([part async for part in parts])
+
+    each = step(lambda xs: xs, name="each", map_over="xs")
+    pipeline = Pipeline([load, double, parts, total, each, step(lambda double: [double], name="xs")], ["n"])
+    async with Runner(journal=tmp_path / "journal" if journaled else None) as runner:
+        for count in (3, 30):
+            gc.collect()
+            gc.disable()
+            try:
+                for n in range(count):
+                    await runner.run(pipeline, {"n": n})
+                found = gc.collect()
+            finally:
+                gc.enable()
+    assert found < 30, "not one object a run"

@@ -116,6 +116,10 @@ class Watch:
         if self._timer is not None:
             self._timer.cancel()
 
+    def let_go(self) -> None:
+        """Tells nobody of anything from now on."""
+        self._on_silence = _unheard
+
     def cancel_all(self) -> None:
         """Cancels what runs; those that take their first turn are to be cancelled after it."""
         self._is_stopping = True
@@ -161,3 +165,7 @@ class Watch:
         if self._running.get(index) is task:
             error = None if task.cancelled() else task.exception()
             self._on_silence(index, error or asyncio.CancelledError())
+
+
+def _unheard(index: int, error: BaseException) -> None:
+    """A run that is over has no step whose end could have been missed."""

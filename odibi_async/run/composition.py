@@ -136,6 +136,12 @@ class Parts:
             self._streams.begin()
         self._supervisor.begin(lives)
 
+    def let_go(self) -> None:
+        """Lets go of the parts that refer to it, when the run is over."""
+        self._guests = ()
+        self.datasets.get_back = self.datasets.get_element = None
+        del self._inner, self._recovery, self._streams, self._streaming
+
     def _row_of(self, node: Node) -> Inner:
         """A call of a step with everything around it."""
         fetching = [self._fetching] if any(guest.wants(node) for guest in self._guests) else []

@@ -144,7 +144,7 @@ class Execution:
         self._telling.close()
         if self._supervisor.interrupt is not None:
             pass_on(self._supervisor.interrupt, self._loop)
-        self._state.let_go()
+        self._let_go()
         if trouble is not None:
             del result
             try:
@@ -243,6 +243,13 @@ class Execution:
         self._state.records[node.index] = record = dataclasses.replace(record, status=Status.FAILED, error=error)
         self._state.failures[node.name] = StepError(node.name, error)
         self._telling.finished(record)
+
+    def _let_go(self) -> None:
+        """Keeps neither data nor itself alive."""
+        self._state.let_go()
+        self._supervisor.let_go()
+        self._parts.let_go()
+        self._guests.clear()
 
     # -- what it came to -------------------------------------------------------------------------------
 

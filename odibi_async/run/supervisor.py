@@ -345,6 +345,14 @@ class Supervisor:
             self.phase = Phase.OVER
             self._sweep(self._state.unrecorded())
 
+    def let_go(self) -> None:
+        """Lets go of what refers to it: a run that is over is freed at once, not when the collector comes by."""
+        self.lives = ()
+        self.on_end.clear()
+        self.on_stop = None
+        self._on_last = _nothing
+        self.watch.let_go()
+
     def _sweep(self, unrecorded: Iterator[Node]) -> None:
         """Books the steps that never became ready before the run was stopped, some at a time."""
         for node in itertools.islice(unrecorded, AT_A_TURN):
@@ -355,3 +363,7 @@ class Supervisor:
             self.loop.call_soon(self._sweep, unrecorded)
         else:
             self._on_last()
+
+
+def _nothing() -> None:
+    """A run that is over ends no more."""

@@ -154,6 +154,12 @@ class StepJob(Job):
         self.course = Course(ready_at)
         self.held = held
 
+    def end(self, *, is_away: bool = False) -> bool:
+        first = super().end(is_away=is_away)
+        if not self.is_away:
+            self.held.job = None  # the two would keep each other, and the run, until the collector comes by
+        return first
+
     def run(self) -> None:
         self._life.run(self)
 
