@@ -724,9 +724,9 @@ def test_toml_that_exhausts_its_parser_is_a_fault(file: Callable[..., Path]):
 
 
 def test_pool_and_map_over_are_those_of_the_step():
-    plain, mapped = load_steps([{"name": "a"}, {"name": "b", "pool": "db", "map_over": "url"}])
-    assert (plain.pool, plain.map_over) == (None, None)
-    assert (mapped.pool, mapped.map_over) == ("db", "url")
+    plain, mapped = load_steps([{"name": "a"}, {"name": "b", "pool": "db", "map_over": "url", "buffer": 2}])
+    assert (plain.pool, plain.map_over, plain.buffer) == (None, None, None)
+    assert (mapped.pool, mapped.map_over, mapped.buffer) == ("db", "url", 2)
 
 
 def test_the_schema_for_editors_comes_from_the_same_model():

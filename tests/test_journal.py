@@ -581,3 +581,33 @@ async def test_a_journal_that_was_moved_knows_what_is_committed(tmp_path: Path):
         await asyncio.to_thread(journal.prune, 10)  # which removes no file that a run needs
         result = await run_pipeline([frame, rows], run_id="r", resume=True, journal=journal)
     assert (called, result["rows"]) == (["frame", "rows", "rows"], 1000)
+
+
+async def test_a_new_journal_may_be_opened_by_many_at_once(tmp_path: Path):
+    def open_one(folder: Path) -> str | None:
+        journal = Journal(folder)
+        try:
+            return journal.backend.mark("any")
+        finally:
+            journal.close()
+
+    for turn in range(20):
+        opening = [asyncio.to_thread(open_one, tmp_path / str(turn)) for _ in range(8)]
+        assert await asyncio.gather(*opening) == [None] * 8
+
+
+async def test_a_run_whose_name_is_taken_leaves_the_run_of_that_name_alone(tmp_path: Path, heard: Recorder):
+    gate = asyncio.Event()
+
+    async def waits() -> int:
+        await gate.wait()
+        return 1
+
+    async with Runner(journal=tmp_path, observers=[heard]) as runner, Runner(journal=tmp_path) as other:
+        first = await runner.start([waits], run_id="one")
+        await first.begun()
+        for again in (runner, other):
+            with pytest.raises(RunExists):
+                await again.run([waits], run_id="one", observers=[heard])
+        gate.set()
+        assert (await first.result())["waits"] == 1

@@ -375,7 +375,7 @@ async def test_every_route_asks_who_is_there(tmp_path: Path):
     async with served(app) as client:
         run = (await client.post("/p/sum/runs?wait=9", json={"inputs": {"n": 1}}, headers=TOKEN)).json()
         routes = [route for route in router.routes if isinstance(route, APIRoute)]
-        assert len(routes) == 2 * 3 + 8 + 1
+        assert len(routes) == 2 * 3 + 8 + 1 + 2
         for route in routes:
             path = "/p" + route.path.replace("{run_id}", run["id"]).replace("{dataset:path}", "total")
             for method in route.methods:

@@ -54,7 +54,7 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]
 
 def test_every_operation_names_its_statuses(document: dict[str, Any]):
     found = {name: set(operation["responses"]) for name, operation in operations(document)}
-    assert len(found) == 3 * 3 + 9
+    assert len(found) == 3 * 3 + 9 + 2
     assert found["POST /p/sum/runs"] == {"200", "202", "403", "409", "413", "415", "422", "429", "503"}
     assert found["GET /p/runs/{run_id}/results/{dataset}"] >= {"200", "404", "406", "410", "413", "422", "429"}
     assert found["POST /p/runs/{run_id}/resume"] >= {"202", "403", "404", "409", "422", "429"}

@@ -179,6 +179,7 @@ class DefaultsModel(_Model):
     pool: Pool | None = None
     after: Names | None = None
     map_over: Name | None = None
+    buffer: Annotated[int, Field(ge=1)] | None = None
     cache: Caching | None = None
     run_on: RunsOn | None = None
     project: Name | None = None

@@ -254,6 +254,7 @@ def _made(model: StepModel, value: Any, params: Any) -> Step[..., Any, Any]:
         tags=_listed(model.tags),
         pool=model.pool,
         map_over=model.map_over,
+        buffer=model.buffer,
         cache=_caching(model.cache),
     )
 

@@ -201,7 +201,8 @@ class SqliteBackend:
             self._directory / "journal.db", timeout=PATIENCE, isolation_level=None, check_same_thread=False
         )
         try:
-            for pragma in ("journal_mode = wal", "synchronous = full", "mmap_size = 0", "trusted_schema = off"):
+            _write_ahead(connection)
+            for pragma in ("synchronous = full", "mmap_size = 0", "trusted_schema = off"):
                 connection.execute(f"PRAGMA {pragma}").fetchall()
             self._identity = self._set_up(connection)
         except BaseException:
@@ -224,6 +225,19 @@ class SqliteBackend:
         if about.get("format") != FORMAT:
             raise JournalUnavailable(self.name, foreign(about.get("format")))
         return str(about.get("identity"))
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Has SQLite write ahead. A new file that others open at the same moment is locked, and SQLite does not wait."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = wal").fetchall()
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(0.005)
 
 
 def _is_passing(error: sqlite3.Error | OSError) -> bool:

@@ -65,7 +65,7 @@ class Guard:
             watched = self._loops.get(id(loop))
             if watched is None or watched.loop is not loop:
                 watched = self._loops[id(loop)] = Watched(loop)
-            watched.runs[telling.run_id] = (telling, threshold)
+            watched.runs.setdefault(telling.run_id, (telling, threshold))  # another run of this name cannot begin
             self._tick = min(self._tick, max(threshold / LOOKS, AT_LEAST))
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(
@@ -77,7 +77,9 @@ class Guard:
     def _leave(self, loop: asyncio.AbstractEventLoop, telling: Telling) -> None:
         with self._lock:
             watched = self._loops.get(id(loop))
-            if watched is not None and watched.loop is loop:
+            if watched is None or watched.loop is not loop:
+                return
+            if watched.runs.get(telling.run_id, (None, 0.0))[0] is telling:
                 del watched.runs[telling.run_id]  # the loop is forgotten at the next look: a run may follow at once
 
     def _look(self, woke: float) -> None:

@@ -35,6 +35,7 @@ _POLICIES = {
         "pool",
         "after",
         "map_over",
+        "buffer",
         "run_on",
         "cache",
         "project",
