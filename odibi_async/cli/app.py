@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter, UnknownCommandError, UnusedCliTokensError, ValidationError
 from cyclopts.validators import Number
 
 from odibi_async.cli.answer import Answer, Problem, Refused
+from odibi_async.cli.groups import caches, runs, schedules
 from odibi_async.cli.output import table
+from odibi_async.cli.parameters import Choice, Engine, Given, InJournal, Talk, planned_from, slots_of
 from odibi_async.cli.signals import Signals
-
-if TYPE_CHECKING:
-    from odibi_async.cli.plan import Plan
 
 
 def _version() -> str:
@@ -40,58 +38,8 @@ app = App(
 )
 
 
-@Parameter(name="*")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Talk:
-    """
-    What all commands take.
-
-    Attributes:
-        json: Print exactly one JSON object on stdout, whatever happens.
-        quiet: Print nothing but results and errors.
-        verbose: Print more, and nothing shortened.
-    """
-
-    json: bool = False
-    quiet: Annotated[bool, Parameter(alias="-q")] = False
-    verbose: Annotated[bool, Parameter(alias="-v")] = False
-
-
-Engine = Literal["pandas", "spark"]
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
-    """
-    What a pipeline is made of beside its file.
-
-    Attributes:
-        param: NAME=VALUE gives a dataset that the pipeline reads and no step makes, or that stands in for what a step
-            makes. The value is JSON where it is JSON, else text. May be repeated.
-        functions: A module whose public functions the configuration may name; it is imported. May be repeated.
-        project: Only the steps of this project.
-    """
-
-    param: Annotated[tuple[str, ...], Parameter(alias="-p")] = ()
-    functions: tuple[str, ...] = ()
-    project: str | None = None
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """
-    Which steps.
-
-    Attributes:
-        select: A step (* for any letters), layer:x or tag:x; + before it takes what it needs, + behind it
-            what needs it. May be repeated.
-        exclude: The same, for what is left out. May be repeated.
-    """
-
-    select: Annotated[tuple[str, ...], Parameter(alias="-s")] = ()
-    exclude: tuple[str, ...] = ()
+for group in (caches, runs, schedules):
+    app.command(group)
 
 
 @app.command
@@ -156,7 +104,7 @@ def run(
     recalled: Mapping[str, Any] = {}
     if resume is not None:
         resume, recalled = resumption(place_of(journal), resume, configuration(config).name)
-    plan = _planned(config, given, choice, recalled=recalled)
+    plan = planned_from(config, given, choice, recalled=recalled)
     check_given(plan)
     if estimate:
         from odibi_async.cli.estimate import estimated
@@ -168,7 +116,7 @@ def run(
     how = HowToRun(
         concurrency=max_concurrency,
         threads=threads,
-        pools={name: _slots(name, text) for name, text in assigned("--pool", pool).items()},
+        pools={name: slots_of(name, text) for name, text in assigned("--pool", pool).items()},
         timeout=timeout,
         cache=False if no_cache else cache or plan.document.cache,
         journal=place_of(journal) if resume else journal or os.environ.get(VARIABLE) or None,
@@ -184,6 +132,32 @@ def run(
     return executed(plan, how, signals)
 
 
+@runs.command(name="resume")
+def runs_resume(
+    run_id: str,
+    /,
+    *,
+    where: InJournal = InJournal(),
+    talk: Talk = Talk(),
+    signals: Annotated[Signals, Parameter(parse=False)],
+) -> Answer:
+    """
+    Go on with a run of a configuration where it was. odibi-async run --resume takes further options.
+
+    Args:
+        run_id: Its id; last for the one that began last.
+    """
+    from odibi_async.cli.runs import known, opened
+
+    with opened(where.journal) as journal:
+        found = known(journal, run_id)
+        source = journal.run(found).source
+    if not source:
+        message = f"run {found!r} was not read from a configuration: resume it from Python, Runner.resume."
+        raise Refused(Problem(code="OA505", message=message))
+    return run(source, journal=where.journal, resume=found, talk=talk, signals=signals)
+
+
 @app.command
 def validate(
     config: str | None = None, /, *, engine: Engine | None = None, given: Given = Given(), talk: Talk = Talk()
@@ -195,7 +169,7 @@ def validate(
         config: The configuration.
         engine: That of steps that name none. Queries for pandas are parsed; those for Spark when they run.
     """
-    plan = _planned(config, given, closely=True, engine=engine)
+    plan = planned_from(config, given, closely=True, engine=engine)
     name, count = plan.document.source.name, len(plan.pipeline.steps)
     text = f"{name}: {count:,} step{'' if count == 1 else 's'}, no fault"
     return Answer(text=text, data={"configuration": name, "steps": count})
@@ -222,7 +196,7 @@ def graph(
 
     from odibi_async.graph.drawing import tree
 
-    pipeline = _planned(config, given, choice).pipeline
+    pipeline = planned_from(config, given, choice).pipeline
     upstream = pipeline.upstream()
     data = {
         "steps": [{"name": step.name, "layer": step.layer} for step in pipeline.steps],
@@ -257,7 +231,7 @@ def list_steps(
     Args:
         config: The configuration.
     """
-    plan = _planned(config, given, choice)
+    plan = planned_from(config, given, choice)
     chosen = {step.name for step in plan.pipeline.steps}
     steps = [step for step in plan.document.steps if step.name in chosen]
     rows = [("NAME", "LAYER", "TYPE", "TAGS")]
@@ -343,168 +317,6 @@ def _in_digits(code: str) -> str:
     return code[:2] + code[2:].translate(str.maketrans("OIL", "011"))
 
 
-caches = App(name="cache", help="Show what is in a cache, and remove it.")
-app.command(caches)
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Where:
-    """
-    Which cache.
-
-    Attributes:
-        cache: Its directory; the user's own without it.
-    """
-
-    cache: str | None = None
-
-
-@caches.command(name="stats")
-def cache_stats(*, where: Where = Where(), talk: Talk = Talk()) -> Answer:
-    """Show how much is in it, and how often it was of use, by step."""
-    from odibi_async.cli.caching import stats
-
-    return stats(where.cache)
-
-
-@caches.command(name="ls")
-def cache_ls(*, where: Where = Where(), talk: Talk = Talk()) -> Answer:
-    """List what is in it, the last used first."""
-    from odibi_async.cli.caching import entries
-
-    return entries(where.cache)
-
-
-@caches.command(name="explain")
-def cache_explain(step: str, /, *, where: Where = Where(), talk: Talk = Talk()) -> Answer:
-    """
-    Tell why a step was computed the last time, and what its result depends on.
-
-    Args:
-        step: Its name.
-    """
-    from odibi_async.cli.caching import explained
-
-    return explained(where.cache, step)
-
-
-@caches.command(name="prune")
-def cache_prune(*, where: Where = Where(), talk: Talk = Talk()) -> Answer:
-    """Remove what is too old, or too much: the least recently used first."""
-    from odibi_async.cli.caching import removed
-
-    return removed(where.cache, "prune")
-
-
-@caches.command(name="verify")
-def cache_verify(*, where: Where = Where(), talk: Talk = Talk()) -> Answer:
-    """Read all of it, and remove what is damaged."""
-    from odibi_async.cli.caching import removed
-
-    return removed(where.cache, "verify")
-
-
-@caches.command(name="clear")
-def cache_clear(
-    *, step: str | None = None, tag: str | None = None, where: Where = Where(), talk: Talk = Talk()
-) -> Answer:
-    """
-    Forget everything, or what one step, or the steps of a tag, had made.
-
-    Args:
-        step: The name of a step.
-        tag: A tag of steps.
-    """
-    from odibi_async.cli.caching import invalidated, removed
-
-    if step is None and tag is None:
-        return removed(where.cache, "clear")
-    return invalidated(where.cache, step, tag)
-
-
-runs = App(name="runs", help="Show the runs of a journal, go on with them, and remove them.")
-app.command(runs)
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InJournal:
-    """
-    Which journal.
-
-    Attributes:
-        journal: Its directory or postgresql:// URL; that of ODIBI_ASYNC_JOURNAL without it.
-    """
-
-    journal: str | None = None
-
-
-@runs.command(name="ls")
-def runs_ls(*, pipeline: str | None = None, where: InJournal = InJournal(), talk: Talk = Talk()) -> Answer:
-    """
-    List the runs, the newest first.
-
-    Args:
-        pipeline: The name of a pipeline, for its runs alone.
-    """
-    from odibi_async.cli.runs import listed
-
-    return listed(where.journal, pipeline)
-
-
-@runs.command(name="show")
-def runs_show(run: str, /, *, where: InJournal = InJournal(), talk: Talk = Talk()) -> Answer:
-    """
-    Show what became of the steps of a run, and how long they usually take.
-
-    Args:
-        run: Its id; last for the one that began last.
-    """
-    from odibi_async.cli.runs import shown
-
-    return shown(where.journal, run)
-
-
-@runs.command(name="resume")
-def runs_resume(
-    run_id: str,
-    /,
-    *,
-    where: InJournal = InJournal(),
-    talk: Talk = Talk(),
-    signals: Annotated[Signals, Parameter(parse=False)],
-) -> Answer:
-    """
-    Go on with a run of a configuration where it was. odibi-async run --resume takes further options.
-
-    Args:
-        run_id: Its id; last for the one that began last.
-    """
-    from odibi_async.cli.runs import known, opened
-
-    with opened(where.journal) as journal:
-        found = known(journal, run_id)
-        source = journal.run(found).source
-    if not source:
-        message = f"run {found!r} was not read from a configuration: resume it from Python, Runner.resume."
-        raise Refused(Problem(code="OA505", message=message))
-    return run(source, journal=where.journal, resume=found, talk=talk, signals=signals)
-
-
-@runs.command(name="prune")
-def runs_prune(*, keep_last: int, where: InJournal = InJournal(), talk: Talk = Talk()) -> Answer:
-    """
-    Remove the runs of each pipeline but the last ones, with what only they need.
-
-    Args:
-        keep_last: How many stay.
-    """
-    from odibi_async.cli.runs import pruned
-
-    return pruned(where.journal, keep_last)
-
-
 @app.command
 def serve(
     *configs: str,
@@ -541,71 +353,10 @@ def serve(
         takeover=takeover,
         concurrency=max_concurrency,
         threads=threads,
-        pools={name: _slots(name, text) for name, text in assigned("--pool", pool).items()},
+        pools={name: slots_of(name, text) for name, text in assigned("--pool", pool).items()},
         quiet=talk.quiet,
     )
-    return served(configs, lambda config: _planned(config, given), how, signals)
-
-
-schedules = App(name="schedule", help="Show when pipelines run, and pause their schedules.")
-app.command(schedules)
-
-
-@schedules.command(name="next")
-def schedule_next(
-    config: str | None = None,
-    /,
-    *,
-    count: Annotated[int, Parameter(alias="-n", validator=Number(gte=1, lte=10_000))] = 10,
-    after: str | None = None,
-    given: Given = Given(),
-    talk: Talk = Talk(),
-) -> Answer:
-    """
-    List the next times at which a pipeline runs.
-
-    Args:
-        config: The configuration.
-        count: How many.
-        after: A time such as 2024-03-30T12:00, in UTC where it names no other offset; now without it.
-    """
-    from odibi_async.cli.serving import coming
-
-    return coming(_planned(config, given).document, count, after)
-
-
-@schedules.command(name="ls")
-def schedule_ls(*, where: InJournal = InJournal(), talk: Talk = Talk()) -> Answer:
-    """List the schedules that a journal knows, what they did last, and which are paused."""
-    from odibi_async.cli.scheduled import listed
-
-    return listed(where.journal)
-
-
-@schedules.command(name="pause")
-def schedule_pause(name: str, /, *, where: InJournal = InJournal(), talk: Talk = Talk()) -> Answer:
-    """
-    Have a schedule fire no more, in no server, until it is resumed. Runs that are going go on.
-
-    Args:
-        name: Its name.
-    """
-    from odibi_async.cli.scheduled import set_paused
-
-    return set_paused(where.journal, name, True)
-
-
-@schedules.command(name="resume")
-def schedule_resume(name: str, /, *, where: InJournal = InJournal(), talk: Talk = Talk()) -> Answer:
-    """
-    Have a schedule fire again that was paused. Times in between are not made up for.
-
-    Args:
-        name: Its name.
-    """
-    from odibi_async.cli.scheduled import set_paused
-
-    return set_paused(where.journal, name, False)
+    return served(configs, lambda config: planned_from(config, given), how, signals)
 
 
 @app.command
@@ -644,38 +395,3 @@ def misunderstood(error: CycloptsError, arguments: Sequence[str]) -> Problem:
         case UnknownCommandError() if Path(first).is_file():
             message += f" Did you mean 'odibi-async run {first}'?"
     return Problem(code="OA501", message=message)
-
-
-def _planned(
-    config: str | None,
-    given: Given,
-    choice: Choice = Choice(),
-    *,
-    closely: bool = False,
-    engine: str | None = None,
-    recalled: Mapping[str, Any] | None = None,
-) -> Plan:
-    from odibi_async.cli.lookup import configuration
-    from odibi_async.cli.plan import planned
-
-    return planned(
-        configuration(config),
-        project=given.project,
-        modules=given.functions,
-        given=given.param,
-        select=choice.select,
-        exclude=choice.exclude,
-        closely=closely,
-        engine=engine,
-        recalled=recalled or {},
-    )
-
-
-def _slots(pool: str, text: str) -> int:
-    """
-    Raises:
-        Refused: The text is no whole number.
-    """
-    if not text.isdecimal():
-        raise Refused(Problem(code="OA505", message=f"--pool {pool}={text}: a whole number of slots is needed."))
-    return int(text)
