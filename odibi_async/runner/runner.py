@@ -10,11 +10,10 @@ import importlib
 import inspect
 import os
 import weakref
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Never, Self, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple, Never, Self, Unpack
 
 import anyio
 
@@ -45,7 +44,6 @@ from odibi_async.runner.options import (
     check_engine,
     check_executors,
     check_given,
-    check_journal,
     check_places,
     check_pools,
     check_run_id,
@@ -55,6 +53,7 @@ from odibi_async.runner.options import (
 from odibi_async.runner.outlet import Outlet, tapped
 from odibi_async.runner.places import Executors
 from odibi_async.runner.plans import plan
+from odibi_async.runner.recording import Recording
 from odibi_async.runner.teller import ResultTeller
 from odibi_async.steps import name_of
 from odibi_async.store import Store
@@ -62,11 +61,6 @@ from odibi_async.store import Store
 if TYPE_CHECKING:
     from odibi_async.cache.for_run import Caches
     from odibi_async.journal import Journal
-    from odibi_async.journal.journals import Journals
-
-
-REMEMBERED: Final = 16
-"""How many pipelines a runner remembers for resuming their runs."""
 
 
 class Cached(NamedTuple):
@@ -115,7 +109,7 @@ class Runner:
         self.freeze = freeze
         self._observers = checked(observers)
         self._caching = check_cache(cache)
-        self._journaling = check_journal(journal)
+        self._recording = Recording(journal, self.limits.grace)
         self._given_executors = check_executors(executors or {})
         self._executors = Executors(self.limits)
         self._engines = Engines(self.limits)
@@ -125,8 +119,6 @@ class Runner:
         self._borrowers = 0
         self._home: Home | None = None
         self._caches: Caches | None = None
-        self._journals: Journals | None = None
-        self._plans: OrderedDict[str, Planned] = OrderedDict()
 
     # -- its life --------------------------------------------------------------------------------------
 
@@ -187,8 +179,7 @@ class Runner:
         await self._engines.close()
         if self._caches is not None:
             await self._caches.close()
-        if self._journals is not None:
-            await self._journals.close()
+        await self._recording.close()
 
     @contextlib.asynccontextmanager
     async def borrowed(self) -> AsyncIterator[Self]:
@@ -250,10 +241,10 @@ class Runner:
         Raises:
             JournalError: The journal does not know the run, or it is running elsewhere; nothing has run.
         """
-        journal = options.get("journal", self._journaling)
+        journal = options.get("journal", self._recording.own)
         check_run_id(run_id, True, journal)
         if steps is None:
-            steps = await self._steps_of(run_id, journal)
+            steps = await self._recording.steps_of(run_id, journal)
         return await self.run(steps, inputs, **{**options, "run_id": run_id, "resume": True})
 
     async def story(
@@ -274,48 +265,27 @@ class Runner:
             JournalError: The journal does not know the run, or cannot be read.
             OptionError: There is no journal.
         """
-        asked = self._journaling if journal is None else journal
+        asked = self._recording.asked(journal)
         check_run_id(run_id, True, asked)
-        journals = await self._with_journals()
-        return await in_a_thread(self._tell, journals.journal(asked), run_id, path or f"story_{run_id}.html")
-
-    def _tell(self, journal: Journal, run_id: str, path: str | os.PathLike[str]) -> str:
-        from odibi_async.journal.told import told
-        from odibi_async.observers.story import tell_story
-
-        known = self._plans.get(journal.run(run_id).pipeline)
-        again = f"await runner.resume({run_id!r})"
-        return tell_story(told(journal, run_id, {} if known is None else known.graph.outline, again), path)
+        return await self._recording.story(run_id, asked, path or f"story_{run_id}.html")
 
     @property
     def has_journal(self) -> bool:
         """Whether its runs are recorded, unless they say otherwise."""
-        return self._journaling is not None
+        return self._recording.own is not None
 
     async def journal(self, asked: Journaling = None) -> Journal | None:
         """A journal as the runs of this runner use it; `None` for the runner's own, where it has one."""
-        asked = check_journal(self._journaling if asked is None else asked)
+        asked = self._recording.asked(asked)
         if asked is None:
             return None
         self._at_home()
-        return (await self._with_journals()).journal(asked)
+        return await self._recording.journal(asked)
 
     @property
     def observers(self) -> Sequence[Observer]:
         """Who hears the events of every run."""
         return self._observers
-
-    async def _steps_of(self, run_id: str, journal: Journaling) -> Steps:
-        """The steps of a run that the journal knows."""
-        journals = await self._with_journals()
-        record = await in_a_thread(journals.journal(journal).run, run_id)
-        if record.pipeline in self._plans:
-            return self._plans[record.pipeline]
-        if record.source:
-            return str(record.source)
-        raise OptionError(
-            f"This runner has not run pipeline {record.pipeline!r} yet: give its steps, resume({run_id!r}, steps)."
-        )
 
     async def start(
         self,
@@ -418,7 +388,7 @@ class Runner:
         executors: Mapping[str, Executor] | None = None,
     ) -> Execution:
         policies = Policies.of(retry, timeout, on_error)
-        journal = check_journal(self._journaling if journal is None else journal)
+        journal = self._recording.asked(journal)
         check_run_id(run_id, resume, journal)
         run_id = new_run_id() if run_id is None else run_id
         home = self._at_home()
@@ -426,7 +396,7 @@ class Runner:
         if inputs is not None and not isinstance(inputs, Mapping):
             raise OptionError(f"inputs={inputs!r}: a mapping of datasets to values is needed.")
         if resume and inputs is None:
-            inputs = await self._recalled(journal, run_id)
+            inputs = await self._recording.recalled(run_id, journal)
         planned = await plan(steps, inputs, functions, nodes)
         graph = planned.graph
         caching = next((each for each in (cache, planned.caching, self._caching) if each is not None), None)
@@ -444,12 +414,12 @@ class Runner:
         guests = [] if cached is None else [cached.layer]
         seconds: Mapping[str, float] = {}
         if journal is not None:
-            journals = await self._with_journals()
+            journals = await self._recording.journals()
             store = None if cached is None else cached.store
             asked = journals.asked(journal, run_id, resume, planned.name, planned.planned.source, store)
             seconds = await in_a_thread(journals.seconds, asked)
             guests.insert(0, journals.guest(asked, graph, selected, given))
-            self._remember(planned.name, planned.planned)
+            self._recording.remember(planned.name, planned.planned)
         threads = home.threads or await home.workers()
         called_by = await self._executors.opened(graph.executors, places) if graph.executors else NOTHING
         self._check_open()
@@ -487,29 +457,9 @@ class Runner:
                 )
             self._home = Home(self.limits)
             self._caches = None
-            self._journals = None
+            self._recording.leave()
             self._executors = Executors(self.limits)
         return self._home
-
-    async def _with_journals(self) -> Journals:
-        if self._journals is None:
-            await in_a_thread(importlib.import_module, "odibi_async.journal.journals")
-            from odibi_async.journal.journals import Journals
-
-            self._journals = self._journals or Journals(self.limits.grace)
-        return self._journals
-
-    async def _recalled(self, journal: Journaling, run_id: str) -> Mapping[str, Any]:
-        """What a run was given when it began."""
-        journals = await self._with_journals()
-        return await in_a_thread(journals.recalled, journal, run_id)
-
-    def _remember(self, name: str, planned: Planned) -> None:
-        """Remembers a pipeline for when one of its runs is to be resumed."""
-        self._plans[name] = planned
-        self._plans.move_to_end(name)
-        while len(self._plans) > REMEMBERED:
-            self._plans.popitem(last=False)
 
     async def _cached(self, caching: Caching, graph: Graph, keeper: FrameKeeper | None) -> Cached | None:
         """What makes the layer of a run with this cache, and the cache's store."""
