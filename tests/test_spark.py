@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import os
 import random
@@ -609,6 +610,33 @@ async def test_an_error_in_a_lazy_frame_is_the_step_s_whose_frame_is_kept(spark:
     bad = [sql("bad", "SELECT raise_error('boom') AS v FROM data", data="frame")]
     with pytest.raises(RunError, match="boom"):
         await run_pipeline(bad, {"frame": FRAME}, engine=spark, cache=cached(tmp_path))
+
+
+async def test_the_loop_asks_no_error_of_spark_for_its_text(
+    spark: SparkEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from pyspark.errors.exceptions.captured import CapturedException
+
+    asked: list[str] = []
+    told = CapturedException.__str__
+
+    def text(self: CapturedException) -> str:
+        with contextlib.suppress(RuntimeError):
+            asyncio.get_running_loop()
+            asked.append(type(self).__name__)  # it asks the JVM
+        return told(self)
+
+    monkeypatch.setattr(CapturedException, "__str__", text)
+
+    def broken(frame: Any) -> None:
+        frame.selectExpr("raise_error('boom')").collect()
+
+    lazy = sql("bad", "SELECT raise_error('boom') AS v FROM data", data="frame")
+    for bad, cache in ((step(broken, engine="spark"), None), (lazy, cached(tmp_path))):
+        with pytest.raises(RunError) as caught:
+            await run_pipeline([bad], {"frame": FRAME}, engine=spark, cache=cache)
+        assert "boom" in str(caught.value)
+    assert asked == []
 
 
 async def test_pruning_and_verifying_know_the_files_of_spark_frames(spark: SparkEngine, tmp_path: Path):

@@ -67,7 +67,16 @@ from odibi_async.errors.data import (
     Unstorable,
 )
 from odibi_async.errors.elsewhere import ClusterError, DataLost, NotPortable, RemoteTraceback, WorkerLost
-from odibi_async.errors.foreign import MOST_LEAVES, ErrorStandIn, in_a_line, leaves, portable, raised_at, text_of
+from odibi_async.errors.foreign import (
+    MOST_LEAVES,
+    ErrorStandIn,
+    in_a_line,
+    keep_text,
+    leaves,
+    portable,
+    raised_at,
+    text_of,
+)
 from odibi_async.errors.journal import JournalError, JournalUnavailable, RunAlive, RunExists, RunUnknown
 from odibi_async.errors.pipelines import ConfigError, CycleError, Fault, GraphError, GraphFault
 from odibi_async.errors.runs import (
@@ -167,6 +176,7 @@ __all__ = [
     "ZoneUnknown",
     "did_you_mean",
     "in_a_line",
+    "keep_text",
     "leaves",
     "listed",
     "located",

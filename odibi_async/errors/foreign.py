@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 
 
 class ErrorStandIn(Exception):
@@ -64,8 +65,26 @@ def leaves(error: BaseException) -> list[BaseException]:
     return found
 
 
+_KEPT: dict[int, tuple[weakref.ref[BaseException], str]] = {}
+
+
+def keep_text(error: BaseException) -> None:
+    """
+    Keeps what an error says now, for those who ask for its text later.
+
+    For errors that have to ask another process for it, as those of Spark do: the event loop is not to wait for that.
+    """
+    if not type(error).__weakrefoffset__:  # Python's own errors, whose text is at hand
+        return
+    place, text = id(error), text_of(error)
+    _KEPT[place] = weakref.ref(error, lambda _: _KEPT.pop(place, None)), text
+
+
 def text_of(error: BaseException) -> str:
     """The text of an error. It may be anybody's class: whatever is wrong with it, there is a text."""
+    kept = _KEPT.get(id(error))
+    if kept is not None and kept[0]() is error:
+        return kept[1]
     try:
         return str(error).strip()
     except BaseException:

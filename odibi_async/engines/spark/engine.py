@@ -18,7 +18,7 @@ from odibi_async.engines.spark.files import Format
 from odibi_async.engines.spark.jobs import Jobs
 from odibi_async.engines.spark.kept import different, restored, saved
 from odibi_async.engines.spark.session import is_connect, started
-from odibi_async.errors import CrossingError, OptionError, PathError, did_you_mean, in_a_line
+from odibi_async.errors import CrossingError, OptionError, PathError, did_you_mean, in_a_line, keep_text
 from odibi_async.files import location
 
 if TYPE_CHECKING:
@@ -392,7 +392,11 @@ class SparkEngine:
         """
         if not self.is_local:
             raise CrossingError("it", "the cache", "the session works on machines that do not share its folder.")
-        return saved(frame, folder)
+        try:
+            return saved(frame, folder)
+        except Exception as error:
+            keep_text(error)
+            raise
 
     def restore(self, paths: Sequence[Path], about: bytes) -> Any:
         """The lazy frame of files that `save` wrote."""

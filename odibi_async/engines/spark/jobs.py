@@ -14,7 +14,7 @@ from typing import Any, Final
 from odibi_async.cancellation import on_cancel
 from odibi_async.engines.spark.failures import first_lines, is_cancellation, is_gone
 from odibi_async.engines.spark.session import is_connect
-from odibi_async.errors import EngineError
+from odibi_async.errors import EngineError, keep_text
 
 PROPERTIES: Final = (
     "spark.jobGroup.id",
@@ -65,6 +65,7 @@ class Jobs:
         except asyncio.CancelledError:
             raise
         except Exception as error:
+            keep_text(error)
             if is_gone(error):
                 raise EngineError(f"The Spark session is gone: {first_lines(error)}") from error
             raise
