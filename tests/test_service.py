@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import json
 from collections.abc import AsyncIterator
@@ -674,3 +675,23 @@ async def test_a_run_may_retry_and_go_on_after_failures(tmp_path: Path):
         assert said["outputs"] == {"flaky": 3}
         events = (await client.get(said["links"]["events"])).text
         assert events.count("event: step.retrying") == 2
+
+
+async def test_a_run_that_is_forgotten_is_freed_without_the_garbage_collector(tmp_path: Path):
+    async with served(app_of(tmp_path, limits=ServiceLimits(kept=1))) as client:
+        path, asked = "/p/sum/runs?wait=9", {"inputs": {"n": 1}}
+        await client.post(path, json=asked)
+        await client.post(path, json=asked)
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(10):
+                await client.post(path, json=asked)
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            gc.collect()
+            left = [each for each in gc.garbage if type(each).__module__.startswith("odibi_async")]
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+    assert left == []

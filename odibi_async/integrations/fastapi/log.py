@@ -46,7 +46,7 @@ class RunLog:
     """
 
     def __init__(self, most: int) -> None:
-        self.on_over: Callable[[], None] = lambda: None
+        self.on_over: Callable[[], None] = _nothing
         self.first = 0
         self.started: RunStarted | None = None
         self.began: dict[str, float] = {}
@@ -97,8 +97,9 @@ class RunLog:
         return sent(event, self.redact, error)
 
     def close(self) -> None:
-        """The run is over."""
-        self.on_over()
+        """The run is over. What is called then refers to this log: it goes, so that no collector has to come by."""
+        on_over, self.on_over = self.on_over, _nothing
+        on_over()
         self.over.set()
         self._wake()
 
@@ -135,3 +136,7 @@ class RunLog:
         """Returns when there is another event, or the run is over."""
         self._news = self._news or asyncio.Event()
         await self._news.wait()
+
+
+def _nothing() -> None:
+    """Nobody waits for the end of a run."""

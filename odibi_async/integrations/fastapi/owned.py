@@ -108,7 +108,10 @@ class Owned:
             if shared is not None and hold is not None:
                 self._soon(shared.release(hold))
 
-        entry.log.on_over = over
+        if entry.log.over.is_set():  # it was over before anybody could say what is to be done then
+            over()
+        else:
+            entry.log.on_over = over
         return entry
 
     async def _started(self, offer: Offer, asked: Asked, run_id: str, record: RunRecord | None) -> Entry:
