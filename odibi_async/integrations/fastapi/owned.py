@@ -57,9 +57,8 @@ class Owned:
     @contextlib.asynccontextmanager
     async def lifespan(self, app: object) -> AsyncIterator[None]:
         """The part of the app's lifespan that is its own; the runs' is that of the runner, around it."""
-        await anyio.to_thread.run_sync(
-            int
-        )  # the first thread loads what it takes 0.1 s to load: now, not within a request
+        # The first thread loads what it takes 0.1 s to load: now, not within a request.
+        await anyio.to_thread.run_sync(int)
         try:
             yield
         finally:
