@@ -1,19 +1,16 @@
 """
-Runs that are killed: a process that has loaded everything forks one child for each run that it is told of.
+Runs that are killed, in children of a zygote.
 
-    {"folder": ..., "run_id": ..., "resume": false, "kill": ["before commit", 3]}     a line on stdin; kill may be null
+    {"folder": ..., "resume": false, "kill": ["before commit", 3], "journal": "journal", "outcome": "outcome.json"}
 
-It prints `{"pid": ...}` at once and `{"ended": exit status}` later. The child writes what became of its run to
-`outcome.json` in its folder, and each step that is called adds its name to `calls.log`.
+All but the folder may be left out. A child writes what became of its run to `outcome`, and each step that is called
+adds its name to `calls.log`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
-import sys
 import time
 import traceback
 from pathlib import Path
@@ -29,7 +26,7 @@ import odibi_async.engines.pandas
 import odibi_async.journal.journals  # noqa: F401
 from odibi_async import Limits, Pipeline, Step, current_step, run_pipeline, step
 from odibi_async.fingerprint import digest_of
-from odibi_async.testing import failpoint
+from tests.zygote import killed_at, serve
 
 
 def called() -> None:
@@ -110,37 +107,13 @@ async def run(run_id: str, resume: bool, journal: str) -> dict[str, Any]:
 
 
 def child(command: dict[str, Any]) -> None:
-    os.chdir(command["folder"])
-    counts = [0]
-
-    def act() -> None:
-        counts[0] += 1
-        if counts[0] == command["kill"][1]:
-            os.kill(os.getpid(), signal.SIGKILL)
-
     try:
-        job = run(command["run_id"], command["resume"], command.get("journal", "journal"))
-        if command.get("kill"):
-            with failpoint(command["kill"][0], act):
-                outcome = asyncio.run(job)
-        else:
-            outcome = asyncio.run(job)
+        with killed_at(command.get("kill")):
+            outcome = asyncio.run(run("r", command.get("resume", False), command.get("journal", "journal")))
     except Exception as error:
         outcome = {"error": type(error).__name__, "text": "".join(traceback.format_exception(error))}
     Path(command.get("outcome", "outcome.json")).write_text(json.dumps(outcome), encoding="utf-8")
 
 
-def main() -> None:
-    for line in sys.stdin:
-        command = json.loads(line)
-        pid = os.fork()
-        if not pid:
-            child(command)
-            os._exit(0)
-        print(json.dumps({"pid": pid}), flush=True)
-        if command.get("waits", True):
-            print(json.dumps({"ended": os.waitpid(pid, 0)[1]}), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    serve(child)

@@ -1,22 +1,18 @@
 """
-Streams that are killed: a process that has loaded everything forks one child for each life that it is told of.
+Streams that are killed, in children of a zygote.
 
-    {"folder": ..., "source": "files", "kill": ["before commit", 3]}     a line on stdin; kill may be null
+    {"folder": ..., "source": "files", "kill": ["before commit", 3]}     kill may be left out
 
-It prints `{"pid": ...}` at once and `{"ended": exit status}` later. The child drains the stream in its folder: what is
-in `in/`, or in the table `things` of `source.db`. It writes rows to `sink.db`: to `saved` with the key of the step in
-the same transaction, to `logged` without.
+A child drains the stream in its folder: what is in `in/`, or in the table `things` of `source.db`. It writes rows to
+`sink.db`: to `saved` with the key of the step in the same transaction, to `logged` without.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
-import signal
 import sqlite3
-import sys
 import traceback
 from pathlib import Path
 from typing import Any
@@ -28,7 +24,7 @@ import odibi_async.observers.redaction
 import odibi_async.stream.tables  # noqa: F401 (loaded before the fork)
 from odibi_async import Pipeline, current_step
 from odibi_async.stream import Files, Rows, run_stream
-from odibi_async.testing import failpoint
+from tests.zygote import killed_at, serve
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS done (key TEXT PRIMARY KEY);
@@ -75,17 +71,8 @@ async def drained(source: str) -> None:
 
 
 def child(command: dict[str, Any]) -> None:
-    os.chdir(command["folder"])
-    counts = [0]
-
-    def act() -> None:
-        counts[0] += 1
-        if counts[0] == command["kill"][1]:
-            os.kill(os.getpid(), signal.SIGKILL)
-
     try:
-        armed = failpoint(command["kill"][0], act) if command.get("kill") else contextlib.nullcontext()
-        with armed:
+        with killed_at(command.get("kill")):
             asyncio.run(drained(command["source"]))
         Path("error.txt").unlink(missing_ok=True)
     except BaseException as error:
@@ -93,16 +80,5 @@ def child(command: dict[str, Any]) -> None:
         os._exit(1)
 
 
-def main() -> None:
-    for line in sys.stdin:
-        command = json.loads(line)
-        pid = os.fork()
-        if not pid:
-            child(command)
-            os._exit(0)
-        print(json.dumps({"pid": pid}), flush=True)
-        print(json.dumps({"ended": os.waitpid(pid, 0)[1]}), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    serve(child)

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -21,50 +17,12 @@ import pytest
 from odibi_async import Journal
 from odibi_async.failpoints import FAILPOINTS
 from odibi_async.result import Status
-
-ROOT = Path(__file__).parent.parent
-
-
-class Zygote:
-    """The process that forks those that are killed."""
-
-    def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.crashing"],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def told(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        return dict(json.loads(self.process.stdout.readline()))
-
-    def begin(self, folder: Path, **command: Any) -> int:
-        assert self.process.stdin is not None
-        print(json.dumps({"folder": str(folder), "run_id": "r", "resume": False} | command), file=self.process.stdin)
-        self.process.stdin.flush()
-        return int(self.told()["pid"])
-
-    def run(self, folder: Path, *, kill_after: float | None = None, **command: Any) -> int:
-        """Runs once; the status that the process ended with."""
-        pid = self.begin(folder, **command)
-        timer = threading.Timer(kill_after or 60.0, os.kill, (pid, signal.SIGKILL))
-        timer.start()
-        try:
-            return int(self.told()["ended"])
-        finally:
-            timer.cancel()
-            timer.join()
-
-    def close(self) -> None:
-        self.process.communicate(timeout=60)
+from tests.zygote import Zygote
 
 
 @pytest.fixture(scope="module")
 def zygote() -> Iterator[Zygote]:
-    process = Zygote()
+    process = Zygote("tests.crashing")
     yield process
     process.close()
 

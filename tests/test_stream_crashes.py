@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import random
 import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -18,46 +14,14 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.zygote import Zygote
+
 MOMENTS = ("before commit", "after commit", "after rename", "before sync")
-
-
-class Zygote:
-    """The process that forks those that are killed."""
-
-    def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.streaming"],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def told(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        return dict(json.loads(self.process.stdout.readline()))
-
-    def run(self, folder: Path, source: str, kill_after: float | None = None, kill: Any = None) -> int:
-        """Runs once; the status that the process ended with."""
-        assert self.process.stdin is not None
-        print(json.dumps({"folder": str(folder), "source": source, "kill": kill}), file=self.process.stdin, flush=True)
-        pid = int(self.told()["pid"])
-        timer = threading.Timer(kill_after or 300.0, os.kill, (pid, signal.SIGKILL))
-        timer.start()
-        try:
-            return int(self.told()["ended"])
-        finally:
-            timer.cancel()
-            timer.join()
-
-    def close(self) -> None:
-        self.process.communicate(timeout=60)
 
 
 @pytest.fixture(scope="module")
 def zygote() -> Iterator[Zygote]:
-    process = Zygote()
+    process = Zygote("tests.streaming")
     yield process
     process.close()
 
@@ -76,9 +40,9 @@ def survive(zygote: Zygote, folder: Path, source: str, kills: int, seed: int, lo
     for number in range(kills):
         if number % 3 == 2:
             kill = (numbers.choice(MOMENTS), numbers.randrange(1, 30))
-            ended = zygote.run(folder, source, kill=kill)
+            ended = zygote.run(folder, source=source, kill=kill)
         else:
-            ended = zygote.run(folder, source, kill_after=numbers.uniform(0.02, longest))
+            ended = zygote.run(folder, source=source, kill_after=numbers.uniform(0.02, longest))
         assert ended in (0, signal.SIGKILL), (folder / "error.txt").read_text()
         killed += ended != 0
     return killed
@@ -112,9 +76,9 @@ def files_survive(zygote: Zygote, folder: Path, files: int, kills: int, seed: in
         expected.update(rows)
     killed = survive(zygote, folder, "files", kills, seed)
     assert killed >= kills / 2
-    assert zygote.run(folder, "files") == 0, (folder / "error.txt").read_text()
+    assert zygote.run(folder, source="files") == 0, (folder / "error.txt").read_text()
     check(folder, expected, killed, 5)
-    assert zygote.run(folder, "files") == 0
+    assert zygote.run(folder, source="files") == 0
     check(folder, expected, killed, 5)
 
 
@@ -150,7 +114,7 @@ def rows_survive(zygote: Zygote, folder: Path, rows: int, kills: int, seed: int)
         writer.enough.set()
         writer.join()
     assert killed >= kills / 4
-    assert zygote.run(folder, "rows") == 0, (folder / "error.txt").read_text()
+    assert zygote.run(folder, source="rows") == 0, (folder / "error.txt").read_text()
     check(folder, writer.names, killed, 40)
 
 
