@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import re
 from typing import Any
@@ -200,6 +201,10 @@ def lambda_reader(path: str) -> str:
     return path
 
 
+def in_runner(steps: list[Any], **options: Any) -> Any:
+    return asyncio.run(Runner().run(steps, **options))
+
+
 @pytest.mark.parametrize(
     ("call", "option", "said"),
     [
@@ -207,6 +212,8 @@ def lambda_reader(path: str) -> str:
         (run_pipeline_sync, "path", "has no option 'path'. What comes from outside is given as the second argument"),
         (run_pipeline_sync, "target", "has no option 'target'. Did you mean 'targets'?"),
         (lambda _, **options: Runner(**options), "max_workers", "A Runner has no option 'max_workers'. Use limits="),
+        (in_runner, "retries", "A run has no option 'retries'. Use retry=Retry(attempts=...) instead."),
+        (in_runner, "tragets", "A run has no option 'tragets'."),
         (lambda _, **options: step(**options), "retries", "A step has no option 'retries'. Did you mean 'retry'?"),
         (lambda _, **options: step(**options), "depends_on", "A step has no option 'depends_on'. Use after="),
     ],

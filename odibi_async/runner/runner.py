@@ -1,4 +1,4 @@
-"""What outlives one run, and the one place where a run is put together."""
+"""What outlives one run."""
 
 from __future__ import annotations
 
@@ -6,68 +6,46 @@ import asyncio
 import contextlib
 import functools
 import gc
-import importlib
 import inspect
 import os
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from datetime import datetime, timezone
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Never, Self, Unpack
+from typing import TYPE_CHECKING, Any, Never, Self, Unpack
 
 import anyio
 
-from odibi_async.abc import Executor, FrameKeeper, Observer
-from odibi_async.building import Functions, Nodes, Planned
+from odibi_async.abc import Executor, Observer
+from odibi_async.building import Planned
 from odibi_async.cancellation import CURRENT, waiting
 from odibi_async.durations import seconds_of
 from odibi_async.errors import OptionError, RunError, RunnerClosed
-from odibi_async.graph.graph import Graph
-from odibi_async.graph.node import NOTHING
 from odibi_async.limits import Limits
 from odibi_async.result import RunResult
 from odibi_async.retry import Retry
-from odibi_async.run.composition import Inside
 from odibi_async.run.execution import Execution
-from odibi_async.run.layers import Guest
 from odibi_async.run.policies import OnError, Policies
-from odibi_async.runner.aside import in_a_thread
 from odibi_async.runner.background import EventLog, Log, Run, ended
-from odibi_async.runner.contexts import Engines
+from odibi_async.runner.caching import Remembering
 from odibi_async.runner.home import Home
 from odibi_async.runner.options import (
     Caching,
     Journaling,
     RunOptions,
     Steps,
-    check_cache,
-    check_engine,
-    check_executors,
-    check_given,
-    check_places,
-    check_pools,
     check_run_id,
     checked,
     refuse,
 )
 from odibi_async.runner.outlet import Outlet, tapped
-from odibi_async.runner.places import Executors
 from odibi_async.runner.plans import plan
+from odibi_async.runner.preparation import Asked, Preparation
 from odibi_async.runner.recording import Recording
-from odibi_async.runner.teller import ResultTeller
 from odibi_async.steps import name_of
-from odibi_async.store import Store
 
 if TYPE_CHECKING:
-    from odibi_async.cache.for_run import Caches
     from odibi_async.journal import Journal
-
-
-class Cached(NamedTuple):
-    """What makes a cache's layer of a run, and the store of that cache."""
-
-    layer: Callable[[Inside], Guest]
-    store: Store
 
 
 class Runner:
@@ -108,17 +86,14 @@ class Runner:
         self.drain: float = seconds_of("drain", drain)
         self.freeze = freeze
         self._observers = checked(observers)
-        self._caching = check_cache(cache)
         self._recording = Recording(journal, self.limits.grace)
-        self._given_executors = check_executors(executors or {})
-        self._executors = Executors(self.limits)
-        self._engines = Engines(self.limits)
+        self._preparation = Preparation(
+            self.limits, self._observers, Remembering(cache, self.limits.grace), self._recording, executors or {}
+        )
         self._runs: set[Execution] = set()
         self._idle: asyncio.Event | None = None
         self._is_closed = False
         self._borrowers = 0
-        self._home: Home | None = None
-        self._caches: Caches | None = None
 
     # -- its life --------------------------------------------------------------------------------------
 
@@ -164,7 +139,7 @@ class Runner:
                     await self._until_idle()
                 except asyncio.CancelledError as error:
                     cancelled = cancelled or error
-        await self._release()
+        await self._preparation.close()
         if cancelled is not None:
             raise cancelled
 
@@ -172,14 +147,6 @@ class Runner:
         while self._runs:
             self._idle = self._idle or asyncio.Event()
             await self._idle.wait()
-
-    async def _release(self) -> None:
-        """Closes what was opened for runs."""
-        await self._executors.close()
-        await self._engines.close()
-        if self._caches is not None:
-            await self._caches.close()
-        await self._recording.close()
 
     @contextlib.asynccontextmanager
     async def borrowed(self) -> AsyncIterator[Self]:
@@ -190,7 +157,7 @@ class Runner:
         finally:
             self._borrowers -= 1
             if not self._borrowers:
-                await self._release()
+                await self._preparation.close()
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: object) -> AsyncIterator[None]:
@@ -373,72 +340,24 @@ class Runner:
         steps: Steps,
         inputs: Mapping[str, Any] | None,
         *,
-        targets: Iterable[Any] | None = None,
-        cache: Caching = None,
         retry: Retry | None = None,
         timeout: float | None = None,
         on_error: OnError = "raise",
-        engine: Any = None,
-        functions: Functions | None = None,
-        nodes: Nodes | None = None,
-        observers: Sequence[Observer] = (),
         run_id: str | None = None,
         resume: bool = False,
         journal: Journaling = None,
-        executors: Mapping[str, Executor] | None = None,
+        **options: Any,
     ) -> Execution:
+        known = RunOptions.__annotations__
+        refuse("A run", [name for name in options if name not in known], known)
         policies = Policies.of(retry, timeout, on_error)
         journal = self._recording.asked(journal)
         check_run_id(run_id, resume, journal)
-        run_id = new_run_id() if run_id is None else run_id
+        asked = Asked(new_run_id() if run_id is None else run_id, resume, journal)
         home = self._at_home()
         await home.turns.take()
-        if inputs is not None and not isinstance(inputs, Mapping):
-            raise OptionError(f"inputs={inputs!r}: a mapping of datasets to values is needed.")
-        if resume and inputs is None:
-            inputs = await self._recording.recalled(run_id, journal)
-        planned = await plan(steps, inputs, functions, nodes)
-        graph = planned.graph
-        caching = next((each for each in (cache, planned.caching, self._caching) if each is not None), None)
-        given = dict(inputs or {})
-        check_given(given)
-        selected = graph.select(given, targets)
-        check_pools(self.limits, graph)
-        places = {**self._given_executors, **check_executors(executors or {})}
-        check_places({"process", *places}, graph)
-        check_engine(engine)
-        for name, dataset in graph.engines_of(selected).items():
-            given[dataset] = await self._engines.context(name, engine)
-        crossing = await self._engines.crossing(graph, selected, engine, home.elsewhere)
-        cached = await self._cached(caching, graph, crossing.keeper if crossing else None)
-        guests = [] if cached is None else [cached.layer]
-        seconds: Mapping[str, float] = {}
-        if journal is not None:
-            journals = await self._recording.journals()
-            store = None if cached is None else cached.store
-            asked = journals.asked(journal, run_id, resume, planned.name, planned.planned.source, store)
-            seconds = await in_a_thread(journals.seconds, asked)
-            guests.insert(0, journals.guest(asked, graph, selected, given))
-            self._recording.remember(planned.name, planned.planned)
-        threads = home.threads or await home.workers()
-        called_by = await self._executors.opened(graph.executors, places) if graph.executors else NOTHING
+        execution = await self._preparation.execution(home, steps, inputs, asked, policies, **options)
         self._check_open()
-        execution = Execution(
-            graph,
-            selected,
-            given,
-            run_id=run_id,
-            policies=policies,
-            threads=threads,
-            slots=home.slots,
-            observers=(*self._observers, *checked(observers)),
-            loop_blocked=self.limits.loop_blocked,
-            guests=guests,
-            crossing=crossing,
-            teller=ResultTeller(graph.outline),
-            seconds=seconds,
-            executors=called_by,
-        )
         self._runs.add(execution)
         return execution
 
@@ -449,31 +368,7 @@ class Runner:
     def _at_home(self) -> Home:
         """What belongs to the running loop."""
         self._check_open()
-        loop = asyncio.get_running_loop()
-        if self._home is None or self._home.loop() is not loop:
-            if self._runs:
-                raise OptionError(
-                    "This runner has runs in another event loop: wait until they have ended, or use another Runner."
-                )
-            self._home = Home(self.limits)
-            self._caches = None
-            self._recording.leave()
-            self._executors = Executors(self.limits)
-        return self._home
-
-    async def _cached(self, caching: Caching, graph: Graph, keeper: FrameKeeper | None) -> Cached | None:
-        """What makes the layer of a run with this cache, and the cache's store."""
-        check_cache(caching)
-        if caching is None or caching is False:
-            return None
-        if self._caches is None:  # those who have a cache wait 50 ms, once
-            await in_a_thread(importlib.import_module, "odibi_async.cache.layer")
-        from odibi_async.cache.for_run import Caches
-        from odibi_async.cache.layer import CacheLayer
-
-        self._caches = self._caches or Caches(self.limits.grace)
-        cache = self._caches.for_run(caching, graph, keeper)
-        return Cached(functools.partial(CacheLayer, cache), cache.store)
+        return self._preparation.home(is_busy=bool(self._runs))
 
 
 def new_run_id() -> str:
