@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import functools
 from collections.abc import AsyncIterator, Generator, Sequence
@@ -193,7 +194,7 @@ class Stream:
         self._judge(task)
 
     async def __aiter__(self) -> AsyncIterator[BatchResult]:
-        results: asyncio.Queue[BatchResult] = asyncio.Queue(1)
+        results: asyncio.Queue[BatchResult] = asyncio.Queue()
         self._results = results
         is_ours, task = self._task is None, self._started()
         try:
@@ -203,13 +204,14 @@ class Stream:
                     await asyncio.wait([task, getting], return_when=asyncio.FIRST_COMPLETED)
                     if getting.done():
                         yield getting.result()
+                        results.task_done()  # the next one is asked for
                 finally:
                     getting.cancel()
             self._judge(task)
         finally:
             self._results = None
-            while not results.empty():  # what waits to be taken goes on
-                results.get_nowait()
+            with contextlib.suppress(ValueError):  # the stream waits for nobody
+                results.task_done()
             if is_ours and not task.done():
                 await ended(task)
 
@@ -264,7 +266,11 @@ class Stream:
             await ended(self._task)
 
     def _hand_on(self, result: BatchResult) -> Any:
-        return None if self._results is None else self._results.put(result)
+        """What to wait for until who iterates asks for the next batch; `None` if nobody does."""
+        if (results := self._results) is None:
+            return None
+        results.put_nowait(result)
+        return results.join()
 
     # -- what is set aside -------------------------------------------------------------------------------
 
