@@ -232,6 +232,15 @@ async def test_frames_that_are_not_alike_fail_the_step(second: pd.DataFrame, say
     assert says in str(error)
 
 
+async def test_frames_of_other_categories_are_told_apart():
+    async def frames() -> AsyncIterator[pd.DataFrame]:
+        for name in ("a", "b"):
+            yield pd.DataFrame({"n": pd.Categorical([name])})
+
+    with pytest.raises(RunError, match="n is category of other values than in batch 0, in batch 1"):
+        await run([frames])
+
+
 async def test_frames_that_only_pass_by_may_differ():
     async def frames() -> AsyncIterator[pd.DataFrame]:
         yield pd.DataFrame({"n": [1]})
