@@ -377,6 +377,18 @@ async def test_what_is_set_aside_can_be_replayed(tmp_path: Path, sink: Sink):
         await stream.replay(aside.run_id)
 
 
+async def test_what_is_set_aside_is_not_replayed_as_another_input(tmp_path: Path, sink: Sink):
+    sink.poison = unlucky
+    await stream_of(sink, Numbers([13]), tmp_path, attempts=1)
+
+    async def save(rows: list[int]) -> None: ...
+
+    renamed = run_stream([save], Numbers(), into="rows", journal=tmp_path / "journal", name="sums")
+    with pytest.raises(BatchUnknown, match="does not have its data as 'rows', but as 'batch'"):
+        await renamed.replay()
+    assert len(await renamed.set_aside()) == 1
+
+
 async def test_what_is_set_aside_is_replayed_while_the_stream_runs(tmp_path: Path, sink: Sink):
     sink.poison = unlucky
     source = Numbers([13])
