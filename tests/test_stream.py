@@ -630,6 +630,24 @@ async def test_a_stream_can_be_iterated_and_waits_for_who_does(tmp_path: Path, s
     assert isinstance(found[1][2], RunError)
 
 
+async def test_all_who_iterate_over_a_stream_get_each_batch(tmp_path: Path, sink: Sink):
+    stream = stream_of(sink, Numbers(*([number] for number in range(5))), tmp_path)
+
+    async def taken(count: int) -> list[str]:
+        found = []
+        async for batch in stream:
+            found.append(batch.batch)
+            assert len(sink.calls) == len(found)
+            if len(found) == count:
+                break
+        return found
+
+    async with asyncio.timeout(20):
+        every, some = await asyncio.gather(taken(5), taken(2))
+    assert every == [f"list {number}" for number in range(1, 6)]
+    assert some == every[:2]
+
+
 async def test_who_stops_iterating_does_not_hold_the_stream_up(tmp_path: Path, sink: Sink):
     async with stream_of(sink, Numbers(*([number] for number in range(8))), tmp_path) as stream:
         async for _ in stream:

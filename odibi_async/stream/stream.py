@@ -82,7 +82,7 @@ class Stream:
         self.name = asked.name or ""
         self._asked = asked
         self._task: asyncio.Task[None] | None = None
-        self._results: asyncio.Queue[BatchResult] | None = None
+        self._results: list[asyncio.Queue[BatchResult]] = []
         self._controls = Controls()
         self._life: Life | None = None
         self._batches: Batches | None = None
@@ -195,7 +195,7 @@ class Stream:
 
     async def __aiter__(self) -> AsyncIterator[BatchResult]:
         results: asyncio.Queue[BatchResult] = asyncio.Queue()
-        self._results = results
+        self._results.append(results)
         is_ours, task = self._task is None, self._started()
         try:
             while not (task.done() and results.empty()):
@@ -209,7 +209,7 @@ class Stream:
                     getting.cancel()
             self._judge(task)
         finally:
-            self._results = None
+            self._results.remove(results)
             with contextlib.suppress(ValueError):  # the stream waits for nobody
                 results.task_done()
             if is_ours and not task.done():
@@ -266,11 +266,10 @@ class Stream:
             await ended(self._task)
 
     def _hand_on(self, result: BatchResult) -> Any:
-        """What to wait for until who iterates asks for the next batch; `None` if nobody does."""
-        if (results := self._results) is None:
-            return None
-        results.put_nowait(result)
-        return results.join()
+        """What to wait for until all who iterate ask for the next batch; `None` if nobody does."""
+        for results in self._results:
+            results.put_nowait(result)
+        return _asked_for(tuple(self._results)) if self._results else None
 
     # -- what is set aside -------------------------------------------------------------------------------
 
@@ -315,3 +314,9 @@ class Stream:
                 await whole(ledger.restart)
             finally:
                 await whole(ledger.leave)
+
+
+async def _asked_for(queues: Sequence[asyncio.Queue[BatchResult]]) -> None:
+    """Waits until those who took what was put into queues ask for more."""
+    for queue in queues:
+        await queue.join()
