@@ -7,6 +7,7 @@ from datetime import datetime, timedelta, timezone, tzinfo
 from typing import Final
 
 from cronsim import CronSim, CronSimError
+from cronsim.cronsim import Field
 
 from odibi_async.errors import CronError, OptionError, ZoneUnknown, did_you_mean
 
@@ -157,7 +158,13 @@ def _parsed(expression: str, fields: list[str]) -> CronSim:
             raise CronError(expression, f"{fields[index]!r} cannot be the {name}: {allowed}; *, a-b, a,b and */n too.")
     if not _is_sound(fields):
         raise CronError(expression, "it never fires: no month has such a day.")
-    return CronSim(" ".join(fields), datetime(2000, 1, 1))
+    return CronSim(" ".join(map(_closed, Field, ["0", *fields])), datetime(2000, 1, 1))
+
+
+def _closed(field: Field, text: str) -> str:
+    """A field without steps through a range of one value: CronSim would go on to the end of the field."""
+    parts = [part.split("/") for part in text.upper().split(",")]
+    return ",".join(part[0] if "-" in part[0] and len(field.parse(part[0])) == 1 else "/".join(part) for part in parts)
 
 
 def _is_sound(fields: list[str]) -> bool:
@@ -170,7 +177,10 @@ def _is_sound(fields: list[str]) -> bool:
 
 def _zone(tz: str | tzinfo) -> tzinfo:
     if isinstance(tz, tzinfo):
-        return tz
+        name = getattr(tz, "zone", None)  # of pytz, whose zones do not know the offset of a time on the wall
+        if not isinstance(name, str):
+            return tz
+        tz = name
     if isinstance(tz, str) and tz.upper() == "UTC":
         return timezone.utc
     from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones

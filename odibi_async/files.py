@@ -42,6 +42,16 @@ def location(path: str | os.PathLike[str], root: Path | None) -> Path:
 
 
 @contextlib.contextmanager
+def unless_gone() -> Iterator[None]:
+    """A block about something in a folder, which ends early where that has vanished, or is a link in a circle."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ELOOP):
+            raise
+
+
+@contextlib.contextmanager
 def opened(path: Path, root: Path | None) -> Iterator[IO[bytes]]:
     """
     A file, open for reading.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone, tzinfo
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -118,6 +118,7 @@ def test_of_weekday_and_day_together_one_has_to_fit():
         ("10-20/5 5 * * *", ["05:10", "05:15", "05:20"]),
         ("*/20 5 * * *", ["05:00", "05:20", "05:40"]),
         ("5/25 5 * * *", ["05:05", "05:30", "05:55"]),
+        ("10-10/5,59 5-5/2 * jan-1/1 *", ["05:10", "05:59", "05:10"]),
         ("1,3 5-6 * * *", ["05:01", "05:03", "06:01"]),
         ("@hourly", ["01:00", "02:00", "03:00"]),
     ],
@@ -185,6 +186,23 @@ def test_an_unknown_time_zone_is_refused():
     for name in ("", "/etc/passwd", "../x", "Europe", "x\0", "x" * 5000):
         with pytest.raises(ZoneUnknown):
             Cron("@daily", tz=name)
+
+
+class Legacy(tzinfo):
+    """A zone as pytz has them: set into a time it gives the mean time of the place, until `fromutc` says otherwise."""
+
+    zone = "Europe/Berlin"
+
+    def utcoffset(self, when: datetime | None) -> timedelta:
+        return timedelta(minutes=53)
+
+    def fromutc(self, when: datetime) -> datetime:
+        return when.replace(tzinfo=UTC).astimezone(ZoneInfo(self.zone))
+
+
+def test_a_zone_of_pytz_is_the_zone_of_its_name():
+    after = datetime(2024, 7, 1, tzinfo=UTC)
+    assert Cron("30 2 * * *", tz=Legacy()).next(after) == datetime(2024, 7, 1, 0, 30, tzinfo=UTC)
 
 
 def test_a_moment_without_a_time_zone_is_refused():

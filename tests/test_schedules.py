@@ -410,6 +410,24 @@ def test_events_fire_all_who_wait_for_them_and_a_key_fires_once():
     assert sorted(calls) == [1, 1, 2, 2]
 
 
+def test_an_event_that_comes_again_does_not_replace_the_payload_of_the_one_that_waits():
+    calls: list[Any] = []
+
+    async def told(payload: Any) -> None:
+        calls.append(payload)
+        await asyncio.sleep(1)
+
+    async def main() -> None:
+        schedules = {"a": Schedule(pipeline=[told], trigger=OnEvent("orders"), overlap="queue")}
+        async with Schedules(schedules, clock=Wall()) as server:
+            fired = [await server.fire("orders", number, key=f"k{number % 2}") for number in range(4)]
+            assert fired == [["a@k0"], ["a@k1"], [], []]
+            await asyncio.sleep(5)
+
+    virtually(main)
+    assert calls == [0, 1]
+
+
 def test_what_a_run_is_given_may_be_made_from_its_firing():
     calls: list[Any] = []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import gc
 import itertools
 import json
@@ -376,6 +377,18 @@ async def test_what_is_set_aside_can_be_replayed(tmp_path: Path, sink: Sink):
         await stream.replay(aside.run_id)
 
 
+async def test_what_is_set_aside_is_not_replayed_as_another_input(tmp_path: Path, sink: Sink):
+    sink.poison = unlucky
+    await stream_of(sink, Numbers([13]), tmp_path, attempts=1)
+
+    async def save(rows: list[int]) -> None: ...
+
+    renamed = run_stream([save], Numbers(), into="rows", journal=tmp_path / "journal", name="sums")
+    with pytest.raises(BatchUnknown, match="does not have its data as 'rows', but as 'batch'"):
+        await renamed.replay()
+    assert len(await renamed.set_aside()) == 1
+
+
 async def test_what_is_set_aside_is_replayed_while_the_stream_runs(tmp_path: Path, sink: Sink):
     sink.poison = unlucky
     source = Numbers([13])
@@ -608,12 +621,31 @@ async def test_a_stream_can_be_iterated_and_waits_for_who_does(tmp_path: Path, s
     async with stream_of(sink, Numbers([1, 2], [13], [3], [4], [5]), tmp_path, attempts=1) as stream:
         async for batch in stream:
             found.append((batch.batch, batch.status, batch.result["total"] if batch.result else batch.error))
-            assert len(sink.calls) <= len(found) + 3
+            await asyncio.sleep(0.05)  # the next one begins when it is asked for
+            assert len(sink.calls) == len(found)
             if len(found) == 3:
                 break
     assert [each[:2] for each in found] == [("list 1", "succeeded"), ("list 2", "failed"), ("list 3", "succeeded")]
     assert found[0][2] == 3
     assert isinstance(found[1][2], RunError)
+
+
+async def test_all_who_iterate_over_a_stream_get_each_batch(tmp_path: Path, sink: Sink):
+    stream = stream_of(sink, Numbers(*([number] for number in range(5))), tmp_path)
+
+    async def taken(count: int) -> list[str]:
+        found = []
+        async for batch in stream:
+            found.append(batch.batch)
+            assert len(sink.calls) == len(found)
+            if len(found) == count:
+                break
+        return found
+
+    async with asyncio.timeout(20):
+        every, some = await asyncio.gather(taken(5), taken(2))
+    assert every == [f"list {number}" for number in range(1, 6)]
+    assert some == every[:2]
 
 
 async def test_who_stops_iterating_does_not_hold_the_stream_up(tmp_path: Path, sink: Sink):
@@ -989,6 +1021,22 @@ async def test_a_polled_function_goes_on_where_its_last_committed_batch_ended(tm
     await stream_of(sink, Polling(page, 1), tmp_path).drain()
     assert sink.calls == [[1], [2], [3]]
     assert asked == [None, 10, 20]
+
+
+def _asked(*, page: list[int] | None) -> list[int] | None:
+    return page
+
+
+@pytest.mark.parametrize("fn", [functools.partial(_asked, page=[1]), functools.partial(dict, page=[1])])
+async def test_a_polled_function_is_given_no_position_that_it_cannot_take(tmp_path: Path, fn: Any):
+    taken = []
+
+    async def keep(batch: Any) -> None:
+        taken.append(batch)
+
+    async for _ in run_stream([keep], Polling(fn, 30), into="batch", journal=tmp_path):
+        break
+    assert taken == [fn()]
 
 
 async def test_a_polled_function_that_raises_is_an_error_and_never_no_data(tmp_path: Path, sink: Sink):

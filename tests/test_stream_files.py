@@ -144,6 +144,14 @@ def test_hidden_files_and_other_names_are_left_out(folder: Folder):
     assert folder.drained(where=folder.path / "*" / "*.csv", name="other") == ["deep/c.csv"]
 
 
+def test_a_link_that_leads_nowhere_or_in_a_circle_is_no_file(folder: Folder):
+    folder.write("deep/a.csv", "a")
+    for name in ("circle", "nowhere"):
+        (folder.path / name).symlink_to(folder.path / name.replace("nowhere", "missing"))
+    assert folder.drained() == []
+    assert folder.drained(where=folder.path / "*" / "*.csv") == ["a"]
+
+
 def test_patterns_know_their_directory(tmp_path: Path):
     (tmp_path / "[x]").mkdir()
     assert Pattern(tmp_path / "[x]", "*").base == tmp_path / "[x]"
@@ -436,6 +444,37 @@ def test_new_files_are_heard_of_at_once(folder: Folder):
     assert folder.taken == ["heard"]
 
 
+@pytest.mark.parametrize("is_swapped", [True, False])
+def test_a_directory_that_is_made_again_is_heard_of_as_well(folder: Folder, is_swapped: bool):
+    async def main() -> None:
+        async with folder.stream(watch=True, interval=3600, attempts=1000) as stream:
+            await _until(lambda: stream.status == "idle")
+            await asyncio.sleep(0.2)
+            folder.path.rename(folder.path.with_name("old"))
+            await asyncio.sleep(0 if is_swapped else 0.5)
+            folder.path.mkdir()
+            await asyncio.sleep(1)
+            folder.write("a", "heard")
+            await _until(lambda: bool(folder.taken))
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+    assert folder.taken == ["heard"]
+
+
+def test_a_name_that_is_no_text_keeps_no_file_from_being_heard_of(folder: Folder, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "AGAIN", 0.1)
+
+    async def main() -> None:
+        async with folder.stream(watch=True, interval=3600) as stream:
+            for name in (b"\xff", b"a"):
+                await _until(lambda: stream.status == "idle")
+                await asyncio.sleep(0.3)
+                Path(os.fsdecode(os.fsencode(folder.path / "") + b"/" + name)).write_text(str(name))
+                await _until(lambda: str(name) in folder.taken)  # noqa: B023
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+
+
 def test_files_are_found_without_hearing_of_them(folder: Folder):
     async def main() -> None:
         async with folder.stream(watch=False, interval=0.02) as stream:
@@ -481,6 +520,9 @@ def test_options_that_cannot_be_are_refused(tmp_path: Path):
         Files(tmp_path, interval=0)
     with pytest.raises(OptionError, match="settle=-1"):
         Files(tmp_path, settle=-1)
+    for done in ("", "{}", 3):
+        with pytest.raises(OptionError, match="the name of a marker is needed"):
+            Files(tmp_path, done=done)  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="read= reads files itself"):
         Files(tmp_path, read=Path.read_text, format="csv")
 

@@ -155,6 +155,21 @@ def test_a_stream_may_begin_at_a_value(table: Table):
     assert [event.rows for event in table.heard.of(RowsLate)] == [1]
 
 
+def test_a_lateness_does_not_reach_below_the_value_to_begin_at(table: Table):
+    table.add(*((number, f"n{number}") for number in range(10)))
+    assert table.drained(start=7, lateness=5) == ["n7", "n8", "n9"]
+    table.add((7, "late"), (3, "before the start"))
+    assert table.drained(start=7, lateness=5) == ["late"]
+    assert table.drained(start=7, lateness=5) == []
+    assert table.drained(start=7, lateness=5, batch_size=1, name="again") == ["n7", "late", "n8", "n9"]
+
+
+def test_a_value_to_begin_at_that_does_not_fit_the_column_is_an_error(table: Table):
+    table.add(("2024-01-31", "a"))
+    with pytest.raises(SourceFailed, match="start=5 does not fit a column of str such as '2024-01-30'"):
+        table.drained(start=5, lateness=timedelta(days=1))
+
+
 def test_rows_that_are_deleted_are_no_trouble(table: Table):
     table.add(*((number, f"n{number}") for number in range(10)))
     assert len(table.drained(lateness=3)) == 10
@@ -237,6 +252,8 @@ def test_names_that_need_quotes(tmp_path: Path):
     [
         ("2024-01-31 12:00:00", "2024-01-31 11:59:30", "2024-01-31 11:00:00", timedelta(minutes=1)),
         ("2024-01-31T12:00:00.25", "2024-01-31T11:59:59.75", "2024-01-31T11:00:00.5", 1),
+        ("2024-01-31 12:00", "2024-01-31 11:59", "2024-01-31 11:58", 60),
+        ("2024-01-31T12Z", "2024-01-31T11Z", "2024-01-31T10Z", timedelta(hours=1)),
         ("2024-01-31", "2024-01-30", "2024-01-28", timedelta(days=2)),
         (12.5, 12.25, 11.0, 0.5),
     ],
@@ -291,7 +308,7 @@ def test_lateness_is_taken_off():
     assert before("2024-01-31T12:00:00+02:00", 60) == "2024-01-31T11:59:00"
     assert moment_of("2024-01-31T12:00:00+00:00") == moment_of(datetime(2024, 1, 31, 12, tzinfo=timezone.utc))
     assert moment_of("abc") is None
-    for value, lateness in ((10, timedelta(1)), ("abc", 5)):
+    for value, lateness in ((10, timedelta(1)), ("abc", 5), ("20240131", 5), ("20240131T120000", 5), ("2024-W05-3", 5)):
         with pytest.raises(OptionError, match="does not fit a column"):
             before(value, lateness)
 

@@ -232,6 +232,15 @@ async def test_frames_that_are_not_alike_fail_the_step(second: pd.DataFrame, say
     assert says in str(error)
 
 
+async def test_frames_of_other_categories_are_told_apart():
+    async def frames() -> AsyncIterator[pd.DataFrame]:
+        for name in ("a", "b"):
+            yield pd.DataFrame({"n": pd.Categorical([name])})
+
+    with pytest.raises(RunError, match="n is category of other values than in batch 0, in batch 1"):
+        await run([frames])
+
+
 async def test_frames_that_only_pass_by_may_differ():
     async def frames() -> AsyncIterator[pd.DataFrame]:
         yield pd.DataFrame({"n": [1]})
@@ -329,6 +338,76 @@ async def test_a_diamond_of_streams_that_are_read_one_after_the_other_does_not_s
 
     result = await run([Source(50).on_loop, doubled("async"), join])
     assert result["join"] == [2 * each for each in range(50)] + list(range(50))
+
+
+@KINDS
+@pytest.mark.parametrize("middle", ["async", "plain"])
+@pytest.mark.parametrize("limits", [Limits(), Limits(concurrency=1, threads=1)])
+async def test_a_diamond_whose_other_side_has_not_begun_does_not_stand_still(kind: str, middle: str, limits: Limits):
+    async def join(one: AsyncIterator[list[int]], other: AsyncIterator[list[int]]) -> list[int]:
+        return [each async for batch in one for each in batch] + [each async for batch in other for each in batch]
+
+    one, other = step(doubled(kind), name="one"), step(doubled(middle), name="other")
+    result = await run([Source(50).of(middle), one, other, join], limits=limits)
+    assert result["join"] == [2 * each for each in range(50)] * 2
+
+
+@pytest.mark.parametrize("buffer", range(1, 7))
+async def test_a_thread_that_waits_until_there_is_room_for_several_batches_does_not_stand_still(buffer: int):
+    async def double(numbers: AsyncIterator[list[int]]) -> AsyncIterator[list[int]]:
+        async for batch in numbers:
+            await asyncio.sleep(0.01)  # the other reader waits by then
+            yield [2 * each for each in batch]
+
+    async def join(double: AsyncIterator[list[int]], numbers: AsyncIterator[list[int]]) -> list[int]:
+        first = await anext(double)
+        rest = [each async for batch in numbers for each in batch]
+        return first + rest + [each async for batch in double for each in batch]
+
+    result = await run([Source(50).in_thread, step(double, buffer=buffer), join])
+    assert result["join"] == [0, *range(50), *(2 * each for each in range(1, 50))]
+
+
+@KINDS
+async def test_a_step_of_a_diamond_may_map_over_batches(kind: str):
+    @step(map_over="numbers")
+    async def mapped(numbers: list[int]) -> list[int]:
+        return [2 * each for each in numbers]
+
+    def in_thread(mapped: Iterator[list[int]], numbers: Iterator[list[int]]) -> Iterator[list[int]]:
+        yield from mapped
+        yield from numbers
+
+    async def last(mapped: AsyncIterator[list[int]], chained: AsyncIterator[list[int]]) -> list[int]:
+        return [each async for batch in chained for each in batch]
+
+    for _ in range(20):
+        result = await run([Source(20).of(kind), mapped, step(in_thread, name="chained", buffer=9), last])
+        assert result["last"] == [2 * each for each in range(20)] + list(range(20))
+
+
+async def test_readers_of_two_sources_that_need_the_whole_of_the_other_one_do_not_stand_still():
+    def source(name: str) -> Any:
+        return step(Source(20).on_loop, name=name)
+
+    def count(double: list[Any]) -> int:
+        return len(double)
+
+    async def read(numbers: AsyncIterator[list[int]], count: int) -> int:
+        return count + len([batch async for batch in numbers])
+
+    sides = [
+        side
+        for mine, other in (("a", "b"), ("b", "a"))
+        for side in (
+            source(mine),
+            step(doubled("async"), name=f"double_{mine}", inputs={"numbers": mine}),
+            step(count, name=f"count_{mine}", inputs={"double": f"double_{mine}"}),
+            step(read, name=f"read_{mine}", inputs={"numbers": mine, "count": f"count_{other}"}),
+        )
+    ]
+    result = await run(sides)
+    assert (result["read_a"], result["read_b"]) == (40, 40)
 
 
 async def test_one_step_may_read_a_stream_twice_over():

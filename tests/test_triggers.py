@@ -278,6 +278,27 @@ async def test_a_file_that_changes_or_comes_again_fires_again_and_others_do_not(
     await asyncio.wait([listening])
 
 
+async def test_a_folder_that_takes_the_place_of_another_is_heard_of_at_once(folder: Path):
+    trigger = OnFiles(folder / "*", settle=0, every=3600)
+    waiting = asyncio.create_task(first(1, trigger))
+    await asyncio.sleep(0.5)
+    await asyncio.to_thread(folder.rename, folder.with_name("old"))
+    await asyncio.to_thread(folder.mkdir)
+    await asyncio.sleep(1)
+    await written(folder / "a")
+    async with asyncio.timeout(20):
+        [firing] = await waiting
+    assert firing.payload == [str(folder / "a")]
+
+
+def test_a_link_that_leads_nowhere_or_in_a_circle_is_no_file(folder: Path):
+    write(folder / "x" / "a.csv")
+    for name in ("circle", "nowhere"):
+        (folder / name).symlink_to(folder / name.replace("nowhere", "missing"))
+    assert OnFiles(folder / "*").scan() == {}
+    assert [*OnFiles(folder / "*" / "*.csv").scan()] == [str(folder / "x" / "a.csv")]
+
+
 @pytest.mark.parametrize(
     ("pattern", "expected"),
     [

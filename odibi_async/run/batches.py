@@ -51,6 +51,8 @@ def _difference(first: Any, batch: Any) -> str:
         return " and ".join(parts)
     for place, name in enumerate(columns):
         was, now = first.dtypes.iloc[place], batch.dtypes.iloc[place]
+        if was != now and str(was) == str(now):
+            return f"{name} is {now} of other values than in batch 0,"
         if was != now:
             return f"{name} is {now}, not {was} as in batch 0,"
     if type(first.index) is not type(batch.index) or list(first.index.names) != list(batch.index.names):

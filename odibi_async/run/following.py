@@ -55,7 +55,8 @@ class Streams:
                     reader = (Batches if is_blocking else AsyncBatches)(stream, node.name, node.index, soon)
                     self._readers.setdefault(node.index, {})[parameter] = reader
                     stream.add(reader)
-        if any(len(readers) > 1 for readers in self._readers.values()):
+        several = any(len(state.selection.upstream[node.index]) > 1 for node in nodes)
+        if several or any(len(readers) > 1 for readers in self._readers.values()):
             for stream in self._streams.values():
                 stream.on_wait = self._untie
 
@@ -131,31 +132,45 @@ class Streams:
 
     def _untie(self, index: int) -> None:
         """
-        Gives a reader more room when steps wait for each other in a circle: a step that reads one stream to its end
+        Gives readers more room when steps wait for each other in a circle: a step that reads one stream to its end
         while another, from the same source, stands still (T. Parks, Bounded Scheduling of Process Networks, 1995).
         """
+        while (crowded := self._crowded(index)) is not None:
+            crowded.stream.make_room(crowded)
+
+    def _crowded(self, index: int) -> Reader | None:
+        """A reader without room in a circle that a step is in; `None` where it is in none."""
         ways = list(self._waits_for(index))
         seen = set()
         while ways:
             place, crowded = ways.pop()
-            if place == index:
-                if crowded is not None:
-                    crowded.extra += 1
-                    self._soon(crowded.stream.look)
-                return
+            if place == index and crowded is not None:
+                return crowded
             if place not in seen:
                 seen.add(place)
                 ways += [(other, crowded or reader) for other, reader in self._waits_for(place)]
+        return None
 
     def _waits_for(self, index: int) -> Iterator[tuple[int, Reader | None]]:
         """The steps that a step waits for at the moment; those that it waits for to take a batch, with their reader."""
-        stream = self._streams.get(index)
+        state, stream = self._state, self._streams.get(index)
+        if state.unmet[index]:  # it has not begun
+            yield from ((other, None) for other in state.selection.upstream[index] if self._is_lacking(other, index))
         if stream is not None and stream.waits:
             for reader in stream.crowded():
                 yield reader.index, reader
+        elif stream is not None and not stream.is_asked:
+            for reader in stream.readers:
+                yield reader.index, None
         for reader in self._readers.get(index, {}).values():
             if reader.waits:
                 yield reader.stream.node.index, None
+
+    def _is_lacking(self, index: int, for_whom: int) -> bool:
+        """Whether a step that has not begun waits for another one."""
+        state = self._state
+        has_started = index in state.streaming and for_whom in state.graph.streams.get(index, ())
+        return state.records[index] is None and not has_started
 
 
 class _Told:

@@ -96,8 +96,9 @@ class Stream:
 
     @property
     def waits(self) -> bool:
-        """Whether the step waits for room."""
-        return self._room is not None
+        """Whether the step waits for room, and was not told of any."""
+        room = self._room
+        return room is not None and not room.done()
 
     def has_room(self) -> bool:
         """Whether the next batch may be made. From the thread of the step."""
@@ -108,8 +109,15 @@ class Stream:
         return bool(readers) or self.kept is not None
 
     def crowded(self) -> Iterator[Reader]:
-        """The readers that the step waits for."""
-        return (reader for reader in self.readers if reader.held >= self._capacity + reader.extra)
+        """The readers that the step waits for; where all have room, those for whom it is not woken yet."""
+        room = self._low + 1 if self.has_room() else self._capacity
+        return (reader for reader in self.readers if reader.held >= room + reader.extra)
+
+    def make_room(self, reader: Reader) -> None:
+        """Has the step go on though a reader takes nothing. On the loop's thread."""
+        if not self.has_room():
+            reader.extra += 1
+        self.look()
 
     def is_low(self, reader: Reader) -> bool:
         """Whether it is worth waking the step for the room that a reader has: a thread makes several batches then."""
@@ -150,11 +158,17 @@ class Stream:
         if self.on_batch is not None:
             self.on_batch()
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether the step need not wait until a reader asks for a batch."""
+        return self.kept is not None or self._asked.is_set()
+
     async def is_wanted(self) -> bool:
         """Waits until somebody asks for a batch; false when nobody will."""
-        if self.kept is None:
-            while self.readers and not self._asked.is_set():
-                await self._asked.wait()
+        while self.readers and not self.is_asked:
+            if self.on_wait is not None:
+                self.on_wait(self.node.index)
+            await self._asked.wait()
         return self.is_read
 
     def fill(self, batches: Sequence[Any]) -> None:

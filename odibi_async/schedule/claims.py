@@ -116,10 +116,11 @@ class Claims:
             seen = record.seen if firing.seen is None else {**record.seen, firing.trigger: firing.seen}
             return replace(record, at=at, seen=seen, opened=record.opened if reason else (*record.opened, opened))
 
-        standing.payloads[run_id] = firing.payload
+        is_first = run_id not in standing.payloads  # what comes again does not replace what was claimed
+        standing.payloads.setdefault(run_id, firing.payload)
         standing.record, _ = await self._ledger.amend(standing.name, claimed)
         if reason:
-            if standing.opened(run_id) is None:
+            if is_first:
                 standing.payloads.pop(run_id, None)
             if not waits and reason != ELSEWHERE:
                 self._teller.tell(ScheduleSkipped, standing.name, firing.at, firing.trigger, reason)

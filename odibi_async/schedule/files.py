@@ -16,6 +16,7 @@ from typing import Final
 
 from odibi_async.durations import seconds_of
 from odibi_async.errors import OptionError
+from odibi_async.files import unless_gone
 from odibi_async.runner.aside import in_a_thread
 from odibi_async.schedule.firing import Firing, Seen
 from odibi_async.schedule.triggers import Clock, Trigger, moment
@@ -123,13 +124,11 @@ def _matching(folder: Path, parts: Sequence[str], is_top: bool = False) -> Itera
             if entry.is_dir(follow_symlinks=False):
                 yield from _matching(folder / entry.name, parts)
         elif fnmatch.fnmatchcase(entry.name, part):
-            if rest:
-                if entry.is_dir():
-                    yield from _matching(folder / entry.name, rest)
-                continue
-            with contextlib.suppress(FileNotFoundError):  # it is gone already
+            with unless_gone():
                 about = entry.stat()
-                if stat.S_ISREG(about.st_mode):
+                if rest and stat.S_ISDIR(about.st_mode):
+                    yield from _matching(folder / entry.name, rest)
+                elif not rest and stat.S_ISREG(about.st_mode):
                     yield str(folder / entry.name), (about.st_size, about.st_mtime_ns)
 
 
@@ -164,10 +163,14 @@ async def _changes(folder: Path, is_deep: bool) -> AsyncIterator[_Polled | _Watc
     watched, over, loop = _Watched(), threading.Event(), asyncio.get_running_loop()
 
     def watch() -> None:
+        gone = (watchfiles.Change.deleted, os.path.abspath(folder))
         options = {"watch_filter": None, "debounce": TOGETHER, "recursive": is_deep, "stop_event": over}
-        with contextlib.suppress(OSError):  # the folder is gone, or has more than the system watches: scans find it
-            for _ in watchfiles.watch(folder, **options):
-                loop.call_soon_threadsafe(watched.news.set)
+        with contextlib.suppress(OSError, RuntimeError):  # it is gone, or more than the system can watch: scans find it
+            while not over.is_set():
+                for changes in watchfiles.watch(os.path.abspath(folder), **options):
+                    loop.call_soon_threadsafe(watched.news.set)
+                    if gone in changes:  # another one may have taken its place
+                        break
 
     watching = asyncio.create_task(in_a_thread(watch))
     try:

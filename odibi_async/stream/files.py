@@ -27,6 +27,8 @@ from odibi_async.stream.source import Batch, Found, Memory
 
 DEBOUNCE: Final = 200
 """Milliseconds that changes are collected for."""
+AGAIN: Final = 1.0
+"""Seconds after which a directory is looked at again when what changed in it could not be told."""
 _log = logging.getLogger("odibi_async")
 
 
@@ -90,6 +92,8 @@ class Files:
     ) -> None:
         if identity not in ("content", "name"):
             raise OptionError(f"identity={identity!r} is neither 'content' nor 'name'.")
+        if done is not None and (not isinstance(done, str) or done in ("", "{}")):
+            raise OptionError(f"done={done!r}: the name of a marker is needed, such as '_SUCCESS' or '{{}}.done'.")
         if read is not None and (format is not None or read_options):
             raise OptionError("read= reads files itself: format= and read_options= are for files that are read here.")
         self._where = os.fspath(where)
@@ -130,7 +134,7 @@ class Files:
             if self._watch:
                 raise ExtraMissing("Hearing of files at once", "watch") from error
             return
-        self._watcher = _Watcher(library.awatch, self._pattern, self._news)
+        self._watcher = _Watcher(library, self._pattern, self._news)
 
     async def close(self) -> None:
         """Listens no more."""
@@ -298,8 +302,8 @@ class Files:
 class _Watcher:
     """Hears of changes in a directory, as long as that can be watched."""
 
-    def __init__(self, awatch: Any, pattern: Pattern, news: asyncio.Event) -> None:
-        self._awatch = awatch
+    def __init__(self, library: Any, pattern: Pattern, news: asyncio.Event) -> None:
+        self._library = library
         self._pattern = pattern
         self._news = news
         self._stop = anyio.Event()
@@ -312,17 +316,32 @@ class _Watcher:
 
     async def _watch(self) -> None:
         try:
-            async for _ in self._awatch(
-                self._pattern.base,
-                watch_filter=None,
-                recursive=self._pattern.is_deep,
-                stop_event=self._stop,
-                debounce=DEBOUNCE,
-                ignore_permission_denied=True,
-            ):
+            await self._listen()
+        except* OSError as errors:  # it is looked at from time to time all the same
+            _log.warning("%s cannot be watched: %s", self._pattern, errors.exceptions[0])
+        except* RuntimeError as errors:  # of a change that it has no words for: a name that is no text, say
+            _log.warning("%s: a change could not be told: %s", self._pattern, errors.exceptions[0])
+            with anyio.move_on_after(AGAIN):
+                await self._stop.wait()
+            self._news.set()
+
+    async def _listen(self) -> None:
+        """Hears of changes until it is closed, or the directory is gone: another one may take its place."""
+        await in_a_thread(os.stat, self._pattern.base)  # a missing one would be watched for ever, and in vain
+        gone = (self._library.Change.deleted, str(self._pattern.base))
+        listening = self._library.awatch(
+            self._pattern.base,
+            watch_filter=None,
+            recursive=self._pattern.is_deep,
+            stop_event=self._stop,
+            debounce=DEBOUNCE,
+            ignore_permission_denied=True,
+        )
+        async with contextlib.aclosing(listening):
+            async for changes in listening:
                 self._news.set()
-        except OSError as error:  # it is looked at from time to time all the same
-            _log.warning("%s cannot be watched: %s", self._pattern, error)
+                if gone in changes:
+                    return
 
     async def close(self) -> None:
         self._stop.set()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
 import glob
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+from odibi_async.files import unless_gone
 
 
 class Seen(NamedTuple):
@@ -60,7 +61,7 @@ class Pattern:
         with os.scandir(self.base):  # a missing directory is an error; those below may vanish
             pass
         for entry in _matched(str(self.base), self._parts):
-            with contextlib.suppress(FileNotFoundError):
+            with unless_gone():
                 if entry.is_file():
                     found[entry.path] = Seen.of(entry.stat())
         return found
@@ -85,8 +86,14 @@ def _matched(folder: str, parts: tuple[str, ...]) -> Iterator[os.DirEntry[str]]:
             continue
         if not rest:
             yield entry
-        elif entry.is_dir():
+        elif _is_folder(entry):
             yield from _matched(entry.path, rest)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    with unless_gone():
+        return entry.is_dir()
+    return False
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:

@@ -58,7 +58,7 @@ class Polling:
             raise OptionError(f"Polling({fn!r}): a function is needed.")
         self._fn = fn
         self._interval: float = seconds_of("interval", interval, above_zero=True)
-        self._takes_position = bool(inspect.signature(fn).parameters)
+        self._takes_position = _takes_one(fn)
 
     async def open(self) -> None:
         """Nothing is to be opened."""
@@ -95,6 +95,15 @@ class Polling:
 
     async def close(self) -> None:
         """Nothing is to be closed."""
+
+
+def _takes_one(fn: Callable[..., Any]) -> bool:
+    """Whether a function can be given a value by its place."""
+    try:
+        parameters = inspect.signature(fn).parameters.values()
+    except ValueError:  # of C, and it does not say
+        return False
+    return any(each.kind not in (each.KEYWORD_ONLY, each.VAR_KEYWORD) for each in parameters)
 
 
 def _parsed(position: str | None) -> tuple[int, Any]:

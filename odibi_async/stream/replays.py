@@ -28,7 +28,8 @@ async def _replayed(ledger: Ledger, runs: BatchRuns, run_id: str) -> RunResult |
     if aside.was_read:
         _, given = await whole(ledger.given, run_id)
         if runs.into not in given:
-            raise BatchUnknown(ledger.stream, run_id, "the journal could not keep its data.")
+            kept = f" as {runs.into!r}, but as {', '.join(map(repr, given))}" if given else ""
+            raise BatchUnknown(ledger.stream, run_id, f"the journal does not have its data{kept}.")
         result = await runs.run(run_id, given[runs.into], resume=True)
     await whole(ledger.take_back, aside)
     return result

@@ -18,7 +18,7 @@ from odibi_async.durations import seconds_of
 from odibi_async.errors import OptionError, PositionDamaged
 from odibi_async.runner.aside import in_a_thread
 from odibi_async.stream.source import Batch, Found, Late, Memory
-from odibi_async.stream.values import before, from_json, to_json
+from odibi_async.stream.values import before, from_json, from_start, to_json
 from odibi_async.stream.window import Window, text_of
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ class Rows:
         """The rows past a position that are there now, in the order of their values."""
         place, table = Place.of(position), self._table
         assert table is not None
-        low = self._start if place.watermark is None else before(place.watermark, self._lateness)
+        low = self._start if place.watermark is None else self._low(place.watermark)
         if self._window is None or self._at != position:
             self._window, self._at, self._before = Window(await memory.items()), position, place.before
             if low is not None:
@@ -185,6 +185,11 @@ class Rows:
                 return
             low = page.values[new[-1] if new else -1]
 
+    def _low(self, watermark: Any) -> Any:
+        """The lowest value that rows may still come with."""
+        low = before(watermark, self._lateness)
+        return from_start(low, self._start) if self._lateness else low
+
     async def _late(self, table: Table, place: Place, low: Any) -> Late | None:
         """What came too late since the last look, if anything."""
         count = await _aside(table.count_before, low)
@@ -202,7 +207,7 @@ class Rows:
         entries = [(page.values[each], page.digests[each]) for each in new]
         highest = entries[-1][0]
         watermark = highest if place.watermark is None else max(place.watermark, highest)
-        low, key = before(watermark, self._lateness), f"{place.batches + 1:012d}"
+        low, key = self._low(watermark), f"{place.batches + 1:012d}"
         kept = [entry for entry in entries if not entry[0] < low]
         passed = window.count_before(low) + len(entries) - len(kept)
         rows = None if self._before is None and self._start is not None else (self._before or 0) + passed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import functools
 from collections.abc import AsyncIterator, Generator, Sequence
@@ -81,7 +82,7 @@ class Stream:
         self.name = asked.name or ""
         self._asked = asked
         self._task: asyncio.Task[None] | None = None
-        self._results: asyncio.Queue[BatchResult] | None = None
+        self._results: list[asyncio.Queue[BatchResult]] = []
         self._controls = Controls()
         self._life: Life | None = None
         self._batches: Batches | None = None
@@ -193,8 +194,8 @@ class Stream:
         self._judge(task)
 
     async def __aiter__(self) -> AsyncIterator[BatchResult]:
-        results: asyncio.Queue[BatchResult] = asyncio.Queue(1)
-        self._results = results
+        results: asyncio.Queue[BatchResult] = asyncio.Queue()
+        self._results.append(results)
         is_ours, task = self._task is None, self._started()
         try:
             while not (task.done() and results.empty()):
@@ -203,13 +204,14 @@ class Stream:
                     await asyncio.wait([task, getting], return_when=asyncio.FIRST_COMPLETED)
                     if getting.done():
                         yield getting.result()
+                        results.task_done()  # the next one is asked for
                 finally:
                     getting.cancel()
             self._judge(task)
         finally:
-            self._results = None
-            while not results.empty():  # what waits to be taken goes on
-                results.get_nowait()
+            self._results.remove(results)
+            with contextlib.suppress(ValueError):  # the stream waits for nobody
+                results.task_done()
             if is_ours and not task.done():
                 await ended(task)
 
@@ -264,7 +266,10 @@ class Stream:
             await ended(self._task)
 
     def _hand_on(self, result: BatchResult) -> Any:
-        return None if self._results is None else self._results.put(result)
+        """What to wait for until all who iterate ask for the next batch; `None` if nobody does."""
+        for results in self._results:
+            results.put_nowait(result)
+        return _asked_for(tuple(self._results)) if self._results else None
 
     # -- what is set aside -------------------------------------------------------------------------------
 
@@ -309,3 +314,9 @@ class Stream:
                 await whole(ledger.restart)
             finally:
                 await whole(ledger.leave)
+
+
+async def _asked_for(queues: Sequence[asyncio.Queue[BatchResult]]) -> None:
+    """Waits until those who took what was put into queues ask for more."""
+    for queue in queues:
+        await queue.join()

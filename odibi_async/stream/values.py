@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
@@ -15,6 +16,9 @@ _FROM: Final[Mapping[str, Callable[[str], Any]]] = {
     "date": date.fromisoformat,
     "decimal": Decimal,
 }
+
+_TIME: Final = re.compile(r"\d{4}-\d\d-\d\d(?:(.)\d\d(:\d\d)?(:\d\d)?.*)?", re.DOTALL)
+"""A text that says a date or a time, so that it sorts as such."""
 
 
 def to_json(value: Any) -> Any:
@@ -96,10 +100,30 @@ def _span(lateness: Any) -> timedelta:
 
 def _text_before(text: str, span: timedelta) -> str:
     """
-    The text of a time before another one, in the same form. It has whole seconds and no time zone, so that it sorts
-    before all texts of later times.
+    The text of a time before another one, in the same form. It has no parts of seconds and no time zone, so that it
+    sorts before all texts of later times.
     """
+    form = _TIME.fullmatch(text)
+    if form is None:
+        raise ValueError(text)
     moment = datetime.fromisoformat(text) - span
-    if len(text) == len("2024-01-31"):
-        return (moment.date()).isoformat()
-    return moment.replace(microsecond=0, tzinfo=None).isoformat(sep=text[10], timespec="seconds")
+    separator, minutes, seconds = form.groups()
+    if separator is None:
+        return moment.date().isoformat()
+    precision = "seconds" if seconds else "minutes" if minutes else "hours"
+    return moment.replace(tzinfo=None).isoformat(sep=separator, timespec=precision)
+
+
+def from_start(low: Any, start: Any) -> Any:
+    """
+    A watermark less a lateness, but not below the value that is the first to count.
+
+    Raises:
+        OptionError: One cannot be compared with the other.
+    """
+    if start is None:
+        return low
+    try:
+        return max(low, start)
+    except TypeError as error:
+        raise OptionError(f"start={start!r} does not fit a column of {type(low).__name__} such as {low!r}.") from error
