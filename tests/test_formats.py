@@ -6,14 +6,18 @@ import datetime as dt
 import decimal
 import json
 import math
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
+from pyarrow import feather
 
 from odibi_async.engines.pandas import PandasEngine
 from odibi_async.errors import OdibiError, OptionError, PathError
@@ -165,6 +169,80 @@ def test_a_csv_file_whose_rows_are_longer_than_its_header_does_not_shift(tmp_pat
         with pytest.raises(PathError, match=f"line {line} has 3 fields, but the header only 2.*index_col=0"):
             engine.read("x.csv")
     assert engine.read("x.csv", index_col=0).index.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"header": 0}, {"skiprows": []}, {"comment": "#"}, {"names": ["a", "b"], "header": 0}, {"escapechar": "\\"},
+     {"sep": r",\s*", "engine": "python"}, {"sep": None, "engine": "python"}, {"index_col": None}, {"quoting": 3}],
+)  # fmt: skip
+def test_no_option_lets_rows_that_are_longer_than_the_header_shift(tmp_path: Path, options: dict[str, Any]) -> None:
+    engine = PandasEngine(root=tmp_path)
+    for first in (0, 1):  # which pandas takes for an index of the usual kind
+        (tmp_path / "x.csv").write_text(f"customer,amount\n{first},30,\n{first + 1},20,\n")
+        assert engine.read("x.csv", **options).iloc[:, 0].tolist() == [first, first + 1]
+        (tmp_path / "x.csv").write_text(f"customer,amount\n{first},30,\n{first + 1},20,7\n")
+        with pytest.raises(PathError, match=r"(line 3|row 2) has 3 fields, but the header only 2"):
+            engine.read("x.csv", **options)
+    assert engine.read("x.csv", usecols=["amount"])["amount"].tolist() == [30, 20]
+
+
+def test_rows_that_are_longer_than_the_header_do_not_shift_in_an_archive(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.csv.zip", "w") as archive:
+        archive.writestr("x.csv", "customer,amount\n1,30,7\n")
+    with pytest.raises(PathError, match="row 1 has 3 fields, but the header only 2"):
+        PandasEngine(root=tmp_path).read("x.csv.zip")
+
+
+@pytest.mark.parametrize("mode", ["overwrite", "append"])
+def test_carriage_returns_in_texts_of_csv_are_no_ends_of_lines(tmp_path: Path, mode: Any) -> None:
+    engine = PandasEngine(root=tmp_path)
+    frame = pd.DataFrame({"a\rb": ["x\ry", "z\r\n", None], "n": [1, 2, 3], "f": [1.5, None, 2.0]})
+    engine.write(frame[:0], "x.csv")
+    engine.write(frame, "x.csv", mode=mode)
+    pd.testing.assert_frame_equal(engine.read("x.csv"), frame)
+
+
+BIG = 2**53 + 1
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.csv.gz", "x.json", "x.jsonl", "x.parquet", "x.feather"])
+def test_integers_beside_missing_values_keep_their_digits(tmp_path: Path, name: str) -> None:
+    engine = PandasEngine(root=tmp_path)
+    frame = pd.DataFrame({"id": pd.array([BIG, None], dtype="Int64"), "n": [1, None], "t": [1e300, None]})
+    if name.endswith(("parquet", "feather")):  # as others write it, who do not say what pandas would make of it
+        table = pa.Table.from_pandas(frame).replace_schema_metadata(None)
+        pq.write_table(table, tmp_path / name) if name == "x.parquet" else feather.write_feather(
+            table, str(tmp_path / name)
+        )
+    else:
+        engine.write(frame, name)
+    again = engine.read(name)
+    assert again["id"].tolist() == [BIG, pd.NA]
+    assert [str(dtype) for dtype in again.dtypes] == ["Int64", "float64", "float64"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json", "parquet"])
+def test_files_of_a_pattern_keep_the_values_that_each_of_them_has(tmp_path: Path, suffix: str) -> None:
+    engine = PandasEngine(root=tmp_path)
+    first = pd.DataFrame({"id": [BIG], "half": [BIG], "k": [1], "s": ["x"]})
+    for place, frame in enumerate([first, pd.DataFrame({"half": [0.5], "k": [2], "s": ["y"]}), first[:0]]):
+        engine.write(frame, f"in/{place}.{suffix}")
+    frame = engine.read(f"in/*.{suffix}")
+    assert frame["id"].tolist() == [BIG, pd.NA]
+    assert frame["half"].tolist() == [BIG, 0.5]
+    assert [str(frame[name].dtype) for name in ("k", "s")] == ["int64", "str"]
+
+
+def test_each_file_of_a_pattern_is_read_as_its_own_suffix_says_and_named_in_faults(tmp_path: Path) -> None:
+    engine = PandasEngine(root=tmp_path)
+    for name in ("in/1.csv", "in/2.csv.gz", "in/3.parquet"):
+        engine.write(pd.DataFrame({"a": [name]}), name)
+    assert engine.read("in/*")["a"].tolist() == ["in/1.csv", "in/2.csv.gz", "in/3.parquet"]
+    assert len(engine.read("in/*.csv*", format="csv")) == 2
+    (tmp_path / "in/4.csv").write_text("a\n1,2\n")
+    with pytest.raises(PathError, match=r"in/4\.csv' cannot be used: line 2"):
+        engine.read("in/*.csv")
 
 
 def test_rows_are_added_to_a_list_whose_bytes_stay(tmp_path: Path) -> None:

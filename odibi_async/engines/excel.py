@@ -9,7 +9,7 @@ from typing import IO, Any
 import numpy as np
 import pandas as pd
 
-from odibi_async.engines.json import EXACT
+from odibi_async.engines.integers import EXACT
 from odibi_async.errors import OptionError
 
 
