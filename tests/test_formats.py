@@ -6,6 +6,7 @@ import datetime as dt
 import decimal
 import json
 import math
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,55 @@ def test_what_a_spreadsheet_cannot_carry_is_refused_by_column(tmp_path: Path, va
     with pytest.raises(OptionError, match=r"Writing 'x.xlsx' as excel: column 'a' holds"):
         PandasEngine(root=tmp_path).write(pd.DataFrame({"a": [value]}), "x.xlsx")
     assert not (tmp_path / "x.xlsx").exists()
+
+
+@pytest.mark.parametrize("names", [["=1+1"], ["a", "a"], ["", "b"], ["a\rb"]])
+def test_names_that_a_spreadsheet_cannot_carry_are_refused(tmp_path: Path, names: list[str]) -> None:
+    with pytest.raises(OptionError, match=r"Writing 'x.xlsx' as excel: a spreadsheet cannot carry the name of"):
+        PandasEngine(root=tmp_path).write(pd.DataFrame([[1] * len(names)], columns=names), "x.xlsx")
+    assert not (tmp_path / "x.xlsx").exists()
+
+
+def test_a_sheet_with_a_name_is_checked_likewise(tmp_path: Path) -> None:
+    engine = PandasEngine(root=tmp_path)
+    with pytest.raises(OptionError, match="column 'a' holds '=1"):
+        engine.write(pd.DataFrame({"a": ["=1+1"]}), "x.xlsx", sheet_name="data")
+    engine.write(pd.DataFrame({"a": [1]}), "x.xlsx", sheet_name="data", freeze_panes=(1, 0))
+    assert engine.read("x.xlsx", sheet_name="data")["a"].tolist() == [1]
+
+
+def test_floats_in_a_spreadsheet_have_all_their_digits(tmp_path: Path) -> None:
+    engine, frame = PandasEngine(root=tmp_path), pd.DataFrame({"a": [0.1 + 0.2, 100 / 7, 1e-300]})
+    engine.write(frame, "x.xlsx")
+    engine.write(frame, "x.xlsx", mode="append")
+    assert engine.read("x.xlsx")["a"].tolist() == [*frame["a"], *frame["a"]]
+
+
+def with_sheet(file: Path, pattern: bytes, text: bytes) -> None:
+    """Changes the XML of the sheet in a spreadsheet, which no library here writes as other programs do."""
+    with zipfile.ZipFile(file) as book:
+        parts = {name: book.read(name) for name in book.namelist()}
+    with zipfile.ZipFile(file, "w") as book:
+        for name, part in parts.items():
+            book.writestr(name, re.sub(pattern, text, part) if name.endswith("sheet1.xml") else part)
+
+
+def test_the_size_that_a_spreadsheet_says_of_a_sheet_is_not_believed(tmp_path: Path) -> None:
+    engine, frame = PandasEngine(root=tmp_path), pd.DataFrame({"a": [1, 2, 3], "b": [4, 5, 6]})
+    engine.write(frame, "x.xlsx")
+    with_sheet(tmp_path / "x.xlsx", b'<dimension ref="[^"]*"', b'<dimension ref="A1:A2"')
+    assert engine.read("x.xlsx").to_dict("list") == frame.to_dict("list")
+
+
+def test_an_append_that_would_lose_the_results_of_formulas_is_refused(tmp_path: Path) -> None:
+    engine = PandasEngine(root=tmp_path)
+    engine.write(pd.DataFrame({"a": [1], "b": [77]}), "x.xlsx")
+    with_sheet(tmp_path / "x.xlsx", b"<v>77</v>", b"<f>A2*2</f><v>2</v>")
+    before = (tmp_path / "x.xlsx").read_bytes()
+    assert engine.read("x.xlsx")["b"].tolist() == [2]
+    with pytest.raises(PathError, match="formulas, whose results would be lost"):
+        engine.write(pd.DataFrame({"a": [5], "b": [6]}), "x.xlsx", mode="append")
+    assert (tmp_path / "x.xlsx").read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["x.parquet", "x.feather"])

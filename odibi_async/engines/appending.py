@@ -69,7 +69,13 @@ def to_json(frame: pd.DataFrame, old: IO[bytes], new: IO[bytes], path: str) -> N
 
 
 def to_excel(frame: pd.DataFrame, old: IO[bytes], new: IO[bytes], path: str) -> None:
-    """Adds rows below those of the only sheet, which stay as they are, formulas included."""
+    """
+    Adds rows below those of the only sheet, which stay as they are, formulas without results included.
+
+    Raises:
+        PathError: The rows do not fit, or there are formulas with results, which the rows that are there would lose.
+        OptionError: There are several sheets, or a value that a spreadsheet cannot carry.
+    """
     import openpyxl
 
     book = openpyxl.load_workbook(old, keep_vba=path.lower().endswith(".xlsm"))
@@ -81,9 +87,13 @@ def to_excel(frame: pd.DataFrame, old: IO[bytes], new: IO[bytes], path: str) -> 
     for place, row in enumerate(frame.itertuples(index=False, name=None), start=2 + len(before)):
         for column, value in enumerate(row, start=1):
             book.worksheets[0].cell(place, column, excel.cell_of(value))
+    excel.spell_out(book.worksheets[0])
     made = io.BytesIO()
     book.save(made)
-    excel.check(frame, excel.read(made).iloc[len(before) :], f"Appending to {path!r}")
+    after = excel.read(made)
+    if not after.iloc[: len(before)].astype(object).equals(before.astype(object)):
+        raise PathError(path, "it has formulas, whose results would be lost: only a spreadsheet program computes them.")
+    excel.check(frame, after.iloc[len(before) :], f"Appending to {path!r}")
     new.write(made.getvalue())
 
 

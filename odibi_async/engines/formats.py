@@ -257,11 +257,9 @@ def write_frame(frame: pd.DataFrame, file: IO[bytes], how: Dialect, options: Map
         with _plain(file, how, "wb") as plain:
             json.write(frame, plain, doing, lines=_has_lines(how, options))
         return
-    if how.format.name == "excel" and not options:
-        book = io.BytesIO()
-        _called(doing, how, how.format.write, (frame, book), defaults)
-        excel.check(frame, excel.read(book), doing)
-        file.write(book.getvalue())
+    if how.format.name == "excel" and options.keys() <= {"sheet_name", "freeze_panes"}:
+        with _needing(how, doing):
+            excel.write(frame, file, doing, **options)
         return
     if how.format.name == "csv" and _has_lone_returns(frame):
         defaults["quoting"] = csv.QUOTE_NONNUMERIC  # csv takes them for ends of lines when it reads, not when it writes
