@@ -22,7 +22,7 @@ def exact(frame: pd.DataFrame, again: Callable[..., Any]) -> pd.DataFrame:
         frame: What was read.
         again: Reads the same once more, with the `dtype_backend` that it is given.
     """
-    places = [place for place in range(frame.shape[1]) if _is_doubtful(frame.iloc[:, place])]
+    places = doubtful(frame)
     if not places:
         return frame
     nullable = again(dtype_backend="numpy_nullable")
@@ -31,6 +31,11 @@ def exact(frame: pd.DataFrame, again: Callable[..., Any]) -> pd.DataFrame:
         if isinstance(column.dtype, pd.Int64Dtype | pd.UInt64Dtype):
             frame.isetitem(place, column.array)
     return frame
+
+
+def doubtful(frame: pd.DataFrame) -> list[int]:
+    """The places of the columns that may have been other integers."""
+    return [place for place in range(frame.shape[1]) if _is_doubtful(frame.iloc[:, place])]
 
 
 def _is_doubtful(column: pd.Series[Any]) -> bool:
