@@ -603,6 +603,34 @@ def test_a_partitioned_parquet_folder_is_one_frame(engine: PandasEngine, root: P
     assert engine.read("sales", format="parquet", columns=["a"])["a"].tolist() == [2023, 2024]
 
 
+def test_a_link_in_a_parquet_folder_does_not_lead_out_of_the_root(engine: PandasEngine, root: Path, tmp_path: Path):
+    engine.write(pd.DataFrame({"a": [1]}), "sales/part.parquet")
+    (tmp_path / "outside").mkdir()
+    pd.DataFrame({"a": [666]}).to_parquet(tmp_path / "outside/x.parquet")
+    (root / "sales/link").symlink_to(tmp_path / "outside")
+    with pytest.raises(PathError, match="leads outside"):
+        engine.read("sales")
+    assert PandasEngine().read(root / "sales")["a"].tolist() == [666, 1]
+    (root / "sales/link").unlink()
+    (root / "sales/link").symlink_to(root / "sales")  # a circle
+    assert [path.name for path in engine.files("sales")][:1] == ["part.parquet"]
+
+
+def test_a_parquet_folder_has_the_columns_of_all_its_files(engine: PandasEngine):
+    big = 2**53 + 1
+    engine.write(pd.DataFrame({"a": [None], "k": [1]}), "sales/year=1/part.parquet")
+    engine.write(pd.DataFrame({"a": [big], "k": [2], "more": ["x"]}), "sales/year=2/part.pq")
+    frame = engine.read("sales")
+    assert list(frame) == ["a", "k", "more", "year"]
+    assert frame["a"].tolist() == [pd.NA, big]
+    assert frame["more"].tolist()[1] == "x"
+    assert engine.read("sales", filters=[("year", "==", 2)], columns=["more"])["more"].tolist() == ["x"]
+    assert [path.name for path in engine.files("sales")] == ["part.parquet", "part.pq"]
+    engine.write(pd.DataFrame({"a": ["text"]}), "sales/year=3/part.parquet")
+    with pytest.raises(PathError, match="'sales' cannot be used: its files do not go together"):
+        engine.read("sales")
+
+
 KEPT: list[tuple[str, Any]] = [
     ("INTEGER PRIMARY KEY", [1, 2]),
     ("BOOLEAN UNIQUE", [True, False]),

@@ -20,7 +20,7 @@ from odibi_async.engines.databases import SUFFIXES, Databases, read_sqlite, show
 from odibi_async.engines.duckdb import Database, OnInterruptible
 from odibi_async.engines.formats import Dialect, append_frame, dialect, read_frame, write_frame
 from odibi_async.engines.integers import joined
-from odibi_async.engines.many import is_parquet_folder, several
+from odibi_async.engines.many import is_parquet_folder, read_folder, several
 from odibi_async.engines.options import MODES, Mode, Secrets, secret_of
 from odibi_async.engines.queries import changes_by_itself
 from odibi_async.errors import OptionError, PathError, SqlError, did_you_mean
@@ -137,8 +137,7 @@ class PandasEngine:
                 raise PathError(shown(place), "it is not a file in the folder that datasets are confined to.")
             return read_frame(place, dialect(urlsplit(place).path, format), options)
         if is_parquet_folder(place, format, self._root):
-            folder: pd.DataFrame = pd.read_parquet(location(place, self._root), **options)
-            return folder
+            return read_folder(location(place, self._root), place, options)
         paths, frames = several(place, format, self._root), []
         for path in paths or [self.file(place)]:
             how = dialect(os.fspath(path) if paths else place, format)
