@@ -191,6 +191,62 @@ def test_rows_that_would_change_the_type_of_a_column_are_refused(tmp_path: Path,
     assert list(engine.read(name)["a"]) == [9007199254740993, 9007199254740995]
 
 
+ZONED = pd.to_datetime(["2024-01-01 05:00+05:00"])
+
+
+@pytest.mark.parametrize("name", ["x.parquet", "x.feather"])
+@pytest.mark.parametrize(
+    ("there", "added"),
+    [
+        (pd.to_datetime(["2024-01-01"]), ZONED),
+        (ZONED, pd.to_datetime(["2024-01-01"])),
+        ([dt.date(2024, 1, 1)], pd.to_datetime(["2024-01-01 12:00"])),
+        (np.array([1.5], dtype="float32"), [0.1]),
+    ],
+)
+def test_values_that_a_column_would_bend_are_refused(tmp_path: Path, name: str, there: Any, added: Any) -> None:
+    engine = PandasEngine(root=tmp_path)
+    engine.write(pd.DataFrame({"a": there}), name)
+    before = (tmp_path / name).read_bytes()
+    with pytest.raises(PathError, match="what is appended does not fit"):
+        engine.write(pd.DataFrame({"a": added}), name, mode="append")
+    assert (tmp_path / name).read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["x.parquet", "x.feather"])
+def test_lists_are_appended_to_lists_and_shorter_floats_where_they_say_the_same(tmp_path: Path, name: str) -> None:
+    engine = PandasEngine(root=tmp_path)
+    engine.write(pd.DataFrame({"a": [[1, 2]], "f": np.array([1.5], dtype="float32")}), name)
+    engine.write(pd.DataFrame({"a": [[3]], "f": [0.25]}), name, mode="append")
+    assert [list(cell) for cell in engine.read(name)["a"]] == [[1, 2], [3]]
+    assert engine.read(name)["f"].tolist() == [1.5, 0.25]
+
+
+UNFIT: list[tuple[str, bytes]] = [
+    ("x.csv", "a\nä\n".encode("latin-1")),
+    ("x.csv", ("a\n" + "b\n" * 600_000 + "ä\n").encode("latin-1")),
+    ("x.jsonl", '{"a": 1}'.encode("utf-16")),
+    ("x.jsonl", '{"a": "ä"}'.encode("latin-1")),
+    ("x.jsonl", b'[{"a": 1}]'),
+    ("x.jsonl", b"hello\n"),
+]
+
+
+@pytest.mark.parametrize(("name", "content"), UNFIT, ids=range(len(UNFIT)))
+def test_rows_that_would_make_a_file_unreadable_are_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(PathError):
+        PandasEngine(root=tmp_path).write(pd.DataFrame({"a": ["ö"]}), name, mode="append")
+    assert (tmp_path / name).read_bytes() == content
+
+
+def test_lines_of_json_are_appended_behind_a_byte_order_mark(tmp_path: Path) -> None:
+    engine = PandasEngine(root=tmp_path)
+    (tmp_path / "x.jsonl").write_text('\ufeff{"a": 1}\n', encoding="utf-8")
+    engine.write(pd.DataFrame({"a": [2]}), "x.jsonl", mode="append")
+    assert engine.read("x.jsonl")["a"].tolist() == [1, 2]
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "utf-16-le", "latin-1"])
 def test_lines_are_appended_in_the_encoding_of_the_file(tmp_path: Path, encoding: str) -> None:
     engine, frame = PandasEngine(root=tmp_path), pd.DataFrame({"a": ["ä"], "b": ["ö"]})

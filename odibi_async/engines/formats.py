@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import codecs
 import contextlib
 import csv
 import gzip
@@ -21,7 +22,15 @@ import pyarrow.parquet as pq
 from pyarrow import feather
 
 from odibi_async.engines import excel, integers, json
-from odibi_async.engines.appending import encoding_after, options_refused, ordered_like, to_excel, to_json, to_table
+from odibi_async.engines.appending import (
+    check_lines,
+    encoding_after,
+    options_refused,
+    ordered_like,
+    to_excel,
+    to_json,
+    to_table,
+)
 from odibi_async.errors import ExtraMissing, OptionError, PathError, did_you_mean
 
 COMPRESSIONS: Final = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zip": "zip", ".zst": "zstd"}
@@ -321,10 +330,13 @@ def append_frame(frame: pd.DataFrame, old: IO[bytes], new: IO[bytes], how: Diale
             f"Appending to {how.path!r}: index=True cannot be distinguished from a column: use reset_index()."
         )
     frame = without_index(frame)
-    if how.format.name == "csv":
-        _append_csv(frame, old, new, how, dict(options))
-    elif how.format.name == "jsonl" or options.get("lines"):
-        _append_lines(frame, old, new, how, options)
+    if how.format.name in ("csv", "jsonl") or options.get("lines"):
+        append = _append_csv if how.format.name == "csv" else _append_lines
+        try:
+            append(frame, old, new, how, dict(options))
+        except UnicodeDecodeError as error:
+            encoding = options.get("encoding") or "UTF-8"
+            raise PathError(how.path, f"what is in it is not {encoding}: say encoding=.") from error
     elif how.format.name == "json":
         options_refused(options, how.path)
         _check_openable(how, options)
@@ -368,7 +380,12 @@ def _append_lines(
     with _plain(old, how, "rb") as before, _plain(new, how, "wb") as after:
         block = last = before.read(2**20)
         encoding = encoding_after(block, options.get("encoding"))
+        if how.format.name != "csv":
+            check_lines(block, encoding, how.path)
+            encoding = None
+        decoder = codecs.getincrementaldecoder(encoding or "utf-8")()
         while block:
+            decoder.decode(block)
             after.write(block)
             last, block = block, before.read(2**20)
         newline = "\n".encode(encoding or "utf-8")
