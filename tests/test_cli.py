@@ -588,6 +588,27 @@ def test_all_faults_of_a_file_come_in_one_pass_whatever_their_kind(run: Run):
     assert "(line 1, column 1)" in err
 
 
+def test_two_steps_that_write_one_file_or_table_are_a_fault_also_through_a_connection(run: Run):
+    Path("lake").mkdir()
+    stores = [
+        ("one.csv", "{connection: lake}"),
+        ("./one.csv", "{connection: lake}"),  # the same
+        ("one.csv", "{}"),
+        ("x.db", "{table: t}"),
+        ("x.db", "{table: t}"),  # the same
+        ("x.db", "{table: u}"),
+        ("x.db", "{table: t, mode: append}"),
+    ]
+    lines = ["- {name: lake, layer: connect, value: lake}", "- {name: one, type: sql, value: SELECT 1 AS n}"]
+    for place, (value, params) in enumerate(stores):
+        lines.append(f"- {{name: s{place}, layer: store, value: {value}, params: {params}, inputs: {{data: one}}}}")
+    Path("odibi.yaml").write_text("\n".join(lines))
+    ran = run("validate", "--json")
+    assert ran.codes == ["OA121", "OA121"]
+    assert "Step 's1' writes what step 's0' writes too: './one.csv'." in ran.out
+    assert "Step 's4' writes what step 's3' writes too: 'x.db', table 't'." in ran.out
+
+
 def test_the_other_faults_of_a_faulty_step_come_in_the_same_pass(run: Run):
     pipeline(
         "name: orders, layer: ingst, value: orders.csv",

@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -215,3 +216,19 @@ def test_duplicate_outputs_and_unknown_inputs_are_faults():
         Pipeline(load_steps(steps))
     assert "Dataset 'x' is made by two steps" in str(caught.value)
     assert "Step 'c' reads 'y'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        (np.int64(3), 3),
+        ([np.int64(3), np.float32(0.5)], [3, 0.5]),
+        (np.datetime64("2024-01-02T00:00:00", "ns"), pd.Timestamp("2024-01-02")),
+        (np.datetime64("2024-01-02", "D"), pd.Timestamp("2024-01-02")),
+        (np.timedelta64(1, "ns") * 10**9, pd.Timedelta("1s")),
+    ],
+)
+async def test_what_numpy_gives_fills_a_query_like_what_it_is(given: Any, wanted: Any) -> None:
+    steps = [{"name": "found", "type": "sql", "inputs": {"x": "given"}, "value": "SELECT $x AS x"}]
+    found = (await run_pipeline(load_steps(steps), {"given": given}))["found"]["x"][0]
+    assert (list(found) if isinstance(found, np.ndarray) else found) == wanted

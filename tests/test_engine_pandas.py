@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
@@ -600,3 +601,118 @@ def test_a_partitioned_parquet_folder_is_one_frame(engine: PandasEngine, root: P
     assert frame["year"].astype(int).tolist() == [2023, 2024]
     assert len(engine.files("sales")) == 2
     assert engine.read("sales", format="parquet", columns=["a"])["a"].tolist() == [2023, 2024]
+
+
+def test_a_link_in_a_parquet_folder_does_not_lead_out_of_the_root(engine: PandasEngine, root: Path, tmp_path: Path):
+    engine.write(pd.DataFrame({"a": [1]}), "sales/part.parquet")
+    (tmp_path / "outside").mkdir()
+    pd.DataFrame({"a": [666]}).to_parquet(tmp_path / "outside/x.parquet")
+    (root / "sales/link").symlink_to(tmp_path / "outside")
+    with pytest.raises(PathError, match="leads outside"):
+        engine.read("sales")
+    assert PandasEngine().read(root / "sales")["a"].tolist() == [666, 1]
+    (root / "sales/link").unlink()
+    (root / "sales/link").symlink_to(root / "sales")  # a circle
+    assert [path.name for path in engine.files("sales")][:1] == ["part.parquet"]
+
+
+def test_a_parquet_folder_has_the_columns_of_all_its_files(engine: PandasEngine):
+    big = 2**53 + 1
+    engine.write(pd.DataFrame({"a": [None], "k": [1]}), "sales/year=1/part.parquet")
+    engine.write(pd.DataFrame({"a": [big], "k": [2], "more": ["x"]}), "sales/year=2/part.pq")
+    frame = engine.read("sales")
+    assert list(frame) == ["a", "k", "more", "year"]
+    assert frame["a"].tolist() == [pd.NA, big]
+    assert frame["more"].tolist()[1] == "x"
+    assert engine.read("sales", filters=[("year", "==", 2)], columns=["more"])["more"].tolist() == ["x"]
+    assert [path.name for path in engine.files("sales")] == ["part.parquet", "part.pq"]
+    engine.write(pd.DataFrame({"a": ["text"]}), "sales/year=3/part.parquet")
+    with pytest.raises(PathError, match="'sales' cannot be used: its files do not go together"):
+        engine.read("sales")
+
+
+KEPT: list[tuple[str, Any]] = [
+    ("INTEGER PRIMARY KEY", [1, 2]),
+    ("BOOLEAN UNIQUE", [True, False]),
+    ("DATETIME UNIQUE", pd.to_datetime(["2024-01-01", "2024-01-02"])),
+    ("DECIMAL(10, 2) UNIQUE", [1.5, 2.5]),
+    ("UNIQUE", ["01", "1"]),
+]
+
+
+@pytest.mark.parametrize(("declared", "values"), KEPT)
+def test_overwriting_keeps_a_table_that_can_hold_the_rows(engine: PandasEngine, root: Path, declared: str, values: Any):
+    with contextlib.closing(sqlite3.connect(root / "x.db")) as connection:
+        connection.execute(f"CREATE TABLE T (a {declared}, s TEXT)")
+        connection.commit()
+    engine.write(pd.DataFrame({"s": ["x", "y"], "A": values}), "x.db", table="t")  # another order, another case
+    [made] = engine.read("x.db", query="SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")["sql"]
+    assert made == f"CREATE TABLE T (a {declared}, s TEXT)"
+    assert engine.read("x.db", table="t")["s"].tolist() == ["x", "y"]
+
+
+CHANGED: list[tuple[str, Any]] = [
+    ("INTEGER", ["01234"]),
+    ("REAL", ["1e3"]),
+    ("NUMERIC", ["1.0"]),
+    ("TEXT", [1]),
+    ("VARCHAR(9)", [1.5]),
+    ("TEXT", [True]),
+    ("REAL", [2**53 + 1]),
+    ("TIMESTAMP", pd.to_datetime(["2024-01-01 00:00:00.123456789"])),
+    ("INTEGER", pd.to_timedelta(["1s"])),
+    ("TEXT", pd.Series([1, "x"], dtype=object)),
+]
+
+
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize(("declared", "values"), CHANGED)
+@pytest.mark.filterwarnings("ignore:the 'timedelta' type is not supported")
+def test_sqlite_changes_no_value_without_a_word(
+    engine: PandasEngine, root: Path, declared: str, values: Any, there: bool
+):
+    frame = pd.DataFrame({"a": values})
+    if there:
+        with contextlib.closing(sqlite3.connect(root / "x.db")) as connection:
+            connection.execute(f"CREATE TABLE t (a {declared})")
+            connection.commit()
+        with pytest.raises(
+            PathError, match=f"column 'a' holds .*, which the table 't' would change: .* {declared[:4]}"
+        ):
+            engine.write(frame, "x.db", table="t", mode="append")
+        assert len(engine.read("x.db", table="t")) == 0
+        return
+    try:
+        engine.write(frame, "x.db", table="t")
+    except PathError:
+        return
+    assert engine.read("x.db", table="t")["a"].tolist() == frame["a"].tolist()
+
+
+def test_categories_and_numpys_numbers_are_stored_as_what_they_are(engine: PandasEngine):
+    frame = pd.DataFrame({"a": pd.Categorical([1, 2]), "b": pd.Series([np.int64(3), None], dtype=object)})
+    engine.write(frame, "x.db", table="t")
+    assert engine.read("x.db", query="SELECT a, b, typeof(b) AS kind FROM t").to_dict("list") == {
+        "a": [1, 2],
+        "b": [3, pytest.approx(float("nan"), nan_ok=True)],
+        "kind": ["integer", "null"],
+    }
+
+
+def test_integers_beside_null_keep_their_digits(free: PandasEngine, place: str):
+    big = pd.array([2**53 + 1, None], dtype="Int64")
+    free.write(pd.DataFrame({"a": big, "b": [1, None]}), place, table="t")
+    for frame in (free.read(place, table="t"), free.read(place, query="SELECT * FROM t")):
+        assert frame["a"].tolist() == [2**53 + 1, pd.NA]
+        assert frame["b"].dtype == "float64"
+
+
+@pytest.mark.parametrize("mode", ["overwrite", "append"])
+def test_what_a_table_does_not_take_is_said(engine: PandasEngine, root: Path, mode: Any):
+    with contextlib.closing(sqlite3.connect(root / "x.db")) as connection:
+        connection.execute("CREATE TABLE t (a INTEGER PRIMARY KEY, s TEXT NOT NULL)")
+        connection.commit()
+    with pytest.raises(sqlite3.IntegrityError, match=r"NOT NULL constraint failed: t\.s"):
+        engine.write(pd.DataFrame({"a": [1], "s": [None]}, dtype=object), "x.db", table="t", mode=mode)
+    with pytest.raises(sqlite3.IntegrityError, match=r"UNIQUE constraint failed: t\.a"):
+        engine.write(pd.DataFrame({"a": [1, 1], "s": ["x", "y"]}), "x.db", table="t", mode=mode)

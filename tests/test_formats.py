@@ -6,14 +6,19 @@ import datetime as dt
 import decimal
 import json
 import math
+import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
+from pyarrow import feather
 
 from odibi_async.engines.pandas import PandasEngine
 from odibi_async.errors import OdibiError, OptionError, PathError
@@ -124,6 +129,55 @@ def test_what_a_spreadsheet_cannot_carry_is_refused_by_column(tmp_path: Path, va
     assert not (tmp_path / "x.xlsx").exists()
 
 
+@pytest.mark.parametrize("names", [["=1+1"], ["a", "a"], ["", "b"], ["a\rb"]])
+def test_names_that_a_spreadsheet_cannot_carry_are_refused(tmp_path: Path, names: list[str]) -> None:
+    with pytest.raises(OptionError, match=r"Writing 'x.xlsx' as excel: a spreadsheet cannot carry the name of"):
+        PandasEngine(root=tmp_path).write(pd.DataFrame([[1] * len(names)], columns=names), "x.xlsx")
+    assert not (tmp_path / "x.xlsx").exists()
+
+
+def test_a_sheet_with_a_name_is_checked_likewise(tmp_path: Path) -> None:
+    engine = PandasEngine(root=tmp_path)
+    with pytest.raises(OptionError, match="column 'a' holds '=1"):
+        engine.write(pd.DataFrame({"a": ["=1+1"]}), "x.xlsx", sheet_name="data")
+    engine.write(pd.DataFrame({"a": [1]}), "x.xlsx", sheet_name="data", freeze_panes=(1, 0))
+    assert engine.read("x.xlsx", sheet_name="data")["a"].tolist() == [1]
+
+
+def test_floats_in_a_spreadsheet_have_all_their_digits(tmp_path: Path) -> None:
+    engine, frame = PandasEngine(root=tmp_path), pd.DataFrame({"a": [0.1 + 0.2, 100 / 7, 1e-300]})
+    engine.write(frame, "x.xlsx")
+    engine.write(frame, "x.xlsx", mode="append")
+    assert engine.read("x.xlsx")["a"].tolist() == [*frame["a"], *frame["a"]]
+
+
+def with_sheet(file: Path, pattern: bytes, text: bytes) -> None:
+    """Changes the XML of the sheet in a spreadsheet, which no library here writes as other programs do."""
+    with zipfile.ZipFile(file) as book:
+        parts = {name: book.read(name) for name in book.namelist()}
+    with zipfile.ZipFile(file, "w") as book:
+        for name, part in parts.items():
+            book.writestr(name, re.sub(pattern, text, part) if name.endswith("sheet1.xml") else part)
+
+
+def test_the_size_that_a_spreadsheet_says_of_a_sheet_is_not_believed(tmp_path: Path) -> None:
+    engine, frame = PandasEngine(root=tmp_path), pd.DataFrame({"a": [1, 2, 3], "b": [4, 5, 6]})
+    engine.write(frame, "x.xlsx")
+    with_sheet(tmp_path / "x.xlsx", b'<dimension ref="[^"]*"', b'<dimension ref="A1:A2"')
+    assert engine.read("x.xlsx").to_dict("list") == frame.to_dict("list")
+
+
+def test_an_append_that_would_lose_the_results_of_formulas_is_refused(tmp_path: Path) -> None:
+    engine = PandasEngine(root=tmp_path)
+    engine.write(pd.DataFrame({"a": [1], "b": [77]}), "x.xlsx")
+    with_sheet(tmp_path / "x.xlsx", b"<v>77</v>", b"<f>A2*2</f><v>2</v>")
+    before = (tmp_path / "x.xlsx").read_bytes()
+    assert engine.read("x.xlsx")["b"].tolist() == [2]
+    with pytest.raises(PathError, match="formulas, whose results would be lost"):
+        engine.write(pd.DataFrame({"a": [5], "b": [6]}), "x.xlsx", mode="append")
+    assert (tmp_path / "x.xlsx").read_bytes() == before
+
+
 @pytest.mark.parametrize("name", ["x.parquet", "x.feather"])
 @pytest.mark.parametrize("added", [[None], [1.5], ["x"], [2**64]])
 def test_rows_that_would_change_the_type_of_a_column_are_refused(tmp_path: Path, name: str, added: list[Any]) -> None:
@@ -135,6 +189,62 @@ def test_rows_that_would_change_the_type_of_a_column_are_refused(tmp_path: Path,
     assert (tmp_path / name).read_bytes() == before
     engine.write(pd.DataFrame({"a": [9007199254740995]}), name, mode="append")
     assert list(engine.read(name)["a"]) == [9007199254740993, 9007199254740995]
+
+
+ZONED = pd.to_datetime(["2024-01-01 05:00+05:00"])
+
+
+@pytest.mark.parametrize("name", ["x.parquet", "x.feather"])
+@pytest.mark.parametrize(
+    ("there", "added"),
+    [
+        (pd.to_datetime(["2024-01-01"]), ZONED),
+        (ZONED, pd.to_datetime(["2024-01-01"])),
+        ([dt.date(2024, 1, 1)], pd.to_datetime(["2024-01-01 12:00"])),
+        (np.array([1.5], dtype="float32"), [0.1]),
+    ],
+)
+def test_values_that_a_column_would_bend_are_refused(tmp_path: Path, name: str, there: Any, added: Any) -> None:
+    engine = PandasEngine(root=tmp_path)
+    engine.write(pd.DataFrame({"a": there}), name)
+    before = (tmp_path / name).read_bytes()
+    with pytest.raises(PathError, match="what is appended does not fit"):
+        engine.write(pd.DataFrame({"a": added}), name, mode="append")
+    assert (tmp_path / name).read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["x.parquet", "x.feather"])
+def test_lists_are_appended_to_lists_and_shorter_floats_where_they_say_the_same(tmp_path: Path, name: str) -> None:
+    engine = PandasEngine(root=tmp_path)
+    engine.write(pd.DataFrame({"a": [[1, 2]], "f": np.array([1.5], dtype="float32")}), name)
+    engine.write(pd.DataFrame({"a": [[3]], "f": [0.25]}), name, mode="append")
+    assert [list(cell) for cell in engine.read(name)["a"]] == [[1, 2], [3]]
+    assert engine.read(name)["f"].tolist() == [1.5, 0.25]
+
+
+UNFIT: list[tuple[str, bytes]] = [
+    ("x.csv", "a\nä\n".encode("latin-1")),
+    ("x.csv", ("a\n" + "b\n" * 600_000 + "ä\n").encode("latin-1")),
+    ("x.jsonl", '{"a": 1}'.encode("utf-16")),
+    ("x.jsonl", '{"a": "ä"}'.encode("latin-1")),
+    ("x.jsonl", b'[{"a": 1}]'),
+    ("x.jsonl", b"hello\n"),
+]
+
+
+@pytest.mark.parametrize(("name", "content"), UNFIT, ids=range(len(UNFIT)))
+def test_rows_that_would_make_a_file_unreadable_are_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(PathError):
+        PandasEngine(root=tmp_path).write(pd.DataFrame({"a": ["ö"]}), name, mode="append")
+    assert (tmp_path / name).read_bytes() == content
+
+
+def test_lines_of_json_are_appended_behind_a_byte_order_mark(tmp_path: Path) -> None:
+    engine = PandasEngine(root=tmp_path)
+    (tmp_path / "x.jsonl").write_text('\ufeff{"a": 1}\n', encoding="utf-8")
+    engine.write(pd.DataFrame({"a": [2]}), "x.jsonl", mode="append")
+    assert engine.read("x.jsonl")["a"].tolist() == [1, 2]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "utf-16-le", "latin-1"])
@@ -165,6 +275,80 @@ def test_a_csv_file_whose_rows_are_longer_than_its_header_does_not_shift(tmp_pat
         with pytest.raises(PathError, match=f"line {line} has 3 fields, but the header only 2.*index_col=0"):
             engine.read("x.csv")
     assert engine.read("x.csv", index_col=0).index.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"header": 0}, {"skiprows": []}, {"comment": "#"}, {"names": ["a", "b"], "header": 0}, {"escapechar": "\\"},
+     {"sep": r",\s*", "engine": "python"}, {"sep": None, "engine": "python"}, {"index_col": None}, {"quoting": 3}],
+)  # fmt: skip
+def test_no_option_lets_rows_that_are_longer_than_the_header_shift(tmp_path: Path, options: dict[str, Any]) -> None:
+    engine = PandasEngine(root=tmp_path)
+    for first in (0, 1):  # which pandas takes for an index of the usual kind
+        (tmp_path / "x.csv").write_text(f"customer,amount\n{first},30,\n{first + 1},20,\n")
+        assert engine.read("x.csv", **options).iloc[:, 0].tolist() == [first, first + 1]
+        (tmp_path / "x.csv").write_text(f"customer,amount\n{first},30,\n{first + 1},20,7\n")
+        with pytest.raises(PathError, match=r"(line 3|row 2) has 3 fields, but the header only 2"):
+            engine.read("x.csv", **options)
+    assert engine.read("x.csv", usecols=["amount"])["amount"].tolist() == [30, 20]
+
+
+def test_rows_that_are_longer_than_the_header_do_not_shift_in_an_archive(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.csv.zip", "w") as archive:
+        archive.writestr("x.csv", "customer,amount\n1,30,7\n")
+    with pytest.raises(PathError, match="row 1 has 3 fields, but the header only 2"):
+        PandasEngine(root=tmp_path).read("x.csv.zip")
+
+
+@pytest.mark.parametrize("mode", ["overwrite", "append"])
+def test_carriage_returns_in_texts_of_csv_are_no_ends_of_lines(tmp_path: Path, mode: Any) -> None:
+    engine = PandasEngine(root=tmp_path)
+    frame = pd.DataFrame({"a\rb": ["x\ry", "z\r\n", None], "n": [1, 2, 3], "f": [1.5, None, 2.0]})
+    engine.write(frame[:0], "x.csv")
+    engine.write(frame, "x.csv", mode=mode)
+    pd.testing.assert_frame_equal(engine.read("x.csv"), frame)
+
+
+BIG = 2**53 + 1
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.csv.gz", "x.json", "x.jsonl", "x.parquet", "x.feather"])
+def test_integers_beside_missing_values_keep_their_digits(tmp_path: Path, name: str) -> None:
+    engine = PandasEngine(root=tmp_path)
+    frame = pd.DataFrame({"id": pd.array([BIG, None], dtype="Int64"), "n": [1, None], "t": [1e300, None]})
+    if name.endswith(("parquet", "feather")):  # as others write it, who do not say what pandas would make of it
+        table = pa.Table.from_pandas(frame).replace_schema_metadata(None)
+        pq.write_table(table, tmp_path / name) if name == "x.parquet" else feather.write_feather(
+            table, str(tmp_path / name)
+        )
+    else:
+        engine.write(frame, name)
+    again = engine.read(name)
+    assert again["id"].tolist() == [BIG, pd.NA]
+    assert [str(dtype) for dtype in again.dtypes] == ["Int64", "float64", "float64"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json", "parquet"])
+def test_files_of_a_pattern_keep_the_values_that_each_of_them_has(tmp_path: Path, suffix: str) -> None:
+    engine = PandasEngine(root=tmp_path)
+    first = pd.DataFrame({"id": [BIG], "half": [BIG], "k": [1], "s": ["x"]})
+    for place, frame in enumerate([first, pd.DataFrame({"half": [0.5], "k": [2], "s": ["y"]}), first[:0]]):
+        engine.write(frame, f"in/{place}.{suffix}")
+    frame = engine.read(f"in/*.{suffix}")
+    assert frame["id"].tolist() == [BIG, pd.NA]
+    assert frame["half"].tolist() == [BIG, 0.5]
+    assert [str(frame[name].dtype) for name in ("k", "s")] == ["int64", "str"]
+
+
+def test_each_file_of_a_pattern_is_read_as_its_own_suffix_says_and_named_in_faults(tmp_path: Path) -> None:
+    engine = PandasEngine(root=tmp_path)
+    for name in ("in/1.csv", "in/2.csv.gz", "in/3.parquet"):
+        engine.write(pd.DataFrame({"a": [name]}), name)
+    assert engine.read("in/*")["a"].tolist() == ["in/1.csv", "in/2.csv.gz", "in/3.parquet"]
+    assert len(engine.read("in/*.csv*", format="csv")) == 2
+    (tmp_path / "in/4.csv").write_text("a\n1,2\n")
+    with pytest.raises(PathError, match=r"in/4\.csv' cannot be used: line 2"):
+        engine.read("in/*.csv")
 
 
 def test_rows_are_added_to_a_list_whose_bytes_stay(tmp_path: Path) -> None:

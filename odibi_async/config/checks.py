@@ -21,7 +21,7 @@ def looked_at_closely(steps: Iterable[Step[..., Any, Any]], engine: str | None =
     """
     from odibi_async.engines.queries import syntax_fault
 
-    writers: dict[str, str] = {}
+    writers: dict[tuple[str, ...], str] = {}
     for step in steps:
         if not isinstance(step.value, str) or not step.is_configured:
             continue
@@ -36,14 +36,19 @@ def looked_at_closely(steps: Iterable[Step[..., Any, Any]], engine: str | None =
                 yield GraphFault(
                     "OA120", f"Step {step.name!r}: its query does not parse: {wrong}", step.name, ("value",)
                 )
-        if step.layer in ("store", "publish") and step.type == "config_op" and _is_one_file(step):
-            other = writers.setdefault(os.path.normpath(step.value), step.name)
+        if step.layer in ("store", "publish") and step.type == "config_op":
+            target = _target(step)
+            other = writers.setdefault(target, step.name) if target else step.name
             if other != step.name:
-                message = f"Step {step.name!r} writes the file that step {other!r} writes too: {step.value!r}."
+                what = f"{step.value!r}, table {step.params['table']!r}" if "table" in step.params else repr(step.value)
+                message = f"Step {step.name!r} writes what step {other!r} writes too: {what}."
                 yield GraphFault("OA121", message, step.name, ("value",))
 
 
-def _is_one_file(step: Step[..., Any, Any]) -> bool:
-    """Whether it writes a file, and all of it."""
-    in_database = {"connection", "table"} & step.params.keys() or "://" in str(step.value)
-    return not in_database and step.params.get("mode") not in ("append", "ignore")
+def _target(step: Step[..., Any, Any]) -> tuple[str, ...]:
+    """The file or table all of which a step writes; empty where it adds to one, or it cannot be told."""
+    beside = [step.params.get(name, "") for name in ("connection", "table")]
+    if step.params.get("mode") in ("append", "ignore") or not all(isinstance(each, str) for each in beside):
+        return ()
+    value = str(step.value)
+    return (value if "://" in value else os.path.normpath(value), *beside)

@@ -204,9 +204,14 @@ def _placed(node: Read | Write, given: Mapping[str, Any]) -> tuple[str, dict[str
 
 
 def _python(value: Any) -> Any:
-    """The value itself, of a NumPy scalar the number that it is: DuckDB takes it for a text."""
-    is_scalar = type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0
-    return value.item() if is_scalar else value
+    """The value itself, of a NumPy scalar the number or moment that it is, in lists too: DuckDB takes it for a text."""
+    if isinstance(value, list | tuple):
+        return [_python(each) for each in value]
+    if type(value).__module__ != "numpy" or getattr(value, "ndim", None) != 0:
+        return value
+    if value.dtype.kind in "mM":  # as Python's own, unless that is an integer: of nanoseconds
+        value = value.astype(f"{value.dtype.kind}8[us]")
+    return value.item()
 
 
 def _file_name(place: Any) -> str:

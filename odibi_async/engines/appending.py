@@ -24,7 +24,7 @@ BOMS: Final = (
 
 KINDS: Final = {
     "truth": ("is_boolean",),
-    "moment": ("is_timestamp", "is_date"),
+    "day": ("is_date",),
     "text": ("is_string", "is_large_string", "is_string_view"),
     "number": ("is_integer", "is_floating"),
 }
@@ -53,6 +53,18 @@ def encoding_after(beginning: bytes, asked: str | None) -> str | None:
     return asked
 
 
+def check_lines(beginning: bytes, encoding: str | None, path: str) -> None:
+    """
+    Raises:
+        PathError: A file that begins so has no JSON objects as its lines, or not in UTF-8.
+    """
+    if encoding not in (None, "utf-8"):
+        raise PathError(path, f"it is {encoding}, and lines of JSON are appended in UTF-8.")
+    text = beginning.removeprefix(codecs.BOM_UTF8).lstrip()
+    if text and not text.startswith(b"{"):
+        raise PathError(path, "lines can only be appended to lines that are objects.")
+
+
 def to_json(frame: pd.DataFrame, old: IO[bytes], new: IO[bytes], path: str) -> None:
     """Adds rows to a list of objects, whose bytes stay."""
     data = old.read()
@@ -69,7 +81,13 @@ def to_json(frame: pd.DataFrame, old: IO[bytes], new: IO[bytes], path: str) -> N
 
 
 def to_excel(frame: pd.DataFrame, old: IO[bytes], new: IO[bytes], path: str) -> None:
-    """Adds rows below those of the only sheet, which stay as they are, formulas included."""
+    """
+    Adds rows below those of the only sheet, which stay as they are, formulas without results included.
+
+    Raises:
+        PathError: The rows do not fit, or there are formulas with results, which the rows that are there would lose.
+        OptionError: There are several sheets, or a value that a spreadsheet cannot carry.
+    """
     import openpyxl
 
     book = openpyxl.load_workbook(old, keep_vba=path.lower().endswith(".xlsm"))
@@ -81,9 +99,13 @@ def to_excel(frame: pd.DataFrame, old: IO[bytes], new: IO[bytes], path: str) -> 
     for place, row in enumerate(frame.itertuples(index=False, name=None), start=2 + len(before)):
         for column, value in enumerate(row, start=1):
             book.worksheets[0].cell(place, column, excel.cell_of(value))
+    excel.spell_out(book.worksheets[0])
     made = io.BytesIO()
     book.save(made)
-    excel.check(frame, excel.read(made).iloc[len(before) :], f"Appending to {path!r}")
+    after = excel.read(made)
+    if not after.iloc[: len(before)].astype(object).equals(before.astype(object)):
+        raise PathError(path, "it has formulas, whose results would be lost: only a spreadsheet program computes them.")
+    excel.check(frame, after.iloc[len(before) :], f"Appending to {path!r}")
     new.write(made.getvalue())
 
 
@@ -99,8 +121,10 @@ def to_table(table: pa.Table, frame: pd.DataFrame, path: str) -> pa.Table:
         raise PathError(path, "it was written with an index, to which rows cannot be appended.")
     frame = ordered_like(pd.Index(table.column_names), frame, path)
     try:
-        _check_kinds(table.schema, pa.Schema.from_pandas(frame, preserve_index=False))
+        given = pa.Table.from_pandas(frame, preserve_index=False)
+        _check_kinds(table.schema, given.schema)
         added = pa.Table.from_pandas(frame, schema=table.schema.remove_metadata(), preserve_index=False)
+        _check_digits(given, added)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise PathError(path, f"what is appended does not fit: {in_a_line(error)}") from error
     nullable = {each["name"] for each in described.get("columns", ()) if str(each["numpy_type"])[:1].isupper()}
@@ -124,9 +148,23 @@ def _check_kinds(there: pa.Schema, given: pa.Schema) -> None:
             raise TypeError(f"column {before.name!r} holds {before.type}, and what is appended {after.type}")
 
 
+def _check_digits(given: pa.Table, added: pa.Table) -> None:
+    """
+    Raises:
+        ValueError: A column has shorter floats than what is appended, which would lose digits.
+    """
+    for name, before, after in zip(given.column_names, given.columns, added.columns, strict=True):
+        if pa.types.is_floating(before.type) and not after.cast(before.type).equals(before):
+            raise ValueError(f"column {name!r} holds {after.type}, which has too few digits for what is appended")
+
+
 def _kind(dtype: pa.DataType) -> str:
     if pa.types.is_dictionary(dtype):
         return _kind(dtype.value_type)
+    if pa.types.is_timestamp(dtype):
+        return "moment" if dtype.tz is None else "moment in a zone"  # Arrow takes the one for the other, in UTC
+    if pa.types.is_list(dtype) or pa.types.is_large_list(dtype):
+        return f"list of {_kind(dtype.value_type)}"  # whatever its values are called
     return next((kind for kind, names in KINDS.items() for name in names if getattr(pa.types, name)(dtype)), str(dtype))
 
 

@@ -8,13 +8,15 @@ import os
 import re
 import sqlite3
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import pandas as pd
 
+from odibi_async.engines.affinity import converted, storable
 from odibi_async.engines.formats import without_index
+from odibi_async.engines.integers import GIVEN, doubtful, exact
 from odibi_async.errors import ExtraMissing, OptionError, PathError, did_you_mean, shortened
 from odibi_async.files import location
 
@@ -59,8 +61,8 @@ def read_sqlite(
     with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", timeout=BUSY, uri=True)) as connection:
         # not mode=ro, which could not undo what a killed writer left half done
         _check_again(path, root)
-        connection.set_authorizer(lambda action, *_: sqlite3.SQLITE_OK if action in READS else sqlite3.SQLITE_DENY)
-        return _rows(query, connection, str(path), options)
+        connection.set_authorizer(_reads_only)
+        return _rows(query, connection, str(path), options, pd.read_sql_query)
 
 
 def write_sqlite(
@@ -80,16 +82,21 @@ def write_sqlite(
         _check_again(path, root)
         connection.execute("BEGIN IMMEDIATE")
         try:
-            exists = "SELECT 1 FROM sqlite_master WHERE type IN ('table', 'view') AND lower(name) = lower(?)"
-            there = connection.execute(exists, (table,)).fetchone() is not None
-            columns = dict(connection.execute("SELECT name, type FROM pragma_table_info(?)", (table,)).fetchall())
-            if there and mode == "overwrite" and not options and _fits(without_index(frame), columns):
+            exists = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND lower(name) = lower(?)"
+            found = connection.execute(exists, (table,)).fetchone()
+            table = found[0] if found else table
+            frame = storable(without_index(frame))
+            columns = _declared(connection, table)
+            if found and mode == "overwrite" and not options and _fits(frame, columns, _has_keys(connection, table)):
                 connection.execute(f"DELETE FROM {_quoted(table)}")  # the table keeps its keys and its indexes
                 mode = "append"
-            _write(frame, connection, str(path), table, mode, columns if there else None, options)
-        except BaseException:
+            if _write(frame, connection, str(path), table, mode, columns if found else None, options):
+                _check_stored(frame, _declared(connection, table), str(path), table)
+        except BaseException as error:
             if connection.in_transaction:  # a full disk has ended it already
                 connection.execute("ROLLBACK")
+            if isinstance(error, pd.errors.DatabaseError) and error.__cause__ is not None:
+                raise error.__cause__ from None  # pandas says of it only that it failed
             raise
         connection.execute("COMMIT")
 
@@ -130,11 +137,9 @@ class Databases:
         _one_of(shown(url), table, query)
         with self._engine(url).connect() as connection:
             if table is not None:
-                _check_options(f"Reading {shown(url)!r}", options, (*OF_ROWS, "schema", "columns"))
-                frame: pd.DataFrame = pd.read_sql_table(table, connection, **options)
-                return frame
+                return _rows(table, connection, shown(url), options, pd.read_sql_table)
             text = _sqlalchemy().text(query) if isinstance(options.get("params"), Mapping) else query
-            return _rows(text, connection, shown(url), options)
+            return _rows(text, connection, shown(url), options, pd.read_sql_query)
 
     def write(self, frame: pd.DataFrame, url: str, mode: str, *, table: str | None = None, **options: Any) -> None:
         """Writes a table in one transaction, as far as the database has them for changes of tables."""
@@ -211,27 +216,75 @@ def _table(place: str, table: str | None) -> str:
     return table
 
 
-def _rows(query: Any, connection: Any, place: str, options: Mapping[str, Any]) -> pd.DataFrame:
-    _check_options(f"Reading {place!r}", options, (*OF_ROWS, "params", "dtype"))
-    frame: pd.DataFrame = pd.read_sql_query(query, connection, **options)
-    return frame
+def _rows(
+    what: Any, connection: Any, place: str, options: Mapping[str, Any], read: Callable[..., pd.DataFrame]
+) -> pd.DataFrame:
+    known = ("params", "dtype") if read is pd.read_sql_query else ("schema", "columns")
+    _check_options(f"Reading {place!r}", options, (*OF_ROWS, *known))
+    frame = read(what, connection, **options)
+    in_file = isinstance(connection, sqlite3.Connection) or connection.dialect.name == "sqlite"
+    if not in_file or options.keys() & GIVEN or not doubtful(frame):
+        return frame
+    if isinstance(connection, sqlite3.Connection):
+        connection.set_authorizer(None)
+        connection.execute("BEGIN")  # so that both of the next two see the same rows
+        connection.set_authorizer(_reads_only)
+    return exact(read(what, connection, **options), lambda **more: read(what, connection, **options, **more))
+
+
+def _reads_only(action: int, *_: object) -> int:
+    return sqlite3.SQLITE_OK if action in READS else sqlite3.SQLITE_DENY
 
 
 def _quoted(table: str) -> str:
     return '"' + table.replace('"', '""') + '"'
 
 
-def _fits(frame: pd.DataFrame, columns: Mapping[str, str]) -> bool:
-    """Whether a frame has the columns of a table, each of the kind that is declared there."""
-    if [str(name) for name in frame.columns] != list(columns):
+def _declared(connection: sqlite3.Connection, table: str) -> dict[str, str]:
+    """The columns of a table, each with what it is declared as."""
+    rows = connection.execute(
+        "SELECT name, type || iif(pk AND upper(type) = 'INTEGER', ' PRIMARY KEY', '') FROM pragma_table_info(?)",
+        (table,),
+    )
+    return dict(rows.fetchall())
+
+
+def _has_keys(connection: sqlite3.Connection, table: str) -> bool:
+    """Whether a table has a primary key or an index, which another one in its place would not have."""
+    asked = "SELECT 1 FROM pragma_table_info(?1) WHERE pk UNION ALL SELECT 1 FROM pragma_index_list(?1)"
+    return connection.execute(asked, (table,)).fetchone() is not None
+
+
+def _fits(frame: pd.DataFrame, columns: Mapping[str, str], has_keys: bool) -> bool:
+    """Whether a table can hold the rows of a frame, in place of its own, as they are."""
+    declared = {name.casefold(): kind for name, kind in columns.items()}
+    names = [str(name).casefold() for name in frame.columns]
+    if (sorted(names) != sorted(declared)) if has_keys else (names != list(declared)):
         return False
-    kinds = {"i": "INT", "u": "INT", "b": "INT", "f": "REAL FLOA DOUB", "M": "TIMESTAMP", "O": "TEXT CHAR CLOB"}
-    for place, declared in enumerate(columns.values()):
-        dtype = frame.dtypes.iloc[place]
-        kind = "O" if isinstance(dtype, pd.StringDtype) else getattr(dtype, "kind", "")
-        if not any(word in declared.upper() for word in kinds.get(kind, "").split()):
+    for place, name in enumerate(names):
+        column = frame.iloc[:, place]
+        if converted(column, declared[name]) is not None:
+            return False
+        if declared[name].endswith("PRIMARY KEY") and column.isna().any():  # SQLite would number them
             return False
     return True
+
+
+def _check_stored(frame: pd.DataFrame, columns: Mapping[str, str], place: str, table: str) -> None:
+    """
+    Raises:
+        PathError: SQLite has made other values of some.
+    """
+    declared = {name.casefold(): kind for name, kind in columns.items()}
+    for at, name in enumerate(frame.columns):
+        kind = declared.get(str(name).casefold(), "")
+        value = converted(frame.iloc[:, at], kind)
+        if value is not None:
+            raise PathError(
+                place,
+                f"column {name!r} holds {value!r:.60}, which the table {table!r} would change: it is declared"
+                f" {kind or 'as nothing'} there.",
+            )
 
 
 def _write(
@@ -242,13 +295,14 @@ def _write(
     mode: str,
     columns: Collection[str] | None,
     options: Mapping[str, Any],
-) -> None:
+) -> bool:
+    """Writes the rows; `False` where the mode says that what is there stays."""
     there = columns is not None
     _check_options(f"Writing to {place!r}", options, ("schema", "dtype", "chunksize", "method"))
     if there and mode == "error":
         raise PathError(place, f"the table {table!r} exists already, and mode='error' was asked for.")
     if there and mode == "ignore":
-        return
+        return False
     frame = without_index(frame)
     if columns is not None and mode == "append":
         known = {name.casefold() for name in columns}
@@ -260,6 +314,7 @@ def _write(
                 f" frame has {shortened(others)} besides.",
             )
     frame.to_sql(table, connection, if_exists=IF_EXISTS.get(mode, "append"), index=False, **options)
+    return True
 
 
 def _check_options(doing: str, options: Mapping[str, Any], known: tuple[str, ...]) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 from collections.abc import Sequence
 from typing import IO, Any
 
 import numpy as np
 import pandas as pd
 
-from odibi_async.engines.json import EXACT
+from odibi_async.engines.integers import EXACT
 from odibi_async.errors import OptionError
 
 
@@ -24,10 +25,11 @@ def read(file: IO[bytes], sheet: str | int = 0) -> pd.DataFrame:
 
     book = openpyxl.load_workbook(file, read_only=True, data_only=True)
     try:
-        count = len(book.sheetnames)
-        if sheet not in book.sheetnames if isinstance(sheet, str) else not -count <= sheet < count:
-            raise OptionError(f"There is no sheet {sheet!r}. Sheets: {', '.join(book.sheetnames)}.")
+        names = [each.title for each in book.worksheets]
+        if sheet not in names if isinstance(sheet, str) else not -len(names) <= sheet < len(names):
+            raise OptionError(f"There is no sheet {sheet!r}. Sheets: {', '.join(names)}.")
         chosen = book[sheet] if isinstance(sheet, str) else book.worksheets[sheet]
+        chosen.reset_dimensions()  # the size that a book says of a sheet may be wrong
         rows = [list(row) for row in chosen.iter_rows(values_only=True)]
     finally:
         book.close()
@@ -61,6 +63,42 @@ def _column(cells: Sequence[Any]) -> pd.Series[Any]:
     if kinds and kinds <= {dt.datetime}:
         return pd.to_datetime(pd.Series(cells, dtype=object))
     return pd.Series(cells, dtype=None if not kinds or kinds <= {int, float} or kinds in ({bool}, {str}) else object)
+
+
+def write(frame: pd.DataFrame, file: IO[bytes], doing: str, **options: Any) -> None:
+    """
+    Writes a sheet that is the frame.
+
+    Args:
+        frame: What to write, without its index.
+        file: Where to.
+        doing: What is done, for messages.
+        options: `sheet_name` and others of `to_excel` that change nothing about the cells.
+
+    Raises:
+        OptionError: A name or a value would not come back as it was.
+    """
+    made = io.BytesIO()
+    with pd.ExcelWriter(made, engine="openpyxl") as writer:
+        frame.to_excel(writer, index=False, **options)
+        spell_out(writer.book.worksheets[0])
+    again = read(made)
+    for before, after in zip(frame.columns, again.columns, strict=False):
+        if not _is_same(before, after):
+            raise OptionError(
+                f"{doing}: a spreadsheet cannot carry the name of the column {before!r:.60}: it would be {after!r:.60}."
+            )
+    check(frame, again, doing)
+    file.write(made.getvalue())
+
+
+def spell_out(sheet: Any) -> None:
+    """Gives all digits of the floats in a sheet: openpyxl writes 16, and some need 17."""
+    for row in sheet.iter_rows():
+        for cell in row:
+            if isinstance(cell.value, float):
+                cell.value = repr(float(cell.value))
+                cell.data_type = "n"
 
 
 def cell_of(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import codecs
 import contextlib
 import csv
 import gzip
@@ -20,8 +21,16 @@ import pandas as pd
 import pyarrow.parquet as pq
 from pyarrow import feather
 
-from odibi_async.engines import excel, json
-from odibi_async.engines.appending import encoding_after, options_refused, ordered_like, to_excel, to_json, to_table
+from odibi_async.engines import excel, integers, json
+from odibi_async.engines.appending import (
+    check_lines,
+    encoding_after,
+    options_refused,
+    ordered_like,
+    to_excel,
+    to_json,
+    to_table,
+)
 from odibi_async.errors import ExtraMissing, OptionError, PathError, did_you_mean
 
 COMPRESSIONS: Final = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zip": "zip", ".zst": "zstd"}
@@ -31,6 +40,12 @@ OURS: Final = frozenset(
     + ("filesystem", "partition_cols", "iterator", "kwargs")
 )
 """Parameters of pandas' readers and writers that are no options here: what or where is said otherwise."""
+SHAPE: Final = frozenset(
+    ("sep", "delimiter", "header", "names", "skiprows", "skip_blank_lines", "comment", "quoting", "quotechar", "engine")
+    + ("doublequote", "escapechar", "dialect", "lineterminator", "skipinitialspace", "encoding", "encoding_errors")
+    + ("on_bad_lines", "compression")
+)
+"""Options of `read_csv` that say where rows and fields end, not what is in them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,23 +173,58 @@ def read_frame(file: Any, how: Dialect, options: Mapping[str, Any]) -> pd.DataFr
     frame = _read_by_us(file, how, options)
     if frame is not None:
         return frame
-    defaults = {**how.format.reading, **({"compression": how.compression} if how.format.is_text else {})}
-    is_shifted = how.format.name == "csv" and "index_col" not in options and _has_longer_rows(file, how, options)
-    frame = _called(doing, how, how.format.read, (file,), {**defaults, **options})
+    given = {**how.format.reading, **({"compression": how.compression} if how.format.is_text else {}), **options}
+    has_header = how.format.name == "csv" and given.get("index_col") is None and given.get("engine") != "pyarrow"
+    if has_header:
+        if not isinstance(file, str) and "usecols" not in given:
+            _check_lengths(file, how, given)
+            file.seek(0)
+        given["index_col"] = False  # else pandas takes the first fields of rows that are longer for an index
+    frame = _called(doing, how, how.format.read, (file,), given)
     if not isinstance(frame, pd.DataFrame):
         raise OptionError(f"{doing} with {dict(options)} does not give a single frame.")
-    return _not_shifted(frame, file, how, options) if is_shifted else frame
+    if options.keys() & integers.GIVEN:
+        return frame
+
+    def again(**more: Any) -> Any:
+        if not isinstance(file, str):
+            file.seek(0)
+        return _called(doing, how, how.format.read, (file,), {**given, **more})
+
+    return integers.exact(frame, again)
 
 
-def _has_longer_rows(file: Any, how: Dialect, options: Mapping[str, Any]) -> bool:
-    """Whether the first row of a CSV file has more fields than its header; later ones pandas itself refuses."""
-    sep = options.get("sep", options.get("delimiter", ","))
-    told_otherwise = options.keys() & {"header", "names", "skiprows", "comment", "dialect", "escapechar"}
-    if isinstance(file, str) or told_otherwise or len(str(sep)) != 1 or how.compression not in (None, *OPENERS):
-        return False
-    with contextlib.closing(_rows(file, how, options)) as reading:
-        rows = [row for _, row in itertools.islice(reading, 2)]
-    return len(rows) == 2 and len(rows[1]) > len(rows[0])
+def _check_lengths(file: IO[bytes], how: Dialect, options: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        PathError: Rows of a CSV file are longer than its header, and there is something in the fields without names.
+    """
+    shape = {name: value for name, value in options.items() if name in SHAPE}
+    file.seek(0)
+    if isinstance(pd.read_csv(file, **shape, dtype=str, nrows=1).index, pd.RangeIndex):
+        return  # texts would be another index, and later rows that are longer pandas itself refuses
+    file.seek(0)
+    shifted = pd.read_csv(file, **shape, dtype=str)
+    more, named = shifted.index.nlevels, shifted.shape[1]
+    extra = shifted.iloc[:, -more:].notna().any(axis=1).to_numpy()
+    if extra.any():
+        where = _whereabouts(int(extra.argmax()) + 1, file, how, shape)
+        raise PathError(
+            how.path,
+            f"{where} has {named + more} fields, but the header only {named}. If the first of them are an index, say"
+            f" index_col={0 if more == 1 else list(range(more))}.",
+        )
+
+
+def _whereabouts(row: int, file: IO[bytes], how: Dialect, shape: Mapping[str, Any]) -> str:
+    """Where a row of a CSV file is, counted from 1: its line, where lines can be counted."""
+    plain_rows = shape.keys() <= {"sep", "delimiter", "quotechar", "encoding", "engine", "compression"}
+    sep = shape.get("sep", shape.get("delimiter", ","))
+    if not plain_rows or len(str(sep)) != 1 or how.compression not in (None, *OPENERS):
+        return f"row {row}"
+    with contextlib.closing(_rows(file, how, shape)) as reading:
+        line, _ = next(itertools.islice(reading, row, None), (row + 1, []))
+    return f"line {line}"
 
 
 def _rows(file: IO[bytes], how: Dialect, options: Mapping[str, Any]) -> Generator[tuple[int, list[str]]]:
@@ -194,30 +244,6 @@ def _rows(file: IO[bytes], how: Dialect, options: Mapping[str, Any]) -> Generato
         finally:
             text.detach()
             file.seek(0)
-
-
-def _not_shifted(shifted: pd.DataFrame, file: Any, how: Dialect, options: Mapping[str, Any]) -> pd.DataFrame:
-    """
-    The frame of a CSV file whose rows are longer than its header: pandas takes the first fields for an index then.
-
-    Raises:
-        PathError: There is something in the fields that have no name.
-    """
-    more = shifted.index.nlevels
-    extra = shifted.iloc[:, -more:].notna().any(axis=1).to_numpy()
-    if extra.any():
-        row = int(extra.argmax()) + 1
-        with contextlib.closing(_rows(file, how, options)) as reading:
-            line, _ = next(itertools.islice(reading, row, None), (row + 1, []))
-        fields, named = shifted.shape[1] + more, shifted.shape[1]
-        raise PathError(
-            how.path,
-            f"line {line} has {fields} fields, but the header only {named}. If the first of them are an index, say"
-            f" index_col={0 if more == 1 else list(range(more))}.",
-        )
-    if not isinstance(file, str):
-        file.seek(0)
-    return read_frame(file, how, {**options, "index_col": False})
 
 
 def write_frame(frame: pd.DataFrame, file: IO[bytes], how: Dialect, options: Mapping[str, Any]) -> None:
@@ -240,13 +266,20 @@ def write_frame(frame: pd.DataFrame, file: IO[bytes], how: Dialect, options: Map
         with _plain(file, how, "wb") as plain:
             json.write(frame, plain, doing, lines=_has_lines(how, options))
         return
-    if how.format.name == "excel" and not options:
-        book = io.BytesIO()
-        _called(doing, how, how.format.write, (frame, book), defaults)
-        excel.check(frame, excel.read(book), doing)
-        file.write(book.getvalue())
+    if how.format.name == "excel" and options.keys() <= {"sheet_name", "freeze_panes"}:
+        with _needing(how, doing):
+            excel.write(frame, file, doing, **options)
         return
+    if how.format.name == "csv" and _has_lone_returns(frame):
+        defaults["quoting"] = csv.QUOTE_NONNUMERIC  # csv takes them for ends of lines when it reads, not when it writes
     _called(doing, how, how.format.write, (frame, file), {**defaults, **options})
+
+
+def _has_lone_returns(frame: pd.DataFrame) -> bool:
+    """Whether a carriage return stands in a text or in a name."""
+    texts = frame.select_dtypes(exclude=["number", "bool", "datetime", "datetimetz", "timedelta"])
+    found = (texts.iloc[:, place].astype("str").str.contains("\r", regex=False) for place in range(texts.shape[1]))
+    return any("\r" in str(name) for name in frame.columns) or any(bool(each.any()) for each in found)
 
 
 def _read_by_us(file: Any, how: Dialect, options: Mapping[str, Any]) -> pd.DataFrame | None:
@@ -297,10 +330,13 @@ def append_frame(frame: pd.DataFrame, old: IO[bytes], new: IO[bytes], how: Diale
             f"Appending to {how.path!r}: index=True cannot be distinguished from a column: use reset_index()."
         )
     frame = without_index(frame)
-    if how.format.name == "csv":
-        _append_csv(frame, old, new, how, dict(options))
-    elif how.format.name == "jsonl" or options.get("lines"):
-        _append_lines(frame, old, new, how, options)
+    if how.format.name in ("csv", "jsonl") or options.get("lines"):
+        append = _append_csv if how.format.name == "csv" else _append_lines
+        try:
+            append(frame, old, new, how, dict(options))
+        except UnicodeDecodeError as error:
+            encoding = options.get("encoding") or "UTF-8"
+            raise PathError(how.path, f"what is in it is not {encoding}: say encoding=.") from error
     elif how.format.name == "json":
         options_refused(options, how.path)
         _check_openable(how, options)
@@ -344,7 +380,12 @@ def _append_lines(
     with _plain(old, how, "rb") as before, _plain(new, how, "wb") as after:
         block = last = before.read(2**20)
         encoding = encoding_after(block, options.get("encoding"))
+        if how.format.name != "csv":
+            check_lines(block, encoding, how.path)
+            encoding = None
+        decoder = codecs.getincrementaldecoder(encoding or "utf-8")()
         while block:
+            decoder.decode(block)
             after.write(block)
             last, block = block, before.read(2**20)
         newline = "\n".encode(encoding or "utf-8")

@@ -7,15 +7,13 @@ import decimal
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import IO, Any, Final
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
 
+from odibi_async.engines.integers import EXACT
 from odibi_async.errors import OptionError
-
-EXACT: Final = 2**53
-"""Up to it, each integer is a float64 of its own."""
 
 
 def records_of(frame: pd.DataFrame, doing: str) -> list[dict[str, Any]]:

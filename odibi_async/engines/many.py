@@ -5,8 +5,16 @@ from __future__ import annotations
 import errno
 import glob
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
+import pyarrow as pa
+from pyarrow import dataset
+
+from odibi_async.engines.integers import GIVEN, exact
+from odibi_async.errors import PathError, in_a_line
 from odibi_async.files import location
 
 
@@ -33,21 +41,55 @@ def matched(place: str, root: Path | None) -> list[Path]:
 
 def files_of_folder(folder: Path, root: Path | None) -> list[Path]:
     """
-    The Parquet files in a folder and in those within it; what begins with a dot or an underscore is left out.
+    The files in a folder and in those within it, through links too, as Arrow reads them.
+
+    What begins with a dot or an underscore is left out.
 
     Raises:
         PathError: One of them leads out of the root.
     """
-    found = sorted(folder.rglob("*.parquet"))
-    shown = [each for each in found if not any(part[0] in "._" for part in each.relative_to(folder).parts)]
-    return [location(each, root) for each in shown if each.is_file()]
+    found, seen = list[Path](), set[str]()
+    for above, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [] if os.path.realpath(above) in seen else [each for each in folders if each[0] not in "._"]
+        seen.add(os.path.realpath(above))
+        found += [Path(above, name) for name in files if name[0] not in "._"]
+    return [location(each, root) for each in sorted(found) if each.is_file()]
 
 
 def is_parquet_folder(place: str, format: str | None, root: Path | None) -> bool:
     """Whether a path, which `format` or its suffix may say is Parquet, is a folder of such files."""
     named = format == "parquet" or (format is None and not Path(place).suffix) or place.endswith(".parquet")
     folder = location(place, root)
-    return named and folder.is_dir() and bool(files_of_folder(folder, root))
+    if not named or not folder.is_dir():
+        return False
+    files = files_of_folder(folder, root)
+    return any(format == "parquet" or each.suffix in (".parquet", ".pq") for each in files)
+
+
+def read_folder(folder: Path, place: str, options: Mapping[str, Any]) -> pd.DataFrame:
+    """
+    The rows of a folder of Parquet files, with all columns that any of them has.
+
+    Args:
+        folder: The folder, whose files `files_of_folder` has looked at.
+        place: What it was called, for messages.
+        options: Those of `pandas.read_parquet`.
+
+    Raises:
+        PathError: A column is of kinds that do not go together.
+    """
+    given: dict[str, Any] = dict(options)
+    if not options.keys() & {"engine", "schema", "partitioning"}:
+        try:
+            hive = dataset.HivePartitioning.discover(infer_dictionary=True)
+            found: Any = dataset.dataset(folder, format="parquet", partitioning=hive)
+            schemas = [each.physical_schema for each in found.get_fragments()]  # Arrow itself looks at the first only
+            given["schema"] = pa.unify_schemas([*schemas, found.schema], promote_options="permissive")
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise PathError(place, f"its files do not go together: {in_a_line(error)}") from error
+        given["partitioning"] = found.partitioning
+    frame = pd.read_parquet(folder, **given)
+    return frame if options.keys() & GIVEN else exact(frame, lambda **more: pd.read_parquet(folder, **given, **more))
 
 
 def several(place: str, format: str | None, root: Path | None) -> list[Path]:

@@ -19,7 +19,8 @@ from odibi_async.engines.arrow import to_arrow, to_pandas
 from odibi_async.engines.databases import SUFFIXES, Databases, read_sqlite, shown, write_sqlite
 from odibi_async.engines.duckdb import Database, OnInterruptible
 from odibi_async.engines.formats import Dialect, append_frame, dialect, read_frame, write_frame
-from odibi_async.engines.many import is_parquet_folder, several
+from odibi_async.engines.integers import joined
+from odibi_async.engines.many import is_parquet_folder, read_folder, several
 from odibi_async.engines.options import MODES, Mode, Secrets, secret_of
 from odibi_async.engines.queries import changes_by_itself
 from odibi_async.errors import OptionError, PathError, SqlError, did_you_mean
@@ -136,13 +137,13 @@ class PandasEngine:
                 raise PathError(shown(place), "it is not a file in the folder that datasets are confined to.")
             return read_frame(place, dialect(urlsplit(place).path, format), options)
         if is_parquet_folder(place, format, self._root):
-            folder: pd.DataFrame = pd.read_parquet(location(place, self._root), **options)
-            return folder
-        how, frames = dialect(place, format), []
-        for path in self.files(place):
+            return read_folder(location(place, self._root), place, options)
+        paths, frames = several(place, format, self._root), []
+        for path in paths or [self.file(place)]:
+            how = dialect(os.fspath(path) if paths else place, format)
             with opened(path, self._root) as file:
                 frames.append(read_frame(file, how, options))
-        return frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)
+        return frames[0] if len(frames) == 1 else joined(frames)
 
     def reads_file(self, place: str, format: str | None = None, **options: Any) -> bool:
         """Whether `read` would read a file, whose content can be told, and neither a database nor a URL."""

@@ -171,7 +171,7 @@ config = "pipeline.yaml"
         right="- {name: one, type: sql, value: SELECT 1 AS a}",
     ),
     "OA121": Code(
-        title="two steps write the same file",
+        title="two steps write the same file or table",
         text="Each of them replaces all of it, so what one of them writes is lost. Steps with mode append may share.",
         wrong="""
 - {name: one, type: sql, value: SELECT 1 AS a}
