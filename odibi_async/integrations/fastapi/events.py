@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from odibi_async.integrations.fastapi.doors import watching
 from odibi_async.integrations.fastapi.entry import Entry
 from odibi_async.integrations.fastapi.log import RunLog
+from odibi_async.integrations.fastapi.naming import RunId
 from odibi_async.integrations.fastapi.problems import ServiceProblem, listed
 from odibi_async.integrations.fastapi.service import Service
 from odibi_async.integrations.fastapi.shared import Recorded
@@ -41,11 +42,11 @@ class EventRoutes:
         """Adds it."""
         stream = {"description": "The events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
         responses: Any = {200: stream, **listed(*refusals, 404, 422, 429, 503)}
-        place, summary = "/runs/{run_id}/events", "The events of a run, as they happen"
+        place, summary = "/runs/{run_id:odibi_name}/events", "The events of a run, as they happen"
         router.get(place, summary=summary, responses=responses, response_class=Response)(self.events)
 
     async def events(
-        self, run_id: str, last_event_id: Annotated[str | None, Header(max_length=100)] = None
+        self, run_id: RunId, last_event_id: Annotated[str | None, Header(max_length=100)] = None
     ) -> Response:
         """
         The events of a run from the first one on, or from that behind `Last-Event-ID`; the stream ends with the run.

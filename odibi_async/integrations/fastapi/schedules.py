@@ -52,14 +52,14 @@ class ScheduleRoutes:
     def _add_steering(self, router: APIRouter, refusals: tuple[int, ...]) -> None:
         changed: Any = {200: {"model": ScheduleDocument}, **listed(*refusals, 403, 404, 413, 415, 503)}
         for verb, does in (("pause", self.pause), ("resume", self.resume)):
-            path, summary = f"/schedules/{{name:path}}/{verb}", f"{verb.capitalize()} a schedule"
+            path, summary = f"/schedules/{{name:odibi_name}}/{verb}", f"{verb.capitalize()} a schedule"
             router.post(path, summary=summary, responses=changed)(does)
         fired: Any = {202: {"model": FiredDocument}, **listed(*refusals, 403, 404, 413, 415, 422, 503)}
         schema = Payload.model_json_schema()
         body = {"requestBody": {"required": False, "content": {"application/json": {"schema": schema}}}}
         post = functools.partial(router.post, status_code=202, responses=fired, openapi_extra=body)
-        post("/schedules/{name:path}/trigger", summary="Fire a schedule now")(self.trigger)
-        post("/events/{event:path}", summary="Tell of an event")(self.fire)
+        post("/schedules/{name:odibi_name}/trigger", summary="Fire a schedule now")(self.trigger)
+        post("/events/{event:odibi_name}", summary="Tell of an event")(self.fire)
 
     async def schedules(self) -> Response:
         """How each schedule stands, as far as this worker knows, and whether it is this worker that fires them."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from typing import Any, Final
-from urllib.parse import quote
 
 from odibi_async.integrations.fastapi.entry import Entry
+from odibi_async.integrations.fastapi.naming import in_path
 from odibi_async.integrations.fastapi.served import Offer
 from odibi_async.integrations.fastapi.shared import Recorded
 from odibi_async.integrations.fastapi.told import moment, step_document
@@ -19,7 +19,7 @@ PLAIN: Final = ("json", "text")
 
 def links_of(base: str, run_id: str, *, has_story: bool) -> dict[str, str]:
     """Where all that belongs to a run is."""
-    place = f"{base}/runs/{quote(run_id, safe='')}"
+    place = f"{base}/runs/{in_path(run_id)}"
     found = {
         "self": place,
         "events": f"{place}/events",

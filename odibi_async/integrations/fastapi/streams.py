@@ -80,22 +80,24 @@ class StreamRoutes:
             schema = Event.model_json_schema()
             body = {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
             post = router.post(
-                "/queues/{name:path}", status_code=202, summary="Put an event", responses=put, openapi_extra=body
+                "/queues/{name:odibi_name}", status_code=202, summary="Put an event", responses=put, openapi_extra=body
             )
             post(self.put)
 
     def _add_streams(self, router: APIRouter, refusals: tuple[int, ...]) -> None:
         changed: Any = {200: {"model": StreamDocument}, **listed(*refusals, 403, 404, 409, 413, 415)}
         for verb in ("pause", "resume", "stop"):
-            path, summary = f"/streams/{{name:path}}/{verb}", f"{verb.capitalize()} a stream"
+            path, summary = f"/streams/{{name:odibi_name}}/{verb}", f"{verb.capitalize()} a stream"
             router.post(path, summary=summary, responses=changed)(getattr(self, verb))
         aside: Any = {200: {"model": AsidesDocument}, **listed(*refusals, 404, 503)}
-        router.get("/streams/{name:path}/aside", summary="Batches that were set aside", responses=aside)(self.aside)
+        router.get("/streams/{name:odibi_name}/aside", summary="Batches that were set aside", responses=aside)(
+            self.aside
+        )
         replayed: Any = {200: {"model": ReplayedDocument}, **listed(*refusals, 403, 404, 409, 413, 415, 422, 503)}
         schema = Replay.model_json_schema()
         body = {"requestBody": {"required": False, "content": {"application/json": {"schema": schema}}}}
         post = functools.partial(router.post, responses=replayed, openapi_extra=body)
-        post("/streams/{name:path}/replay", summary="Run batches again that were set aside")(self.replay)
+        post("/streams/{name:odibi_name}/replay", summary="Run batches again that were set aside")(self.replay)
 
     # -- streams ---------------------------------------------------------------------------------------
 
