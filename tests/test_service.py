@@ -290,6 +290,22 @@ async def test_a_body_that_is_no_json_is_refused(client: httpx.AsyncClient, body
     problem(await client.post("/p/sum/runs", content=body, headers=JSON), 422, "OA332")
 
 
+TOO_LARGE = [b"1e400", b"-1E+0400", b"[[1.5e309]]", b"9" * 310 + b".0", b"9" * 300 + b"e20", b'{"a": 1e999}']
+
+
+@pytest.mark.parametrize("number", TOO_LARGE, ids=range(len(TOO_LARGE)))
+async def test_a_number_that_is_too_large_is_refused_and_not_made_infinite(number: bytes):
+    async def same(x: Any) -> Any:
+        return x
+
+    async with served(app_of(Path(), offers={"same": Pipeline([same], ["x"])})) as client:
+        body = b'{"inputs": {"x": %b}}' % number
+        problem(await client.post("/p/same/runs", content=body, headers=JSON), 422, "OA332")
+        for right in (1.7e308, 1e-400, "1e400 NaN", 10**400):
+            answer = await client.post("/p/same/runs?wait=9", json={"inputs": {"x": right}})
+            assert answer.json()["outputs"] == {"same": right}
+
+
 @pytest.mark.parametrize("query", ["wait=x", "wait=-1", "wait=nan", "wait=1e9", "cancel_on_disconnect=maybe"])
 async def test_a_query_that_makes_no_sense_is_refused(client: httpx.AsyncClient, query: str):
     problem(await client.post(f"/p/sum/runs?{query}", json={"inputs": {"n": 1}}), 422, "OA332")
@@ -378,7 +394,7 @@ async def test_every_route_asks_who_is_there(tmp_path: Path):
         routes = [route for route in router.routes if isinstance(route, APIRoute)]
         assert len(routes) == 2 * 3 + 8 + 1 + 2
         for route in routes:
-            path = "/p" + route.path.replace("{run_id}", run["id"]).replace("{dataset:path}", "total")
+            path = "/p" + route.path.replace("{run_id:odibi_name}", run["id"]).replace("{dataset:odibi_name}", "total")
             for method in route.methods:
                 answer = await client.request(method, path, content=b"{", headers={"Content-Type": "text/x"})
                 problem(answer, 401)
