@@ -18,7 +18,7 @@ from odibi_async.integrations.fastapi.problems import ServiceProblem, listed
 from odibi_async.integrations.fastapi.service import Service
 from odibi_async.integrations.fastapi.shared import Recorded
 from odibi_async.integrations.fastapi.shown import step_of
-from odibi_async.integrations.fastapi.told import framed, moment, step_document
+from odibi_async.integrations.fastapi.told import framed, moment, short, step_document
 from odibi_async.journal.records import StepRecord
 from odibi_async.result import Status
 
@@ -108,7 +108,7 @@ class EventRoutes:
                     about = {
                         "status": str(found.record.status),
                         "seconds": found.record.seconds,
-                        "error": found.record.error or None,
+                        "error": short(found.record.error) or None,
                     }
                     yield _said(run_id, number + 1, "run.finished", found.record.ended_at, about)
                     return
@@ -138,7 +138,7 @@ def _ended_at(record: StepRecord) -> float:
 
 
 def _step_said(run_id: str, number: int, record: StepRecord) -> bytes:
-    result = step_document(step_of(record), record.error or None)
+    result = step_document(step_of(record), short(record.error) or None)
     about = {"step": record.step, "status": str(record.status), "result": result}
     return _said(run_id, number, "step.finished", _ended_at(record), about)
 

@@ -155,7 +155,7 @@ class ResultRoutes:
             "Referrer-Policy": "no-referrer",
             "Cache-Control": "no-store",
         }
-        return Response(page, media_type="text/html", headers=headers)
+        return Response(page.encode(errors="backslashreplace"), media_type="text/html", headers=headers)
 
 
 class _Download(StreamingResponse):
