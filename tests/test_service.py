@@ -322,6 +322,22 @@ async def test_a_body_that_is_too_long_is_refused_with_and_without_its_length(tm
         problem(await client.post("/p/runs/x/cancel", content=pieces(), headers=JSON), 413, "OA335")
 
 
+async def test_a_request_that_is_cut_off_is_no_fault_of_the_service(
+    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+):
+    head = b"POST /p/%b HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{"
+    for path in (b"sum/runs", b"runs/x/cancel", b"runs/x/resume"):
+        _, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
+        writer.write(head % path)
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.close()
+        await writer.wait_closed()
+    await asyncio.sleep(0.1)
+    assert (await client.get("/p/runs")).json()["runs"] == []
+    assert caplog.records == []
+
+
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
 async def test_only_json_is_taken(client: httpx.AsyncClient, kind: str):
     answer = await client.post("/p/sum/runs", content=b'{"inputs": {"n": 1}}', headers={"Content-Type": kind})
@@ -402,6 +418,16 @@ async def test_every_route_asks_who_is_there(tmp_path: Path):
                 assert (await client.request(method, path, headers=TOKEN)).status_code != 401
 
 
+@pytest.mark.parametrize("status", [401, 403, 418, 440, 599])
+async def test_who_is_not_let_in_is_told_with_the_status_that_auth_says(status: int):
+    def closed() -> None:
+        raise HTTPException(status, "Not now.")
+
+    async with served(app_of(Path(), offers={"sum": SUM}, auth=closed)) as client:
+        for method, path in (("GET", "/p/"), ("GET", "/p/runs"), ("POST", "/p/sum/runs")):
+            assert problem(await client.request(method, path), status)["detail"] == "Not now."
+
+
 async def test_auth_is_to_be_said():
     with pytest.raises(TypeError, match="auth"):
         pipeline_router(Runner(), {"sum": SUM})  # type: ignore[call-arg]
@@ -474,6 +500,30 @@ async def test_the_routes_hide_no_other_path_of_the_app():
 
     async with served(app) as client:
         assert (await client.get("/ping")).json() == "pong"
+
+
+@pytest.mark.parametrize(
+    ("root", "asked", "told"), [("/pre", "/p", "/pre/p"), ("/pre", "/pre/p", "/pre/p"), ("/p", "/pq", "/p/pq")]
+)
+async def test_links_have_the_prefix_that_a_proxy_has_cut_off(root: str, asked: str, told: str):
+    class Cut:
+        """What a server does that is told of a prefix: some give it back to the path, some do not."""
+
+        def __init__(self, app: Any) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            await self.app({**scope, "root_path": root} if scope["type"] == "http" else scope, receive, send)
+
+    runner = Runner()
+    app = FastAPI(lifespan=runner.lifespan)
+    app.include_router(pipeline_router(runner, {"sum": SUM}, auth=None), prefix=asked.removeprefix("/pre"))
+    async with served(Cut(app)) as client:
+        run = (await client.post(f"{asked}/sum/runs?wait=9", json={"inputs": {"n": 1}})).json()
+        assert run["links"]["self"] == f"{told}/runs/{run['id']}"
+        listed = (await client.get(f"{asked}/pipelines")).json()["pipelines"]
+        assert listed[0]["links"]["self"] == f"{told}/sum"
+        assert (await client.get(f"{asked}/runs/{run['id']}")).json()["links"] == run["links"]
 
 
 # -- inputs --------------------------------------------------------------------------------------------

@@ -37,5 +37,8 @@ def _plain(value: Any) -> Any:
 def base_of(request: Request, end: str) -> str:
     """The path of the router: that of a request without what is the route's own."""
     path: str = request.scope["path"]
+    above = request.scope.get("root_path", "").rstrip("/")
+    if not f"{path}/".startswith(f"{above}/"):  # a proxy has cut it off
+        path = above + path
     base = path[: -len(end)] if path.endswith(end) else path.rpartition("/runs/")[0]
     return quote(base, safe="/~")

@@ -91,7 +91,7 @@ def pipeline_router(
     ResultRoutes(service, values, has_story=story).add_to(router, refusals)
     EventRoutes(service).add_to(router, refusals)
     RunRoutes(service, allowed, has_story=story).add_to(router, refusals)
-    ScheduleRoutes(schedules, limits.body, allowed).add_to(router, refusals)
+    ScheduleRoutes(schedules, service, allowed).add_to(router, refusals)
     StreamRoutes(service, streams or {}, queues or {}, allowed).add_to(router, refusals)
     return router
 

@@ -52,6 +52,21 @@ class Service:
         """What it shares with other workers; `None` where there is no journal."""
         return await self.owned.shared()
 
+    def check_begun(self) -> None:
+        """
+        For what runs beside the requests.
+
+        Raises:
+            ServiceProblem: Nobody has begun it.
+        """
+        if not self.owned.has_begun:
+            raise ServiceProblem(
+                503,
+                "OA333",
+                "Schedules and streams begin with the lifespan of their app, which has not begun. "
+                "An app that is mounted in another one has none: include the router in the outer app.",
+            )
+
     async def begin(self, offer: Offer, asked: Asked, body: bytes, key: str | None) -> Entry | Recorded:
         """
         Begins a run, or finds the one that an earlier request with the same key began.

@@ -85,7 +85,7 @@ class StreamRoutes:
             post(self.put)
 
     def _add_streams(self, router: APIRouter, refusals: tuple[int, ...]) -> None:
-        changed: Any = {200: {"model": StreamDocument}, **listed(*refusals, 403, 404, 409, 413, 415)}
+        changed: Any = {200: {"model": StreamDocument}, **listed(*refusals, 403, 404, 409, 413, 415, 503)}
         for verb in ("pause", "resume", "stop"):
             path, summary = f"/streams/{{name:odibi_name}}/{verb}", f"{verb.capitalize()} a stream"
             router.post(path, summary=summary, responses=changed)(getattr(self, verb))
@@ -159,6 +159,7 @@ class StreamRoutes:
     async def _going(self, request: Request, name: str) -> Stream:
         await body_of(request, self._service.limits.body, self._origins)
         stream = self._stream(name)
+        self._service.check_begun()
         if stream.status in OVER:
             raise ServiceProblem(409, "OA334", f"Stream {name!r} is {stream.status}.")
         return stream
@@ -172,6 +173,7 @@ class StreamRoutes:
         body = await body_of(request, self._service.limits.body, self._origins)
         if name not in self._queues:
             unknown(f"There is no queue {name[:200]!r}.")
+        self._service.check_begun()
         if not body:
             raise invalid("An event is needed.", [{"loc": ("body",), "msg": "Missing."}])
         event, queue = read(Event, body).root, self._queues[name]
