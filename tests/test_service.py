@@ -190,6 +190,16 @@ async def test_a_pipeline_that_forbids_overlap_has_one_run_at_a_time(client: htt
     assert (await client.post("/p/alone/runs?wait=30", json={"inputs": {"n": 1}})).status_code == 200
 
 
+@pytest.mark.parametrize("has_journal", [False, True])
+@pytest.mark.parametrize("name", ["sum", "alone"])
+async def test_a_runner_that_was_closed_begins_nothing(tmp_path: Path, name: str, has_journal: bool):
+    runner = Runner(journal=tmp_path / "journal") if has_journal else Runner()
+    async with served(app_of(tmp_path, runner=runner)) as client:
+        await runner.close()
+        for _ in range(2):
+            problem(await client.post(f"/p/{name}/runs", json={"inputs": {"n": 1}}), 503, "OA333")
+
+
 async def test_more_runs_than_the_service_takes_are_refused(tmp_path: Path):
     async with served(app_of(tmp_path, limits=ServiceLimits(runs=2))) as client:
         runs = [await client.post("/p/slow/runs", json={"inputs": {"n": 1}}) for _ in range(3)]

@@ -91,7 +91,7 @@ class Owned:
         if offer.busy:
             raise _overlap(offer)
         offer.busy += 1
-        hold = None
+        hold = shared = None
         try:
             shared = await self.shared()
             if shared is not None and (hold := await shared.hold(f"overlap/{offer.name}")) is None:
