@@ -190,6 +190,16 @@ async def test_a_pipeline_that_forbids_overlap_has_one_run_at_a_time(client: htt
     assert (await client.post("/p/alone/runs?wait=30", json={"inputs": {"n": 1}})).status_code == 200
 
 
+@pytest.mark.parametrize("has_journal", [False, True])
+@pytest.mark.parametrize("name", ["sum", "alone"])
+async def test_a_runner_that_was_closed_begins_nothing(tmp_path: Path, name: str, has_journal: bool):
+    runner = Runner(journal=tmp_path / "journal") if has_journal else Runner()
+    async with served(app_of(tmp_path, runner=runner)) as client:
+        await runner.close()
+        for _ in range(2):
+            problem(await client.post(f"/p/{name}/runs", json={"inputs": {"n": 1}}), 503, "OA333")
+
+
 async def test_more_runs_than_the_service_takes_are_refused(tmp_path: Path):
     async with served(app_of(tmp_path, limits=ServiceLimits(runs=2))) as client:
         runs = [await client.post("/p/slow/runs", json={"inputs": {"n": 1}}) for _ in range(3)]
@@ -290,6 +300,22 @@ async def test_a_body_that_is_no_json_is_refused(client: httpx.AsyncClient, body
     problem(await client.post("/p/sum/runs", content=body, headers=JSON), 422, "OA332")
 
 
+TOO_LARGE = [b"1e400", b"-1E+0400", b"[[1.5e309]]", b"9" * 310 + b".0", b"9" * 300 + b"e20", b'{"a": 1e999}']
+
+
+@pytest.mark.parametrize("number", TOO_LARGE, ids=range(len(TOO_LARGE)))
+async def test_a_number_that_is_too_large_is_refused_and_not_made_infinite(number: bytes):
+    async def same(x: Any) -> Any:
+        return x
+
+    async with served(app_of(Path(), offers={"same": Pipeline([same], ["x"])})) as client:
+        body = b'{"inputs": {"x": %b}}' % number
+        problem(await client.post("/p/same/runs", content=body, headers=JSON), 422, "OA332")
+        for right in (1.7e308, 1e-400, "1e400 NaN", 10**400):
+            answer = await client.post("/p/same/runs?wait=9", json={"inputs": {"x": right}})
+            assert answer.json()["outputs"] == {"same": right}
+
+
 @pytest.mark.parametrize("query", ["wait=x", "wait=-1", "wait=nan", "wait=1e9", "cancel_on_disconnect=maybe"])
 async def test_a_query_that_makes_no_sense_is_refused(client: httpx.AsyncClient, query: str):
     problem(await client.post(f"/p/sum/runs?{query}", json={"inputs": {"n": 1}}), 422, "OA332")
@@ -304,6 +330,22 @@ async def test_a_body_that_is_too_long_is_refused_with_and_without_its_length(tm
         problem(await client.post("/p/sum/runs", content=b" " * 20_000, headers=JSON), 413, "OA335")
         problem(await client.post("/p/sum/runs", content=pieces(), headers=JSON), 413, "OA335")
         problem(await client.post("/p/runs/x/cancel", content=pieces(), headers=JSON), 413, "OA335")
+
+
+async def test_a_request_that_is_cut_off_is_no_fault_of_the_service(
+    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+):
+    head = b"POST /p/%b HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{"
+    for path in (b"sum/runs", b"runs/x/cancel", b"runs/x/resume"):
+        _, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
+        writer.write(head % path)
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.close()
+        await writer.wait_closed()
+    await asyncio.sleep(0.1)
+    assert (await client.get("/p/runs")).json()["runs"] == []
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
@@ -378,12 +420,22 @@ async def test_every_route_asks_who_is_there(tmp_path: Path):
         routes = [route for route in router.routes if isinstance(route, APIRoute)]
         assert len(routes) == 2 * 3 + 8 + 1 + 2
         for route in routes:
-            path = "/p" + route.path.replace("{run_id}", run["id"]).replace("{dataset:path}", "total")
+            path = "/p" + route.path.replace("{run_id:odibi_name}", run["id"]).replace("{dataset:odibi_name}", "total")
             for method in route.methods:
                 answer = await client.request(method, path, content=b"{", headers={"Content-Type": "text/x"})
                 problem(answer, 401)
                 assert answer.headers["www-authenticate"] == "Bearer"
                 assert (await client.request(method, path, headers=TOKEN)).status_code != 401
+
+
+@pytest.mark.parametrize("status", [401, 403, 418, 440, 599])
+async def test_who_is_not_let_in_is_told_with_the_status_that_auth_says(status: int):
+    def closed() -> None:
+        raise HTTPException(status, "Not now.")
+
+    async with served(app_of(Path(), offers={"sum": SUM}, auth=closed)) as client:
+        for method, path in (("GET", "/p/"), ("GET", "/p/runs"), ("POST", "/p/sum/runs")):
+            assert problem(await client.request(method, path), status)["detail"] == "Not now."
 
 
 async def test_auth_is_to_be_said():
@@ -458,6 +510,30 @@ async def test_the_routes_hide_no_other_path_of_the_app():
 
     async with served(app) as client:
         assert (await client.get("/ping")).json() == "pong"
+
+
+@pytest.mark.parametrize(
+    ("root", "asked", "told"), [("/pre", "/p", "/pre/p"), ("/pre", "/pre/p", "/pre/p"), ("/p", "/pq", "/p/pq")]
+)
+async def test_links_have_the_prefix_that_a_proxy_has_cut_off(root: str, asked: str, told: str):
+    class Cut:
+        """What a server does that is told of a prefix: some give it back to the path, some do not."""
+
+        def __init__(self, app: Any) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            await self.app({**scope, "root_path": root} if scope["type"] == "http" else scope, receive, send)
+
+    runner = Runner()
+    app = FastAPI(lifespan=runner.lifespan)
+    app.include_router(pipeline_router(runner, {"sum": SUM}, auth=None), prefix=asked.removeprefix("/pre"))
+    async with served(Cut(app)) as client:
+        run = (await client.post(f"{asked}/sum/runs?wait=9", json={"inputs": {"n": 1}})).json()
+        assert run["links"]["self"] == f"{told}/runs/{run['id']}"
+        listed = (await client.get(f"{asked}/pipelines")).json()["pipelines"]
+        assert listed[0]["links"]["self"] == f"{told}/sum"
+        assert (await client.get(f"{asked}/runs/{run['id']}")).json()["links"] == run["links"]
 
 
 # -- inputs --------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from datetime import date
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import unquote
 
 import pandas as pd
 import pytest
@@ -28,6 +29,7 @@ from playwright.async_api import Page as Tab
 from odibi_async import Pipeline, Retry, Runner, Secret, step
 from odibi_async.graph.svg import BORDERS
 from odibi_async.integrations.fastapi import Served, pipeline_router
+from odibi_async.integrations.fastapi.naming import in_path, named_in
 from odibi_async.integrations.fastapi.page import SCRIPTS, page
 from odibi_async.schedule import Cron, Schedules
 from odibi_async.stream import Queue, run_stream
@@ -276,6 +278,14 @@ async def test_a_stream_is_taken_apart_alike_wherever_its_pieces_end(browser: Br
     })"""
     for found in await reckoned(browser, "dom words asking stream", cut, stream):
         assert found == told
+
+
+async def test_the_address_of_a_run_stands_for_the_same_name_as_its_links(browser: Browser):
+    names = ["a/b", "..", ".", "~a", "a b?c#d%2F", "ü💥", "a\nb\u202e\x7f", "\xa0", "x" * 300, "~", "a/??>>"]
+    made = "(names) => names.map((name) => new URL(`http://x/${runAddress(name)}`).pathname.split('/').pop())"
+    found = await reckoned(browser, "dom words asking", made, names)
+    assert [named_in(unquote(each)) for each in found] == names
+    assert [named_in(unquote(in_path(each))) for each in names] == names
 
 
 FIELDS: list[tuple[Any, str, str]] = [

@@ -216,6 +216,25 @@ async def test_nothing_is_there_that_the_service_has_not(tmp_path: Path):
             assert (await client.post(f"/p/{path}")).status_code == 404
 
 
+async def test_schedules_and_streams_that_nobody_has_begun_say_so(tmp_path: Path):
+    outer, upkeep = FastAPI(), Upkeep(tmp_path)
+    outer.mount("/mounted", upkeep.app)  # it hears nothing of the beginning of the app that it is mounted in
+    async with served(outer) as client:
+        for method, path in (
+            ("GET", "schedules"),
+            ("POST", "schedules/every%20night/trigger"),
+            ("POST", "schedules/every%20night/pause"),
+            ("POST", "events/delivery"),
+            ("POST", "streams/clicks/pause"),
+            ("POST", "queues/clicks"),
+        ):
+            answer = await client.request(method, f"/mounted/p/{path}", json=None if method == "GET" else {})
+            assert "include the router in the outer app" in problem(answer, 503, "OA333")["detail"]
+        run = await client.post("/mounted/p/sum/runs?wait=20", json={"inputs": {"n": 3}})
+        assert run.json()["outputs"] == {"total": 3}
+    assert len(upkeep.queue) == 0
+
+
 async def test_stopping_the_app_finishes_a_batch_and_a_firing(tmp_path: Path):
     upkeep = Upkeep(tmp_path)
     async with served(upkeep.app) as client:

@@ -13,12 +13,12 @@ from typing import Any
 import httpx
 import pytest
 
-from odibi_async import Journal, Runner
+from odibi_async import Journal, Pipeline, RunError, Runner
 from odibi_async.integrations.fastapi import Served, ServiceLimits
 from odibi_async.integrations.fastapi.served import Offer
 from odibi_async.integrations.fastapi.service import Service
 from odibi_async.integrations.fastapi.shown import id_of
-from tests.serving import SUM, Flag, Worker, app_of, served, until
+from tests.serving import SUM, Flag, Worker, app_of, boom, load, served, total, until
 from tests.test_journal_backends import Server
 from tests.test_service_events import streamed, told
 
@@ -159,6 +159,55 @@ async def test_a_resumed_run_makes_the_targets_that_it_was_asked_for(two: list[h
     assert (await two[1].post(run["links"]["resume"])).status_code == 202
     done = await until(two[1], run["links"]["self"], "succeeded")
     assert [each["name"] for each in done["steps"]] == ["first", "held"]
+
+
+NAMES = [
+    "a/b",
+    "a",
+    "a/events",
+    "a/results/total",
+    "..",
+    ".",
+    "%2F",
+    "a b?c#d;e",
+    "ü💥",
+    "a\nb",
+    "~YS9i",
+    "x" * 300,
+    "/",
+]
+
+
+async def test_a_run_of_another_process_is_addressed_whatever_it_is_called(where: str, tmp_path: Path):
+    with Journal(where, store=tmp_path / "store") as journal:
+        bad = Pipeline([load, total, boom], ["n"], name="bad")
+        async with Runner(journal=journal) as elsewhere:
+            for place, name in enumerate(NAMES):
+                with pytest.raises(RunError):
+                    await elsewhere.run(bad, {"n": place}, run_id=name)
+        async with served(app_of(tmp_path, runner=Runner(journal=journal), story=True)) as client:
+            listed = {each["id"]: each["links"] for each in (await client.get("/p/runs")).json()["runs"]}
+            assert sorted(listed) == sorted(NAMES)
+            for place, name in enumerate(NAMES):
+                await _addressed(client, name, place, listed[name])
+            for hidden in ("a%00b", "~YQBi", "~", "~/", "~%C3%BC", "x" * 5_000):
+                assert (await client.get(f"/p/runs/{hidden}")).status_code == 404
+            assert (await client.get("/p/runs/a%2Fb")).json()["links"] == listed["a/b"]
+            assert (await client.get("/p/runs/a%2Fb/results/total")).json() == 0
+            assert (await client.get("/p/runs/a%0Ab")).json()["links"] == listed["a\nb"]
+
+
+async def _addressed(client: httpx.AsyncClient, name: str, place: int, links: dict[str, str]) -> None:
+    """The links of a run lead to it, also for a browser, which takes dots for directories."""
+    links = {each: str(httpx.URL("http://x").join(link).raw_path, "ascii") for each, link in links.items()}
+    run = (await client.get(links["self"])).json()
+    assert (run["id"], run["inputs"], run["links"]) == (name, {"n": place}, links)
+    assert told((await client.get(links["events"])).text)[0][2]["run_id"] == name
+    assert (await client.get(f"{links['results']}/total")).json() == sum(range(place))
+    assert (await client.get(links["story"])).status_code == 200
+    assert (await client.post(links["cancel"])).status_code == 409
+    assert (await client.post(links["resume"])).json()["id"] == name
+    await until(client, links["self"], "failed")
 
 
 async def test_a_run_that_begins_while_its_request_is_cancelled_is_that_of_its_key(where: str, tmp_path: Path):

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Collection
 from urllib.parse import urlsplit
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
 from odibi_async.integrations.fastapi.problems import ServiceProblem
@@ -22,11 +22,14 @@ async def body_of(request: Request, most: int, origins: Collection[str]) -> byte
     """
     check_origin(request, origins)
     pieces, size = [], 0
-    async for piece in request.stream():
-        size += len(piece)
-        if size > 2 * most:  # what is a little too long is read to its end: else its sender could not hear of it
-            break
-        pieces.append(piece if size <= most else b"")
+    try:
+        async for piece in request.stream():
+            size += len(piece)
+            if size > 2 * most:  # what is a little too long is read to its end: else its sender could not hear of it
+                break
+            pieces.append(piece if size <= most else b"")
+    except ClientDisconnect:
+        raise ServiceProblem(400, "OA335", "The request was cut off.") from None  # nobody is there to read it
     if size > most:
         headers = {"Connection": "close"} if size > 2 * most else None
         raise ServiceProblem(413, "OA335", f"A request may have {most} bytes.", headers=headers)

@@ -14,6 +14,7 @@ from odibi_async.integrations.fastapi.limits import ServiceLimits
 from odibi_async.integrations.fastapi.log import RunLog
 from odibi_async.integrations.fastapi.served import Offer
 from odibi_async.integrations.fastapi.sizes import bytes_of
+from odibi_async.integrations.fastapi.told import short
 from odibi_async.result import RunResult, Status
 from odibi_async.runner import Run
 
@@ -92,7 +93,7 @@ class Entry:
                     self.outputs, self.size = outputs, sum(map(bytes_of, outputs.values()))
                     self.result = replace(result, outputs=outputs)
             case BaseException() as error:
-                self._trouble = self.log.redact(in_a_line(error))
+                self._trouble = short(self.log.redact(in_a_line(error)))
         for waiting in self.waiting:
             if not waiting.done():
                 waiting.set_result(outputs)

@@ -13,11 +13,12 @@ from starlette.types import Receive, Scope, Send
 from odibi_async.integrations.fastapi.doors import watching
 from odibi_async.integrations.fastapi.entry import Entry
 from odibi_async.integrations.fastapi.log import RunLog
+from odibi_async.integrations.fastapi.naming import RunId
 from odibi_async.integrations.fastapi.problems import ServiceProblem, listed
 from odibi_async.integrations.fastapi.service import Service
 from odibi_async.integrations.fastapi.shared import Recorded
 from odibi_async.integrations.fastapi.shown import step_of
-from odibi_async.integrations.fastapi.told import framed, moment, step_document
+from odibi_async.integrations.fastapi.told import framed, moment, short, step_document
 from odibi_async.journal.records import StepRecord
 from odibi_async.result import Status
 
@@ -41,11 +42,11 @@ class EventRoutes:
         """Adds it."""
         stream = {"description": "The events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
         responses: Any = {200: stream, **listed(*refusals, 404, 422, 429, 503)}
-        place, summary = "/runs/{run_id}/events", "The events of a run, as they happen"
+        place, summary = "/runs/{run_id:odibi_name}/events", "The events of a run, as they happen"
         router.get(place, summary=summary, responses=responses, response_class=Response)(self.events)
 
     async def events(
-        self, run_id: str, last_event_id: Annotated[str | None, Header(max_length=100)] = None
+        self, run_id: RunId, last_event_id: Annotated[str | None, Header(max_length=100)] = None
     ) -> Response:
         """
         The events of a run from the first one on, or from that behind `Last-Event-ID`; the stream ends with the run.
@@ -107,7 +108,7 @@ class EventRoutes:
                     about = {
                         "status": str(found.record.status),
                         "seconds": found.record.seconds,
-                        "error": found.record.error or None,
+                        "error": short(found.record.error) or None,
                     }
                     yield _said(run_id, number + 1, "run.finished", found.record.ended_at, about)
                     return
@@ -137,7 +138,7 @@ def _ended_at(record: StepRecord) -> float:
 
 
 def _step_said(run_id: str, number: int, record: StepRecord) -> bytes:
-    result = step_document(step_of(record), record.error or None)
+    result = step_document(step_of(record), short(record.error) or None)
     about = {"step": record.step, "status": str(record.status), "result": result}
     return _said(run_id, number, "step.finished", _ended_at(record), about)
 

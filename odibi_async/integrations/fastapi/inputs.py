@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
@@ -19,8 +21,8 @@ from odibi_async.secret import Secret
 Asking = TypeVar("Asking", bound=BaseModel)
 Records = list[dict[str, Any]]
 """What a frame is in JSON: its rows."""
-NUMBERS: Final = (b"NaN", b"Infinity")
-"""What Python's JSON has and JSON has not."""
+SUSPICIOUS: Final = re.compile(rb"NaN|Infinity|\d[eE]\+?\d\d|\d{300}")
+"""What Python's JSON has and JSON has not, and numbers that may be larger than any float."""
 
 
 class GivenInput(NamedTuple):
@@ -203,8 +205,8 @@ def read(model: type[Asking], body: bytes) -> Asking:
     """
     body = body or b"{}"
     try:
-        if any(word in body for word in NUMBERS):
-            json.loads(body, parse_constant=_no_number)
+        if SUSPICIOUS.search(body):
+            json.loads(body, parse_constant=_no_number, parse_float=_finite)
         return model.model_validate_json(body)
     except ValidationError as error:
         faults: Any = error.errors(include_url=False, include_context=False, include_input=False)
@@ -215,6 +217,12 @@ def read(model: type[Asking], body: bytes) -> Asking:
 
 def _no_number(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number in JSON.")
+
+
+def _finite(text: str) -> float:
+    if math.isinf(number := float(text)):
+        raise ValueError(f"{text[:40]} is too large for a number.")
+    return number
 
 
 def _given(each: Input) -> GivenInput | None:

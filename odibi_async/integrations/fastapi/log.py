@@ -15,7 +15,7 @@ from odibi_async.events import (
     StepRetrying,
     StepStarted,
 )
-from odibi_async.integrations.fastapi.told import sent
+from odibi_async.integrations.fastapi.told import sent, short
 from odibi_async.observers.redaction import Redaction
 from odibi_async.result import StepResult
 
@@ -92,7 +92,7 @@ class RunLog:
             return event
         assert self._redaction is not None
         element = "" if result.element is None else f"element {result.element}: "
-        self.errors[event.step] = error = element + self._redaction.error(result.error)
+        self.errors[event.step] = error = short(element + self._redaction.error(result.error))
         self.results[event.step] = replace(result, error=None)
         return sent(event, self.redact, error)
 

@@ -36,6 +36,7 @@ class Owned:
     Attributes:
         table: The runs that this process began.
         stopping: Tells when the server is being stopped.
+        has_begun: Whether the app that it belongs to has begun.
     """
 
     def __init__(self, runner: Runner, limits: ServiceLimits) -> None:
@@ -43,6 +44,7 @@ class Owned:
         self.limits = limits
         self.table = RunTable(limits, keeps=not runner.has_journal)
         self.stopping = Stopping()
+        self.has_begun = False
         self._shared: Shared | None = None
         self._starting = 0
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -59,6 +61,7 @@ class Owned:
         """The part of the app's lifespan that is its own; the runs' is that of the runner, around it."""
         # The first thread loads what it takes 0.1 s to load: now, not within a request.
         await anyio.to_thread.run_sync(int)
+        self.has_begun = True
         try:
             yield
         finally:
@@ -88,7 +91,7 @@ class Owned:
         if offer.busy:
             raise _overlap(offer)
         offer.busy += 1
-        hold = None
+        hold = shared = None
         try:
             shared = await self.shared()
             if shared is not None and (hold := await shared.hold(f"overlap/{offer.name}")) is None:

@@ -87,7 +87,7 @@ def document(problem: ServiceProblem) -> Response:
     """A problem as a response."""
     said: dict[str, Any] = {
         "type": "about:blank",
-        "title": HTTPStatus(problem.status).phrase,
+        "title": _title(problem.status),
         "status": problem.status,
         "detail": problem.detail,
     }
@@ -101,6 +101,13 @@ def document(problem: ServiceProblem) -> Response:
         media_type=MEDIA,
         headers={**(problem.headers or {}), "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"},
     )
+
+
+def _title(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:  # of somebody's own
+        return f"Status {status}"
 
 
 async def as_problem(request: Request, error: Exception) -> Response:

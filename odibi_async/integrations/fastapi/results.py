@@ -12,6 +12,7 @@ from starlette.responses import Response, StreamingResponse
 
 from odibi_async.integrations.fastapi.entry import Entry
 from odibi_async.integrations.fastapi.kept import recorded_value
+from odibi_async.integrations.fastapi.naming import RunId, named_in
 from odibi_async.integrations.fastapi.problems import ServiceProblem, listed, unknown
 from odibi_async.integrations.fastapi.service import Service
 from odibi_async.integrations.fastapi.shared import Recorded
@@ -50,12 +51,12 @@ class ResultRoutes:
             **listed(*refusals, 404, 406, 410, 413, 422, 429, 503),
         }
         get = functools.partial(router.get, response_class=Response)
-        place = "/runs/{run_id}/results/{dataset:path}"
+        place = "/runs/{run_id:odibi_name}/results/{dataset:odibi_name}"
         get(place, summary="A dataset that a run made", responses=found)(self.result)
         if self._has_story:
             page = {"description": "The story", "content": {"text/html": {"schema": {"type": "string"}}}}
             told: Any = {200: page, **listed(*refusals, 404, 409, 422, 503)}
-            get("/runs/{run_id}/story", summary="The story of a run", responses=told)(self.story)
+            get("/runs/{run_id:odibi_name}/story", summary="The story of a run", responses=told)(self.story)
 
     async def result(
         self,
@@ -70,12 +71,14 @@ class ResultRoutes:
         A dataset, in the form that `format` or `Accept` says. Rows are never left out in silence: where there are more
         than one answer may have, ask for parts with `offset` and `limit`. `X-Total-Rows` says how many there are.
         """
+        # A dataset may be called "a/results/b": it is the first one that is the path's own.
+        run_id, _, dataset = f"{run_id}/results/{dataset}".partition("/results/")
         form = format or _accepted(request.headers.get("accept", "*/*"))
         if self._downloads >= self._service.limits.downloads:
             raise ServiceProblem(429, "OA333", "Enough datasets are being sent.", headers={"Retry-After": "1"})
         self._downloads += 1
         try:
-            value = await self._value(await self._service.find(run_id), dataset)
+            value = await self._value(await self._service.find(named_in(run_id)), dataset)
             pieces, first, headers = await self._values.ask(self._begun, value, dataset, form, offset, limit)
         except BaseException:
             self._downloads -= 1
@@ -133,7 +136,7 @@ class ResultRoutes:
         while (piece := await self._values.ask(next, pieces, _END)) is not _END:
             yield piece
 
-    async def story(self, request: Request, run_id: str) -> Response:
+    async def story(self, request: Request, run_id: RunId) -> Response:
         """The story of a run: a page that loads nothing, in a sandbox of its own."""
         found = await self._service.find(run_id)
         shared = await self._service.shared()
@@ -152,7 +155,7 @@ class ResultRoutes:
             "Referrer-Policy": "no-referrer",
             "Cache-Control": "no-store",
         }
-        return Response(page, media_type="text/html", headers=headers)
+        return Response(page.encode(errors="backslashreplace"), media_type="text/html", headers=headers)
 
 
 class _Download(StreamingResponse):

@@ -87,10 +87,11 @@ def pipeline_router(
     if page:
         add_page(router, refusals)
     PipelineRoutes(service, values, allowed, has_story=story).add_to(router, refusals)
-    RunRoutes(service, allowed, has_story=story).add_to(router, refusals)
-    EventRoutes(service).add_to(router, refusals)
+    # In this order: where a path can be read in two ways, the longer one is tried first.
     ResultRoutes(service, values, has_story=story).add_to(router, refusals)
-    ScheduleRoutes(schedules, limits.body, allowed).add_to(router, refusals)
+    EventRoutes(service).add_to(router, refusals)
+    RunRoutes(service, allowed, has_story=story).add_to(router, refusals)
+    ScheduleRoutes(schedules, service, allowed).add_to(router, refusals)
     StreamRoutes(service, streams or {}, queues or {}, allowed).add_to(router, refusals)
     return router
 

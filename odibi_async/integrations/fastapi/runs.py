@@ -12,6 +12,7 @@ from odibi_async.integrations.fastapi.answers import answered, base_of
 from odibi_async.integrations.fastapi.documents import RunDocument, RunsDocument
 from odibi_async.integrations.fastapi.doors import body_of
 from odibi_async.integrations.fastapi.entry import Entry
+from odibi_async.integrations.fastapi.naming import RunId
 from odibi_async.integrations.fastapi.problems import listed
 from odibi_async.integrations.fastapi.service import Service
 from odibi_async.integrations.fastapi.shared import Recorded
@@ -40,10 +41,12 @@ class RunRoutes:
         many: Any = {200: {"model": RunsDocument}, **listed(*refusals, 422, 503)}
         router.get("/runs", summary="List runs", responses=many)(self.runs)
         one: Any = {200: {"model": RunDocument}, **listed(*refusals, 404, 422, 503)}
-        router.get("/runs/{run_id}", summary="Show a run", responses=one)(self.run)
+        router.get("/runs/{run_id:odibi_name}", summary="Show a run", responses=one)(self.run)
         accepted: Any = {202: {"model": RunDocument, "description": "It is being done"}}
         cancelled = {**accepted, **listed(*refusals, 403, 404, 409, 413, 415, 422, 503)}
-        post = router.post("/runs/{run_id}/cancel", status_code=202, summary="Cancel a run", responses=cancelled)
+        post = router.post(
+            "/runs/{run_id:odibi_name}/cancel", status_code=202, summary="Cancel a run", responses=cancelled
+        )
         post(self.cancel)
         resumed = {**accepted, **listed(*refusals, 403, 404, 409, 413, 415, 422, 429, 503)}
         schema = {
@@ -56,7 +59,11 @@ class RunRoutes:
         }
         body = {"requestBody": {"required": False, "content": {"application/json": {"schema": schema}}}}
         post = router.post(
-            "/runs/{run_id}/resume", status_code=202, summary="Resume a run", responses=resumed, openapi_extra=body
+            "/runs/{run_id:odibi_name}/resume",
+            status_code=202,
+            summary="Resume a run",
+            responses=resumed,
+            openapi_extra=body,
         )
         post(self.resume)
 
@@ -93,22 +100,22 @@ class RunRoutes:
         runs = [{**summary(entry), "links": self._links(base, entry.id)} for entry in found[:limit]]
         return {"runs": runs, "next": str(found[limit - 1].number) if len(found) > limit else None}
 
-    async def run(self, request: Request, run_id: str) -> Response:
+    async def run(self, request: Request, run_id: RunId) -> Response:
         """A run and its steps."""
         found = await self._service.find(run_id)
-        return answered(await self._shown(found, base_of(request, f"/runs/{run_id}")))
+        return answered(await self._shown(found, _base_of(request)))
 
-    async def cancel(self, request: Request, run_id: str) -> Response:
+    async def cancel(self, request: Request, run_id: RunId) -> Response:
         """Cancels a run, whichever worker runs it."""
         await body_of(request, self._service.limits.body, self._origins)
         found = await self._service.cancel(run_id)
-        return answered(await self._shown(found, base_of(request, f"/runs/{run_id}/cancel")), 202)
+        return answered(await self._shown(found, _base_of(request, "/cancel")), 202)
 
-    async def resume(self, request: Request, run_id: str) -> Response:
+    async def resume(self, request: Request, run_id: RunId) -> Response:
         """Resumes a run that failed, was cancelled, or lost its worker: committed steps are not called again."""
         body = await body_of(request, self._service.limits.body, self._origins)
         found = await self._service.resume(run_id, body)
-        return answered(await self._shown(found, base_of(request, f"/runs/{run_id}/resume")), 202)
+        return answered(await self._shown(found, _base_of(request, "/resume")), 202)
 
     async def _shown(self, found: Entry | Recorded, base: str) -> dict[str, Any]:
         links = self._links(base, id_of(found))
@@ -121,3 +128,8 @@ class RunRoutes:
 
     def _links(self, base: str, run_id: str) -> dict[str, str]:
         return links_of(base, run_id, has_story=self._has_story)
+
+
+def _base_of(request: Request, end: str = "") -> str:
+    """The path of the router, of a request whose path names a run."""
+    return base_of(request, f"/runs/{request.path_params['run_id']}{end}")

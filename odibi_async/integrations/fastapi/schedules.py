@@ -16,6 +16,7 @@ from odibi_async.integrations.fastapi.documents import FiredDocument, ScheduleDo
 from odibi_async.integrations.fastapi.doors import body_of
 from odibi_async.integrations.fastapi.inputs import read
 from odibi_async.integrations.fastapi.problems import ServiceProblem, invalid, listed, unknown
+from odibi_async.integrations.fastapi.service import Service
 from odibi_async.schedule import Schedules, ScheduleState
 
 
@@ -33,18 +34,19 @@ class ScheduleRoutes:
 
     Args:
         schedules: Fires them; `None` where there are none.
-        most: Bytes of a request.
+        service: What it takes on, and whether it has begun.
         origins: Pages of other sites that may change something.
     """
 
-    def __init__(self, schedules: Schedules | None, most: int, origins: frozenset[str]) -> None:
+    def __init__(self, schedules: Schedules | None, service: Service, origins: frozenset[str]) -> None:
         self._given = schedules
-        self._most = most
+        self._service = service
+        self._most = service.limits.body
         self._origins = origins
 
     def add_to(self, router: APIRouter, refusals: tuple[int, ...]) -> None:
         """Adds them."""
-        many: Any = {200: {"model": SchedulesDocument}, **listed(*refusals)}
+        many: Any = {200: {"model": SchedulesDocument}, **listed(*refusals, 503)}
         router.get("/schedules", summary="List schedules", responses=many)(self.schedules)
         if self._given is not None:
             self._add_steering(router, refusals)
@@ -52,24 +54,26 @@ class ScheduleRoutes:
     def _add_steering(self, router: APIRouter, refusals: tuple[int, ...]) -> None:
         changed: Any = {200: {"model": ScheduleDocument}, **listed(*refusals, 403, 404, 413, 415, 503)}
         for verb, does in (("pause", self.pause), ("resume", self.resume)):
-            path, summary = f"/schedules/{{name:path}}/{verb}", f"{verb.capitalize()} a schedule"
+            path, summary = f"/schedules/{{name:odibi_name}}/{verb}", f"{verb.capitalize()} a schedule"
             router.post(path, summary=summary, responses=changed)(does)
         fired: Any = {202: {"model": FiredDocument}, **listed(*refusals, 403, 404, 413, 415, 422, 503)}
         schema = Payload.model_json_schema()
         body = {"requestBody": {"required": False, "content": {"application/json": {"schema": schema}}}}
         post = functools.partial(router.post, status_code=202, responses=fired, openapi_extra=body)
-        post("/schedules/{name:path}/trigger", summary="Fire a schedule now")(self.trigger)
-        post("/events/{event:path}", summary="Tell of an event")(self.fire)
+        post("/schedules/{name:odibi_name}/trigger", summary="Fire a schedule now")(self.trigger)
+        post("/events/{event:odibi_name}", summary="Tell of an event")(self.fire)
 
     async def schedules(self) -> Response:
         """How each schedule stands, as far as this worker knows, and whether it is this worker that fires them."""
         if self._given is None:
             return answered({"schedules": [], "leading": False})
-        return answered({"schedules": [shown(each) for each in self._given.list()], "leading": self._given.is_leading})
+        schedules = self._schedules
+        return answered({"schedules": [shown(each) for each in schedules.list()], "leading": schedules.is_leading})
 
     @property
     def _schedules(self) -> Schedules:
         assert self._given is not None  # else there is no route that asks
+        self._service.check_begun()
         return self._given
 
     async def pause(self, request: Request, name: str) -> Response:

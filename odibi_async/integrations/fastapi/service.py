@@ -20,8 +20,8 @@ from odibi_async.result import Status
 from odibi_async.runner import Runner
 from odibi_async.runner.runner import new_run_id
 
-LONGEST_ID: Final = 200
-"""Letters of the name of a run."""
+SHOWN: Final = 200
+"""Letters of a name that nothing has."""
 
 
 class Service:
@@ -52,6 +52,21 @@ class Service:
         """What it shares with other workers; `None` where there is no journal."""
         return await self.owned.shared()
 
+    def check_begun(self) -> None:
+        """
+        For what runs beside the requests.
+
+        Raises:
+            ServiceProblem: Nobody has begun it.
+        """
+        if not self.owned.has_begun:
+            raise ServiceProblem(
+                503,
+                "OA333",
+                "Schedules and streams begin with the lifespan of their app, which has not begun. "
+                "An app that is mounted in another one has none: include the router in the outer app.",
+            )
+
     async def begin(self, offer: Offer, asked: Asked, body: bytes, key: str | None) -> Entry | Recorded:
         """
         Begins a run, or finds the one that an earlier request with the same key began.
@@ -72,15 +87,15 @@ class Service:
         Raises:
             ServiceProblem: There is none, or none of the pipelines of this service.
         """
-        entry = self.table.get(run_id) if is_id(run_id) else None
+        entry = self.table.get(run_id)
         if entry is not None and entry.ended is None:
             return entry
         shared = await self.shared()
-        if shared is None or not is_id(run_id):
-            return entry or unknown(f"There is no run {run_id[:LONGEST_ID]!r}.")
-        found = await shared.recorded(run_id)
+        if shared is None:
+            return entry or unknown(f"There is no run {run_id[:SHOWN]!r}.")
+        found = None if "\0" in run_id else await shared.recorded(run_id)  # PostgreSQL has no texts with it
         if found is None or found.record.pipeline not in self.offers:
-            unknown(f"There is no run {run_id!r}.")
+            unknown(f"There is no run {run_id[:SHOWN]!r}.")
         if entry is None:
             return found
         if found.record.status == entry.status and (found.record.ended_at or 0.0) <= (entry.ended or 0.0):
@@ -195,11 +210,6 @@ class Service:
             raise invalid("The run needs what the journal does not keep.", faults)
         await shared.forget_cancel(run_id)
         return await self.owned.begin(offer, asked, run_id, record)
-
-
-def is_id(text: str) -> bool:
-    """Whether a run may be called so."""
-    return 0 < len(text) <= LONGEST_ID and text.isprintable()
 
 
 def _resumed_elsewhere(run_id: str) -> ServiceProblem:

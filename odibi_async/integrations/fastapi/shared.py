@@ -140,7 +140,7 @@ class Shared:
 
     # -- keys ------------------------------------------------------------------------------------------
 
-    async def claim(self, key: str, digest: str, run_id: str, kept: float) -> tuple[str, str]:
+    async def claim(self, key: str, digest: str, run_id: str, kept: float) -> tuple[str, str, bool]:
         """
         Notes which run a key of a request stands for, unless it is known.
 
@@ -151,24 +151,34 @@ class Shared:
             kept: Seconds that a key is remembered.
 
         Returns:
-            The digest and the run of this key, this request's own or those of an earlier one.
+            The digest and the run of this key, this request's own or those of an earlier one, and whether that run
+            has begun.
         """
         return await self.ask(self._claim, _name_of(key), digest, run_id, kept)
 
-    def _claim(self, name: str, digest: str, run_id: str, kept: float) -> tuple[str, str]:
+    def _claim(self, name: str, digest: str, run_id: str, kept: float) -> tuple[str, str, bool]:
         backend, now = self.journal.backend, time.time()
         if now - self._swept > SWEEPS:
             self._swept = now
             for other, said in backend.marks(KEY).items():
-                if (claim := _claim_of(said)) is None or now - claim[2] > kept:
+                if (claim := _claim_of(said)) is None or now - claim.at > kept:
                     backend.replace_mark(other, said, None)
         while True:
             old = backend.mark(name)
             known = None if old is None else _claim_of(old)
-            if known is not None and now - known[2] <= kept:
-                return known[0], known[1]
+            if known is not None and now - known.at <= kept:
+                return known.digest, known.run_id, known.has_begun
             if backend.replace_mark(name, old, json.dumps([digest, run_id, now])):
-                return digest, run_id
+                return digest, run_id, False
+
+    async def begun(self, key: str, run_id: str) -> None:
+        """The run of a key has begun: it is never to begin again, not even when the journal has forgotten it."""
+        await self.ask(self._begun, _name_of(key), run_id)
+
+    def _begun(self, name: str, run_id: str) -> None:
+        old = self.journal.backend.mark(name)
+        if old is not None and (known := _claim_of(old)) is not None and known.run_id == run_id:
+            self.journal.backend.replace_mark(name, old, json.dumps([known.digest, run_id, known.at, True]))
 
     async def unclaim(self, key: str, run_id: str) -> None:
         """Nothing was begun: the key may be used again."""
@@ -177,7 +187,7 @@ class Shared:
 
     def _unclaim(self, name: str, run_id: str) -> None:
         old = self.journal.backend.mark(name)
-        if old is not None and (known := _claim_of(old)) is not None and known[1] == run_id:
+        if old is not None and (known := _claim_of(old)) is not None and known.run_id == run_id:
             self.journal.backend.replace_mark(name, old, None)
 
 
@@ -185,9 +195,16 @@ def _name_of(key: str) -> str:
     return KEY + blake3(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _claim_of(text: str) -> tuple[str, str, float] | None:
+class _Claim(NamedTuple):
+    digest: str
+    run_id: str
+    at: float
+    has_begun: bool
+
+
+def _claim_of(text: str) -> _Claim | None:
     try:
-        digest, run_id, at = json.loads(text)
-        return str(digest), str(run_id), float(at)
+        digest, run_id, at, *begun = json.loads(text)
+        return _Claim(str(digest), str(run_id), float(at), bool(begun))
     except (ValueError, TypeError):
         return None

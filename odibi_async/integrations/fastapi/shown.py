@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from typing import Any, Final
-from urllib.parse import quote
 
 from odibi_async.integrations.fastapi.entry import Entry
+from odibi_async.integrations.fastapi.naming import in_path
 from odibi_async.integrations.fastapi.served import Offer
 from odibi_async.integrations.fastapi.shared import Recorded
-from odibi_async.integrations.fastapi.told import moment, step_document
+from odibi_async.integrations.fastapi.told import moment, short, step_document
 from odibi_async.journal.journal import Journal
 from odibi_async.journal.records import RunRecord, StepRecord
 from odibi_async.result import Status, StepResult
@@ -19,7 +19,7 @@ PLAIN: Final = ("json", "text")
 
 def links_of(base: str, run_id: str, *, has_story: bool) -> dict[str, str]:
     """Where all that belongs to a run is."""
-    place = f"{base}/runs/{quote(run_id, safe='')}"
+    place = f"{base}/runs/{in_path(run_id)}"
     found = {
         "self": place,
         "events": f"{place}/events",
@@ -42,7 +42,7 @@ def status_of(found: Entry | Recorded) -> Status:
 
 def error_of(found: Entry | Recorded) -> str | None:
     """What went wrong with a run, in a line; `None` where nothing did."""
-    return found.error if isinstance(found, Entry) else found.record.error or None
+    return found.error if isinstance(found, Entry) else short(found.record.error) or None
 
 
 def summary(found: Entry | RunRecord) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def summary(found: Entry | RunRecord) -> dict[str, Any]:
         "status": str(found.status),
         "started_at": moment(found.started_at),
         "finished_at": None if found.status is Status.RUNNING else moment(found.ended_at),
-        "error": found.error or None,
+        "error": short(found.error) or None,
     }
 
 
@@ -124,7 +124,7 @@ def step_of(record: StepRecord) -> StepResult:
 
 
 def _recorded_step(record: StepRecord) -> dict[str, Any]:
-    return step_document(step_of(record), record.error or None)
+    return step_document(step_of(record), short(record.error) or None)
 
 
 def _inputs(journal: Journal, record: RunRecord, offer: Offer) -> dict[str, Any]:

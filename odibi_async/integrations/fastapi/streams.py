@@ -80,22 +80,24 @@ class StreamRoutes:
             schema = Event.model_json_schema()
             body = {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
             post = router.post(
-                "/queues/{name:path}", status_code=202, summary="Put an event", responses=put, openapi_extra=body
+                "/queues/{name:odibi_name}", status_code=202, summary="Put an event", responses=put, openapi_extra=body
             )
             post(self.put)
 
     def _add_streams(self, router: APIRouter, refusals: tuple[int, ...]) -> None:
-        changed: Any = {200: {"model": StreamDocument}, **listed(*refusals, 403, 404, 409, 413, 415)}
+        changed: Any = {200: {"model": StreamDocument}, **listed(*refusals, 403, 404, 409, 413, 415, 503)}
         for verb in ("pause", "resume", "stop"):
-            path, summary = f"/streams/{{name:path}}/{verb}", f"{verb.capitalize()} a stream"
+            path, summary = f"/streams/{{name:odibi_name}}/{verb}", f"{verb.capitalize()} a stream"
             router.post(path, summary=summary, responses=changed)(getattr(self, verb))
         aside: Any = {200: {"model": AsidesDocument}, **listed(*refusals, 404, 503)}
-        router.get("/streams/{name:path}/aside", summary="Batches that were set aside", responses=aside)(self.aside)
+        router.get("/streams/{name:odibi_name}/aside", summary="Batches that were set aside", responses=aside)(
+            self.aside
+        )
         replayed: Any = {200: {"model": ReplayedDocument}, **listed(*refusals, 403, 404, 409, 413, 415, 422, 503)}
         schema = Replay.model_json_schema()
         body = {"requestBody": {"required": False, "content": {"application/json": {"schema": schema}}}}
         post = functools.partial(router.post, responses=replayed, openapi_extra=body)
-        post("/streams/{name:path}/replay", summary="Run batches again that were set aside")(self.replay)
+        post("/streams/{name:odibi_name}/replay", summary="Run batches again that were set aside")(self.replay)
 
     # -- streams ---------------------------------------------------------------------------------------
 
@@ -157,6 +159,7 @@ class StreamRoutes:
     async def _going(self, request: Request, name: str) -> Stream:
         await body_of(request, self._service.limits.body, self._origins)
         stream = self._stream(name)
+        self._service.check_begun()
         if stream.status in OVER:
             raise ServiceProblem(409, "OA334", f"Stream {name!r} is {stream.status}.")
         return stream
@@ -170,6 +173,7 @@ class StreamRoutes:
         body = await body_of(request, self._service.limits.body, self._origins)
         if name not in self._queues:
             unknown(f"There is no queue {name[:200]!r}.")
+        self._service.check_begun()
         if not body:
             raise invalid("An event is needed.", [{"loc": ("body",), "msg": "Missing."}])
         event, queue = read(Event, body).root, self._queues[name]

@@ -20,18 +20,34 @@ MANY_ROWS: Final = 65_536
 """Rows of a piece of Parquet or Arrow."""
 BYTES: Final = 65_536
 """Bytes of a piece of what is no frame."""
+FINE: Final = ("ns", "ps", "fs", "as")
+"""Units of NumPy's times that are finer than those of Python."""
 
 
 def plain(value: Any) -> Any:
     """What JSON can say of a value that pydantic does not know: a secret is masked, NumPy's numbers are numbers."""
     if isinstance(value, Secret):
         return str(value)
-    if type(value).__module__.partition(".")[0] == "numpy" and hasattr(value, "tolist"):
-        return value.tolist()
+    if str(type(value).__module__).partition(".")[0] == "numpy" and hasattr(value, "tolist"):
+        return _of_numpy(value)
     table = table_of(value)
     if table is None:
         raise TypeError(f"A {type(value).__name__} cannot be JSON.")
     return rows_of(table)
+
+
+def _of_numpy(value: Any) -> Any:
+    """A number or an array, with times as times: NumPy gives those with nanoseconds as numbers."""
+    import numpy as np
+
+    if value.dtype.kind not in "mM" or np.datetime_data(value.dtype)[0] not in FINE:
+        return value.tolist()
+    exact = value.astype(f"{value.dtype.kind}8[us]")
+    if ((exact == value) | (exact != exact)).all():  # what is not a time is not itself
+        return exact.tolist()
+    if value.dtype.kind == "M":
+        return value.astype(str).tolist()
+    raise TypeError("Python has no nanoseconds.")
 
 
 def table_of(value: Any) -> pa.Table | None:
@@ -42,7 +58,7 @@ def table_of(value: Any) -> pa.Table | None:
         ServiceProblem: Its columns hold what Arrow cannot say.
     """
     kind = type(value)
-    library = kind.__module__.partition(".")[0]
+    library = str(kind.__module__).partition(".")[0]
     if library not in ("pandas", "polars", "pyarrow"):
         return None
     import pyarrow as pa
@@ -75,18 +91,49 @@ def rows_of(table: pa.Table) -> list[dict[str, Any]]:
 
 
 def _exact(table: pa.Table) -> pa.Table:
-    """A table whose times Python can say: those with nanoseconds become texts."""
+    """
+    A table whose times Python can say: those with nanoseconds become texts.
+
+    Raises:
+        ServiceProblem: Columns share a name, which an object of JSON has once.
+    """
     import pyarrow as pa
 
+    names = table.column_names
+    if len({*names}) < len(names):
+        shared = next(name for name in names if names.count(name) > 1)
+        raise ServiceProblem(406, "OA336", f"Columns of the frame share the name {shared!r}: JSON has a name once.")
     for place, field in enumerate(table.schema):
-        if pa.types.is_timestamp(field.type) and field.type.unit == "ns":
-            column = table.column(place)
+        if (kind := _with_microseconds(field.type)) is not None:
+            column: Any = table.column(place)
             try:
-                column = column.cast(pa.timestamp("us", field.type.tz))
+                column = column.cast(kind)
             except pa.ArrowInvalid:
-                column = column.cast(pa.string())
+                column = _durations(column) if pa.types.is_duration(kind) else column.cast(pa.string())
             table = table.set_column(place, field.name, column)
     return table
+
+
+def _with_microseconds(kind: pa.DataType) -> pa.DataType | None:
+    """A kind of times with nanoseconds as Python has it; `None` for all others."""
+    import pyarrow as pa
+
+    if getattr(kind, "unit", "") != "ns":
+        return None
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("us", kind.tz)
+    return pa.duration("us") if pa.types.is_duration(kind) else pa.time64("us")
+
+
+def _durations(column: Any) -> Any:
+    """Durations with nanoseconds as texts (ISO 8601)."""
+    import pyarrow as pa
+
+    found = []
+    for each in column.cast(pa.int64()).to_pylist():
+        seconds, rest = divmod(abs(each or 0), 10**9)
+        found.append(None if each is None else f"{'-' if each < 0 else ''}PT{seconds}.{rest:09}S")
+    return pa.array(found, pa.string())
 
 
 # -- pieces --------------------------------------------------------------------------------------------

@@ -9,10 +9,9 @@ from dataclasses import fields
 from datetime import datetime, timezone
 from typing import Any, Final
 
-from pydantic_core import to_json
-
 from odibi_async.errors import in_a_line
 from odibi_async.events import Event, RunFinished, RunStarted, StepEvent, StepFinished
+from odibi_async.integrations.fastapi.answers import json_of
 from odibi_async.result import StepResult
 
 Redact = Callable[[str], str]
@@ -20,11 +19,18 @@ LINES: Final = ((b"\xe2\x80\xa8", rb"\u2028"), (b"\xe2\x80\xa9", rb"\u2029"), (b
 """Letters that some readers take for the end of a line, and what JSON can write instead."""
 NAMES: Final = ("run_id", "step")
 """Members of events that are names, which are told as they are."""
+LONGEST: Final = 10_000
+"""Letters of a text that a step has made up, an error for instance."""
 
 
 def moment(at: float | None) -> str | None:
     """Seconds since the epoch, as JSON says a time (UTC)."""
     return None if at is None else datetime.fromtimestamp(at, timezone.utc).isoformat()
+
+
+def short(text: str) -> str:
+    """A text that is no longer than an answer is to have it."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 @functools.cache
@@ -82,7 +88,7 @@ def sent(event: Event, redact: Redact, error: str | None = None) -> bytes:
 
 def framed(number: int, name: str, said: Mapping[str, Any]) -> bytes:
     """One event of the stream. JSON has no line breaks, so its data is one line, for all that anybody calls a line."""
-    data = to_json(said, inf_nan_mode="null")
+    data = json_of(said)
     if not data.isascii():
         for letter, written in LINES:
             data = data.replace(letter, written)
@@ -91,7 +97,7 @@ def framed(number: int, name: str, said: Mapping[str, Any]) -> bytes:
 
 def _plain(value: Any, redact: Redact) -> Any:
     if isinstance(value, BaseException):
-        return redact(in_a_line(value))
+        return short(redact(in_a_line(value)))
     if isinstance(value, str):
-        return redact(str(value))
+        return short(redact(str(value)))
     return value if value is None or isinstance(value, bool | int | float) else str(value)

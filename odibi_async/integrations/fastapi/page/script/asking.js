@@ -11,6 +11,14 @@ function address(parts, query) {
   return BASE + parts.map(encodeURIComponent).join("/") + (tail ? `?${tail}` : "");
 }
 
+/** The address of a run, or of something of it. Names that no path can hold as they are stand there as Base64. */
+function runAddress(id, parts = [], query) {
+  const bare = !/^~|^\.{1,2}$|[/\p{C}]/u.test(id);
+  const bytes = bare ? [] : new TextEncoder().encode(id);
+  const coded = btoa(String.fromCharCode(...bytes)).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
+  return address(["runs", bare ? id : `~${coded}`, ...parts], query);
+}
+
 /** What went wrong, as the problem document of RFC 9457 says it. */
 class Problem extends Error {
   constructor(status, body, retryAfter) {

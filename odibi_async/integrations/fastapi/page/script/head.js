@@ -54,7 +54,7 @@ async function resumeRun(model, state, signal, repaint) {
 async function act(model, action, body, signal, state) {
   uncomplain();
   try {
-    const run = await ask("POST", address(["runs", model.id, action]), { body, signal });
+    const run = await ask("POST", runAddress(model.id, [action]), { body, signal });
     if (run.status) model.status = run.status;
     state.wake();
     return true;
@@ -87,7 +87,7 @@ function paintHead(model, state, head) {
   );
   if (model.over && model.offers("story") && !head.story.firstChild) {
     head.story.append(
-      linkTo(address(["runs", model.id, "story"]), `story-${model.id}.html`, "Story", "Story of this run")
+      linkTo(runAddress(model.id, ["story"]), `story-${model.id}.html`, "Story", "Story of this run")
     );
   }
   hide(head.story, !model.over);

@@ -55,7 +55,7 @@ function paintResults(model, state, results) {
   const links = (name) =>
     ["json", "csv", "parquet", "arrow"].map((format) =>
       linkTo(
-        address(["runs", model.id, "results", name], { format }),
+        runAddress(model.id, ["results", name], { format }),
         `${name}.${format}`,
         format,
         `${name} as ${format}`

@@ -73,7 +73,7 @@ function waitOf(model, state, tries) {
 
 /** Asks for the whole run. One that began or ended at another time than before was resumed: its events begin anew. */
 async function refresh(model, state) {
-  const [run, skew] = await askWithSkew(address(["runs", model.id]));
+  const [run, skew] = await askWithSkew(runAddress(model.id));
   const ended = ENDED.has(run.status) ? instant(run.finished_at) : Infinity;
   const resumed =
     differs(model.began, instant(run.started_at)) || (state.told && model.over && differs(model.ended, ended));
@@ -94,7 +94,7 @@ async function follow(model, state, repaint, signal) {
   const before = model.over;
   const seen = whileSeen(signal);
   try {
-    for await (const event of events(address(["runs", model.id, "events"]), model.lastId, seen)) {
+    for await (const event of events(runAddress(model.id, ["events"]), model.lastId, seen)) {
       state.link = "live";
       model.hear(event);
       repaint();
