@@ -33,6 +33,7 @@ class Outcome(Protocol):
     @property
     def outputs(self) -> Mapping[str, Any]: ...
     def __getitem__(self, key: str, /) -> Any: ...
+    def masked(self, text: str, /) -> str: ...
 
 
 class MapOverError(OdibiError, TypeError):
@@ -187,7 +188,7 @@ class RunError(OdibiError):
 
     def _failed_steps(self) -> Iterable[str]:
         for name, failure in self.failures.items():
-            yield f"  {name}: {failure.summary}"
+            yield f"  {name}: {self.result.masked(failure.summary)}"
             skipped = [step.name for step in self.result.steps.values() if step.skipped_because == name]
             if skipped:
                 yield f"    skipped because of it: {shortened(skipped)}"

@@ -24,7 +24,7 @@ from odibi_async.events import (
 )
 from odibi_async.graph.svg import GLYPHS
 from odibi_async.result import Status, StepResult, seconds_text
-from odibi_async.secret import masked
+from odibi_async.secret import redacted
 
 PAUSE: Final = 0.1
 """Seconds between two paintings."""
@@ -46,7 +46,8 @@ class Progress:
     An observer that shows how far runs are: `run_pipeline(steps, observers=[Progress()])`.
 
     On a terminal it paints ten times a second, in a thread that lives as long as a run does; elsewhere each step that
-    has ended is a line. It never raises for a stream that is closed, and shows no secret of the params of steps.
+    has ended is a line. It never raises for a stream that is closed, and shows no secret
+    among the params of steps and the inputs, and no password in a URL.
 
     Args:
         stream: Where to; `None` for stderr.
@@ -108,7 +109,7 @@ class Progress:
             self._thread.start()
 
     def _say(self, status: str, text: str) -> None:
-        shown = masked(text, self._secrets)
+        shown = redacted(text, self._secrets)
         self._lines.append((status, "".join(c if c.isprintable() else " " for c in shown)))
 
     def _print_lines(self) -> None:

@@ -55,6 +55,7 @@ from odibi_async.runner.places import Executors
 from odibi_async.runner.plans import plan
 from odibi_async.runner.recording import Recording
 from odibi_async.runner.teller import ResultTeller
+from odibi_async.secret import given_secrets
 from odibi_async.steps import name_of
 from odibi_async.store import Store
 
@@ -402,6 +403,7 @@ class Runner:
         caching = next((each for each in (cache, planned.caching, self._caching) if each is not None), None)
         given = dict(inputs or {})
         check_given(given)
+        secrets = given_secrets(given.values())
         selected = graph.select(given, targets)
         check_pools(self.limits, graph)
         places = {**self._given_executors, **check_executors(executors or {})}
@@ -432,10 +434,11 @@ class Runner:
             threads=threads,
             slots=home.slots,
             observers=(*self._observers, *checked(observers)),
+            secrets=secrets,
             loop_blocked=self.limits.loop_blocked,
             guests=guests,
             crossing=crossing,
-            teller=ResultTeller(graph.outline),
+            teller=ResultTeller(graph.outline, secrets),
             seconds=seconds,
             executors=called_by,
         )

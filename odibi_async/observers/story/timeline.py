@@ -9,7 +9,7 @@ from odibi_async.graph.svg import BORDERS, PLAIN
 from odibi_async.observers.record import RunRecord, StepRecord
 from odibi_async.observers.story.html import Html, joined, tag
 from odibi_async.result import seconds_text
-from odibi_async.secret import masked
+from odibi_async.secret import redacted
 
 MOST: Final = 150
 """Steps that the timeline shows: those of the critical path and the longest of the others."""
@@ -100,7 +100,7 @@ def _row(number: int, name: str, record: RunRecord, critical: bool, start: float
         at = LEFT + (attempt.at - start) * scale
         yield tag(
             "rect",
-            tag("title", masked(attempt.error, record.secrets)),
+            tag("title", redacted(attempt.error, record.secrets)),
             x=f"{at:.1f}",
             y=y + 1,
             width=2,

@@ -11,7 +11,7 @@ from typing import Any, Final
 from odibi_async.observers.lineage import compared, is_of_frame
 from odibi_async.observers.record import RunRecord, StepRecord
 from odibi_async.observers.snapshot import Snapshot
-from odibi_async.secret import masked
+from odibi_async.secret import redacted
 
 DROP: Final = 0.5
 """Share of its rows that a step has to keep if it is not to be warned of."""
@@ -71,8 +71,8 @@ class View:
         return f"step-{self.order[step]}"
 
     def masked(self, text: str) -> str:
-        """A text without the secrets of the run."""
-        return masked(text, self.record.secrets)
+        """A text without the secrets of the run and the passwords of URLs."""
+        return redacted(text, self.record.secrets)
 
     @cached_property
     def _told(self) -> dict[str, dict[str, Any]]:
