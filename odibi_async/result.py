@@ -10,7 +10,16 @@ from datetime import datetime, timezone
 from enum import StrEnum
 from typing import Any, Protocol, TypeVar, overload
 
-from odibi_async.errors import DatasetMissing, OptionError, RunError, StepError, did_you_mean, in_a_line, portable
+from odibi_async.errors import (
+    DatasetMissing,
+    OptionError,
+    RunError,
+    StepError,
+    did_you_mean,
+    in_a_line,
+    one_line,
+    portable,
+)
 from odibi_async.steps import Step, name_of
 
 T = TypeVar("T")
@@ -259,7 +268,7 @@ class RunResult:
 
     def __str__(self) -> str:
         """A line about the run, and one for each step."""
-        rows = ((*_row(record), self.masked(notes_of(record))) for record in self.steps.values())
+        rows = [(*_row(record), one_line(self.masked(notes_of(record)))) for record in self.steps.values()]
         return "\n".join((self.headline, *_table([_heading, *rows])))
 
     def masked(self, text: str) -> str:
@@ -282,7 +291,7 @@ def _row(record: StepResult) -> tuple[str, ...]:
     began = f"{record.started_at:%H:%M:%S.%f}"[:-3] if record.started_at else ""
     took = seconds_text(record.run_seconds) if record.started_at else ""
     rows = "" if record.rows is None else f"{record.rows:,}"
-    return record.name, str(record.status), began, took, rows
+    return one_line(record.name), str(record.status), began, took, rows
 
 
 def notes_of(record: StepResult) -> str:

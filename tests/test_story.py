@@ -184,6 +184,17 @@ async def test_what_steps_log_is_told_and_the_handler_goes(tmp_path: Path):
     assert logging.getLogger().handlers == before
 
 
+async def test_what_steers_a_terminal_or_turns_the_direction_of_reading_is_in_no_page(tmp_path: Path):
+    odd = "a\x1b[31m\x9b\x00b\u202efdp.exe\u2066"
+
+    def fails() -> None:
+        raise ValueError(odd)
+
+    frame = pd.DataFrame({odd: [odd]})
+    text = await told(tmp_path, step(fails, name=odd, layer=odd), step(lambda: frame, name="frame"))
+    assert [letter for letter in text if not letter.isprintable() and letter != "\n"] == []
+
+
 async def test_frames_that_a_run_drops_are_looked_at_all_the_same(tmp_path: Path):
     text = await told(tmp_path, orders, large, step(len, name="n", inputs={"obj": "large"}), targets=["n"])
     assert "After: large (pandas.DataFrame, 14 rows)" in text

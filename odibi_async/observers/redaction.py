@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 
-from odibi_async.errors import in_a_line
+from odibi_async.errors import in_a_line, one_line
 from odibi_async.events import RunStarted
 from odibi_async.secret import redacted
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class Redaction:
@@ -28,7 +25,7 @@ class Redaction:
         """A text as it may be shown."""
         if self._secrets is None:  # looked for only when there is something to show: graphs may be large
             self._secrets = _secrets_of(self._started)
-        return redacted(text, self._secrets)
+        return in_utf8(redacted(text, self._secrets))
 
     def line(self, text: str) -> str:
         """The same on one line."""
@@ -39,9 +36,12 @@ class Redaction:
         return self.line(in_a_line(error))
 
 
-def one_line(text: str) -> str:
-    """A text whose line breaks and other control characters are escaped."""
-    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+def in_utf8(text: str) -> str:
+    """
+    A text that can be sent: lone surrogates, as in names of files, are escaped. Else libraries refuse to send it, and
+    all that goes along with it.
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _secrets_of(started: RunStarted) -> Collection[str]:

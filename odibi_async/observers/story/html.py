@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _VOID = frozenset(("meta", "br", "input", "link"))
 
 
@@ -53,7 +53,10 @@ def _attribute(name: str, value: Any) -> str:
 
 
 def _clean(text: str) -> str:
-    """A text without what HTML cannot hold: control characters become the sign for what cannot be shown."""
+    """
+    A text without what HTML cannot hold, and without what turns the direction of all that follows: such control
+    characters become the sign for what cannot be shown.
+    """
     return _CONTROL.sub("\ufffd", text)
 
 
