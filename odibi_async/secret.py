@@ -99,7 +99,7 @@ def redacted(text: str, secrets: Collection[str]) -> str:
 
 def masked_urls(text: str) -> str:
     """The text with `**********` for the name and the password in each URL."""
-    return _PASSWORD.sub(MASK, text)
+    return _PASSWORD.sub(MASK, text) if "://" in text else text
 
 
 @functools.lru_cache(maxsize=256)

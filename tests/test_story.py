@@ -208,6 +208,46 @@ async def test_a_page_that_would_be_too_large_says_what_it_leaves_out(tmp_path: 
     assert "it leaves out first rows." in text
 
 
+def of_3_mb() -> None:
+    raise ValueError("<a&b>" * 600_000)
+
+
+def logs_5_mb() -> None:
+    for _ in range(50):
+        logging.getLogger("somebody's").warning("x" * 100_000)
+
+
+def retried_1_000_times() -> Any:
+    async def odd(n: int) -> None:
+        if n not in seen:
+            seen.add(n)
+            raise ConnectionError("503 " * 500)
+
+    seen = set[int]()
+    retry = Retry(attempts=2, wait=0.0, jitter=False)
+    return step(odd, map_over="n", inputs={"n": "numbers"}, retry=retry)
+
+
+@pytest.mark.parametrize(
+    ("steps", "left"),
+    [
+        ([of_3_mb], ""),
+        ([step(of_3_mb, name=f"{i}") for i in range(30)], "sources and the run as JSON"),
+        ([logs_5_mb], ""),
+        ([step(lambda: list(range(1_000)), name="numbers"), retried_1_000_times()], ""),
+        ([step(int, name=f"{i} " + "n" * 300, layer=f"layer {i}") for i in range(4_000)], "most steps"),
+        ([step(int, name=f"{i} " + "n" * 100_000) for i in range(20)], "all but how the run ended"),
+    ],
+    ids=["an error", "errors", "logs", "retries", "layers", "names"],
+)
+async def test_no_page_is_too_large_whatever_it_tells_of(tmp_path: Path, steps: Any, left: str):
+    text = await told(tmp_path, orders, *steps)
+    assert len(text.encode()) <= LARGEST
+    assert f"{len(steps) + 1:,} steps, " in text
+    assert left or "it leaves out" not in text
+    assert not left or f"{left}.</p>" in text
+
+
 @pytest.mark.parametrize("count", [151, 10_000])
 async def test_large_runs_are_put_together(tmp_path: Path, count: int):
     async def one() -> int:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+LONG: Final = 10_000
+"""Letters of a text that are shown: of an error, a log, an explanation."""
+SHORT: Final = 1_000
+"""Letters of one that is told in a sentence."""
 _VOID = frozenset(("meta", "br", "input", "link"))
 
 
@@ -58,6 +62,11 @@ def _clean(text: str) -> str:
     characters become the sign for what cannot be shown.
     """
     return _CONTROL.sub("\ufffd", text)
+
+
+def cut(text: str, most: int) -> str:
+    """A text of at most so many letters."""
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def table(headings: Iterable[Any], rows: Iterable[Iterable[Any]], **attributes: Any) -> Html:
