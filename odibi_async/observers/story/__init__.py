@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from odibi_async.errors import OptionError
 from odibi_async.files import location, replaced
 from odibi_async.observers.record import RunRecord
 
@@ -22,7 +23,12 @@ def tell_story(record: RunRecord, path: str | os.PathLike[str], explanations: Ma
 
     Returns:
         The path of the page.
+
+    Raises:
+        OptionError: The explanations are no mapping.
     """
+    if explanations is not None and not isinstance(explanations, Mapping):
+        raise OptionError(f"explanations={explanations!r}: a mapping of steps to what there is to say is needed.")
     from odibi_async.observers.story.page import page
 
     return write_whole(path, page(record, explanations or {}).encode("utf-8", "xmlcharrefreplace"))
