@@ -580,3 +580,12 @@ def test_a_tracker_refuses_options_that_would_do_nothing(options: Any):
 def test_explanations_that_are_no_mapping_are_refused(tmp_path: Path):
     with pytest.raises(OptionError, match="explanations='Only large ones': a mapping"):
         Tracker().tell(tmp_path / "story.html", "Only large ones")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("run_id", ["../../evil", "/evil", "nightly/2026", "nul\0", "a\udc80"])
+def test_a_story_stays_in_its_folder_whatever_the_run_is_called(tmp_path: Path, run_id: str):
+    tracker = Tracker()
+    run_pipeline_sync([step(lambda: 1, name="s")], observers=[tracker], run_id=run_id)
+    page = Path(tracker.export_to_story(tmp_path / "stories"))
+    assert [page] == list((tmp_path / "stories").iterdir())
+    assert [each.name for each in tmp_path.iterdir()] == ["stories"]

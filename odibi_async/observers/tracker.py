@@ -17,7 +17,7 @@ from odibi_async.events import Event, RunFinished, RunStarted
 from odibi_async.observers.lineage import lineage
 from odibi_async.observers.record import RunRecord
 from odibi_async.observers.snapshot import Look, Snapshots
-from odibi_async.observers.story import tell_story, write_whole
+from odibi_async.observers.story import name_of_page, tell_story, write_whole
 from odibi_async.place import PLACE, Place
 from odibi_async.result import Status
 
@@ -151,6 +151,7 @@ class Tracker:
         explanations: Mapping[str, Any] | None = None,
         *,
         run_id: str | None = None,
+        again: str = "",
     ) -> str:
         """
         Writes the story of a run to a file: one page of HTML that needs nothing but itself.
@@ -159,11 +160,14 @@ class Tracker:
             path: The file; its folder is made if it is not there.
             explanations: See `export_to_story`.
             run_id: The run; `None` for the one that began last.
+            again: What resumes the run, if it is in a journal: a command that the page shows where it did not succeed.
 
         Returns:
             The path in full.
         """
-        return tell_story(self._run(run_id).record, path, explanations)
+        record = self._run(run_id).record
+        record.again = again
+        return tell_story(record, path, explanations)
 
     def export_to_story(
         self,
@@ -187,7 +191,7 @@ class Tracker:
             The path of the page.
         """
         found = self._run(run_id).record.run_id
-        return self.tell(os.path.join(story_dir, f"story_{found}.html"), explanations, run_id=run_id)
+        return self.tell(os.path.join(story_dir, name_of_page(found)), explanations, run_id=run_id)
 
     def _run(self, run_id: str | None) -> _Run:
         if run_id is None:

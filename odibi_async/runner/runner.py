@@ -268,7 +268,7 @@ class Runner:
         """
         asked = self._recording.asked(journal)
         check_run_id(run_id, True, asked)
-        return await self._recording.story(run_id, asked, path or f"story_{run_id}.html")
+        return await self._recording.story(run_id, asked, path)
 
     @property
     def has_journal(self) -> bool:
@@ -438,7 +438,7 @@ class Runner:
             loop_blocked=self.limits.loop_blocked,
             guests=guests,
             crossing=crossing,
-            teller=ResultTeller(graph.outline, secrets),
+            teller=ResultTeller(graph.outline, secrets, is_journaled=journal is not None),
             seconds=seconds,
             executors=called_by,
         )

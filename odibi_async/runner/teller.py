@@ -18,18 +18,22 @@ class ResultTeller:
     Args:
         graph: What the steps of the run are.
         secrets: What was given to it and no text about it may show.
+        is_journaled: Whether it can be resumed.
     """
 
-    def __init__(self, graph: Mapping[str, StepOutline], secrets: Sequence[Secret] = ()) -> None:
+    def __init__(self, graph: Mapping[str, StepOutline], secrets: Sequence[Secret], *, is_journaled: bool) -> None:
         self._graph = graph
         self._secrets = secrets
+        self._is_journaled = is_journaled
 
     def story(self, result: RunResult, path: str | os.PathLike[str], explanations: Mapping[str, Any] | None) -> str:
         """Writes the story of the run; its path."""
         from odibi_async.observers.record import RunRecord
         from odibi_async.observers.story import tell_story
 
-        return tell_story(RunRecord.of(result, self._graph, self._secrets), path, explanations)
+        record = RunRecord.of(result, self._graph, self._secrets)
+        record.again = f"the same call with run_id={result.run_id!r}, resume=True" if self._is_journaled else ""
+        return tell_story(record, path, explanations)
 
     def html(self, result: RunResult) -> str:
         """The result as a notebook shows it."""
