@@ -10,7 +10,16 @@ from datetime import datetime, timezone
 from enum import StrEnum
 from typing import Any, Protocol, TypeVar, overload
 
-from odibi_async.errors import DatasetMissing, OptionError, RunError, StepError, did_you_mean, in_a_line, portable
+from odibi_async.errors import (
+    DatasetMissing,
+    OptionError,
+    RunError,
+    StepError,
+    did_you_mean,
+    in_a_line,
+    one_line,
+    portable,
+)
 from odibi_async.steps import Step, name_of
 
 T = TypeVar("T")
@@ -24,6 +33,9 @@ class Teller(Protocol):
 
     def html(self, result: RunResult, /) -> str:
         """The result as a notebook shows it."""
+
+    def masked(self, text: str, /) -> str:
+        """A text without the secrets of the run."""
 
 
 class Status(StrEnum):
@@ -221,7 +233,7 @@ class RunResult:
         if record.is_done:
             return "it was dropped after its last reader; name it among the targets to keep it."
         if record.error is not None:
-            return f"step {producer!r} failed: {in_a_line(record.error)}"
+            return f"step {producer!r} failed: {self.masked(in_a_line(record.error))}"
         because = f" because of {record.skipped_because!r}" if record.skipped_because else ""
         return f"step {producer!r} was {record.status}{because}."
 
@@ -256,7 +268,12 @@ class RunResult:
 
     def __str__(self) -> str:
         """A line about the run, and one for each step."""
-        return "\n".join((self.headline, *_table([_heading, *map(_row, self.steps.values())])))
+        rows = [(*_row(record), one_line(self.masked(notes_of(record)))) for record in self.steps.values()]
+        return "\n".join((self.headline, *_table([_heading, *rows])))
+
+    def masked(self, text: str) -> str:
+        """The text without the secrets among the params of the steps and the inputs, and the passwords of URLs."""
+        return text if self.teller is None else self.teller.masked(text)
 
     @property
     def headline(self) -> str:
@@ -274,7 +291,7 @@ def _row(record: StepResult) -> tuple[str, ...]:
     began = f"{record.started_at:%H:%M:%S.%f}"[:-3] if record.started_at else ""
     took = seconds_text(record.run_seconds) if record.started_at else ""
     rows = "" if record.rows is None else f"{record.rows:,}"
-    return record.name, str(record.status), began, took, rows, notes_of(record)
+    return one_line(record.name), str(record.status), began, took, rows
 
 
 def notes_of(record: StepResult) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import html
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,7 +59,7 @@ def test_a_failed_run_is_listed_told_and_goes_on_where_it_was(run: Run):
     told = run("story", "last", "deep/page.html", "--journal", "j")
     assert told.code == 0
     page = Path("deep/page.html").read_text()
-    assert f"odibi-async run --resume {run_id} --journal j" in page
+    assert f"odibi-async runs resume {run_id} --journal j" in page
     assert "After: totals (pandas.DataFrame, 1 rows)" in page
     assert "save failed" in page.replace('<a href="#step-2">save</a>', "save")
     written("out.csv")
@@ -64,6 +67,21 @@ def test_a_failed_run_is_listed_told_and_goes_on_where_it_was(run: Run):
     assert (again.code, "2 resumed, 1 succeeded" in again.out) == (0, True)
     assert pd.read_csv("out.csv")["total"].tolist() == [30]
     assert "3 resumed" in run("run", "--resume", "last", "--journal", "j").out
+
+
+@pytest.mark.parametrize("pipeline", ["other.yaml", "steps.py:STEPS"])
+def test_the_command_in_a_story_resumes_the_run_as_it_is_pasted(run: Run, pipeline: str):
+    written("/dev/null/x.csv")
+    Path("odibi.yaml").rename("other.yaml")
+    Path("steps.py").write_text("def a(): return 1\ndef b(a): raise ValueError\nSTEPS = [a, b]\n")
+    assert run("run", pipeline, "--journal", "my runs", "--story", "first.html").code == 1
+    assert run("story", "last", "second.html", "--journal", "my runs").code == 0
+    for page in ("first.html", "second.html"):
+        command = re.search(r"Go on where it was: <code>(.*?)</code>", Path(page).read_text())
+        assert command is not None
+        program, *arguments = shlex.split(html.unescape(command[1]))
+        again = run(*arguments)
+        assert (program, again.code, " resumed, 1 failed" in again.out) == ("odibi-async", 1, True)
 
 
 def test_the_journal_may_be_named_by_the_environment(run: Run, monkeypatch: pytest.MonkeyPatch):

@@ -138,3 +138,8 @@ def test_without_the_library_it_says_what_to_install():
     script = "import sys; sys.modules['prometheus_client'] = None; import odibi_async.observers.prometheus"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert "needs a library that is not installed: pip install 'odibi_async[prometheus]'" in done.stderr
+
+
+async def test_names_that_utf8_cannot_say_do_not_break_the_page_of_metrics(registry: CollectorRegistry):
+    await run_pipeline([step(lambda: 1, name="a\udc80")], observers=[Prometheus(registry, per_step=True)])
+    assert b'odibi_async_steps_total{status="succeeded",step="a\\\\udc80"} 1.0' in generate_latest(registry)

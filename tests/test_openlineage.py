@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from odibi_async import Retry, RunError, Runner, Secret, run_pipeline, step
+from odibi_async.errors import OptionError
 from odibi_async.events import Event
 from odibi_async.observers.openlineage import OpenLineage
 
@@ -216,3 +217,9 @@ async def test_it_ignores_runs_whose_beginning_it_missed(emitted: Heard):
     lineage(missed[1])
     assert emitted == []
     assert lineage._runs == {}
+
+
+@pytest.mark.parametrize("emit", [None, "http://marquez", asyncio.sleep])
+def test_what_cannot_take_an_event_is_refused(emit: Any):
+    with pytest.raises(OptionError, match="a plain callable that takes an event is needed"):
+        OpenLineage(emit)

@@ -267,3 +267,21 @@ def test_without_the_library_it_says_what_to_install():
     script = "import sys; sys.modules['opentelemetry'] = None; import odibi_async.observers.otel"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert "needs a library that is not installed: pip install 'odibi_async[otel]'" in done.stderr
+
+
+async def test_every_text_of_a_span_can_be_sent(spans: Spans):
+    def fails(a: int) -> None:
+        raise FileNotFoundError("/data/\udcff")
+
+    odd = "a\udc80"
+    steps = [
+        step(lambda: 1, name=odd, layer=odd),
+        step(fails, inputs={"a": odd}, name=f"fails {odd}"),
+        step(lambda b: b, name=f"skipped {odd}", inputs={"b": f"fails {odd}"}),
+    ]
+    await run_pipeline(steps, observers=[spans.observer], on_error="continue", run_id=odd)
+    assert len(spans.all) == 6
+    for span in spans.all:
+        events = [value for event in span.events for value in (event.attributes or {}).values()]
+        for text in (span.name, span.status.description, *(span.attributes or {}).values(), *events):
+            assert str(text).encode()

@@ -7,6 +7,8 @@ import io
 import os
 import pty
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -111,3 +113,42 @@ async def test_runs_at_the_same_time_are_counted_together():
     await asyncio.gather(*[run_pipeline([frame], observers=[progress]) for _ in range(5)])
     assert stream.getvalue().count("frame: succeeded") == 5
     assert (progress._done, progress._total) == (5, 5)
+
+
+async def test_names_that_a_stream_cannot_say_are_escaped():
+    written = io.BytesIO()
+    stream = io.TextIOWrapper(written, encoding="ascii")
+    await shown(stream, step(frame, name="größe"), step(frame, name="other"))
+    assert b"gr\\xf6\\xdfe: succeeded" in written.getvalue()
+    assert b"other: succeeded" in written.getvalue()
+
+
+def test_long_names_of_running_steps_do_not_wrap():
+    async def slow() -> None:
+        await asyncio.sleep(0.3)
+
+    async def run(terminal: Any) -> None:
+        await shown(terminal, step(slow, name="n" * 500))
+
+    assert f"▶ {'n' * 49}…  0." in on_a_terminal(run)
+
+
+def test_a_process_ends_though_its_loop_stopped_in_the_middle_of_a_run():
+    script = """if True:
+        import asyncio
+        from odibi_async import run_pipeline
+        from odibi_async.observers.progress import Progress
+
+        async def hangs():
+            loop.call_soon(loop.stop)
+            await asyncio.Event().wait()
+
+        loop = asyncio.new_event_loop()
+        task = loop.create_task(run_pipeline([hangs], observers=[Progress()]))
+        loop.run_forever()
+    """
+    ours, theirs = pty.openpty()
+    done = subprocess.run([sys.executable, "-c", script], stderr=theirs, stdout=theirs, timeout=20, check=False)
+    assert done.returncode == 0
+    os.close(theirs)
+    os.close(ours)

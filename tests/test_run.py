@@ -831,3 +831,19 @@ async def test_an_error_that_says_little_is_told_with_its_line() -> None:
 
     with pytest.raises(RunError, match=r"missing: KeyError: 'column' \(test_run\.py, line \d+\)"):
         await run_pipeline([missing])
+
+
+async def test_a_printed_result_and_its_error_have_a_line_a_step_whatever_names_and_errors_hold():
+    odd = "a\x1b[31m\r\nb\u202ec\x9b"
+
+    def fails() -> None:
+        raise ValueError(odd)
+
+    steps = [step(fails, name=odd), step(lambda a: a, name=f"{odd} too", inputs={"a": odd})]
+    result = await run_pipeline(steps, on_error="continue")
+    assert len(str(result).splitlines()) == 4
+    with pytest.raises(RunError) as caught:
+        result.raise_for_failures()
+    assert len(str(caught.value).splitlines()) == 3
+    for text in (str(result), str(caught.value)):
+        assert text.replace("\n", "").isprintable()

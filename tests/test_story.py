@@ -184,6 +184,17 @@ async def test_what_steps_log_is_told_and_the_handler_goes(tmp_path: Path):
     assert logging.getLogger().handlers == before
 
 
+async def test_what_steers_a_terminal_or_turns_the_direction_of_reading_is_in_no_page(tmp_path: Path):
+    odd = "a\x1b[31m\x9b\x00b\u202efdp.exe\u2066"
+
+    def fails() -> None:
+        raise ValueError(odd)
+
+    frame = pd.DataFrame({odd: [odd]})
+    text = await told(tmp_path, step(fails, name=odd, layer=odd), step(lambda: frame, name="frame"))
+    assert [letter for letter in text if not letter.isprintable() and letter != "\n"] == []
+
+
 async def test_frames_that_a_run_drops_are_looked_at_all_the_same(tmp_path: Path):
     text = await told(tmp_path, orders, large, step(len, name="n", inputs={"obj": "large"}), targets=["n"])
     assert "After: large (pandas.DataFrame, 14 rows)" in text
@@ -195,6 +206,46 @@ async def test_a_page_that_would_be_too_large_says_what_it_leaves_out(tmp_path: 
     text = await told(tmp_path, *steps)
     assert len(text.encode()) <= LARGEST
     assert "it leaves out first rows." in text
+
+
+def of_3_mb() -> None:
+    raise ValueError("<a&b>" * 600_000)
+
+
+def logs_5_mb() -> None:
+    for _ in range(50):
+        logging.getLogger("somebody's").warning("x" * 100_000)
+
+
+def retried_1_000_times() -> Any:
+    async def odd(n: int) -> None:
+        if n not in seen:
+            seen.add(n)
+            raise ConnectionError("503 " * 500)
+
+    seen = set[int]()
+    retry = Retry(attempts=2, wait=0.0, jitter=False)
+    return step(odd, map_over="n", inputs={"n": "numbers"}, retry=retry)
+
+
+@pytest.mark.parametrize(
+    ("steps", "left"),
+    [
+        ([of_3_mb], ""),
+        ([step(of_3_mb, name=f"{i}") for i in range(30)], "sources and the run as JSON"),
+        ([logs_5_mb], ""),
+        ([step(lambda: list(range(1_000)), name="numbers"), retried_1_000_times()], ""),
+        ([step(int, name=f"{i} " + "n" * 300, layer=f"layer {i}") for i in range(4_000)], "most steps"),
+        ([step(int, name=f"{i} " + "n" * 100_000) for i in range(20)], "all but how the run ended"),
+    ],
+    ids=["an error", "errors", "logs", "retries", "layers", "names"],
+)
+async def test_no_page_is_too_large_whatever_it_tells_of(tmp_path: Path, steps: Any, left: str):
+    text = await told(tmp_path, orders, *steps)
+    assert len(text.encode()) <= LARGEST
+    assert f"{len(steps) + 1:,} steps, " in text
+    assert left or "it leaves out" not in text
+    assert not left or f"{left}.</p>" in text
 
 
 @pytest.mark.parametrize("count", [151, 10_000])

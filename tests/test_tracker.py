@@ -10,6 +10,8 @@ import fractions
 import gc
 import html.parser
 import json
+import subprocess
+import sys
 import time
 import uuid
 import weakref
@@ -552,3 +554,38 @@ def test_nothing_in_a_story_is_taken_for_html(tmp_path: Path):
     assert "iframe" not in tags.seen
     assert Path(page).read_text().count("<script") == 1
     assert sum(evil in text for text in tags.texts) > 8
+
+
+def test_what_steps_log_is_printed_as_ever_where_nobody_has_set_up_logging(tmp_path: Path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import logging\n"
+        "from odibi_async import Tracker, run_pipeline_sync\n"
+        "def warns(): logging.getLogger('shop').warning('disk nearly full'); logging.getLogger('shop').info('no')\n"
+        "trackers = [Tracker(), Tracker()]\n"
+        "run_pipeline_sync([warns], observers=trackers)\n"
+        "logging.getLogger('shop').addHandler(logging.NullHandler())\n"
+        "run_pipeline_sync([warns], observers=trackers)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert done.stderr == "disk nearly full\n"
+
+
+@pytest.mark.parametrize("options", [{"mask": None}, {"mask": [None]}, {"keep_last": "3"}, {"keep_last": 1.5}])
+def test_a_tracker_refuses_options_that_would_do_nothing(options: Any):
+    with pytest.raises(OptionError, match="is needed"):
+        Tracker(**options)
+
+
+def test_explanations_that_are_no_mapping_are_refused(tmp_path: Path):
+    with pytest.raises(OptionError, match="explanations='Only large ones': a mapping"):
+        Tracker().tell(tmp_path / "story.html", "Only large ones")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("run_id", ["../../evil", "/evil", "nightly/2026", "nul\0", "a\udc80"])
+def test_a_story_stays_in_its_folder_whatever_the_run_is_called(tmp_path: Path, run_id: str):
+    tracker = Tracker()
+    run_pipeline_sync([step(lambda: 1, name="s")], observers=[tracker], run_id=run_id)
+    page = Path(tracker.export_to_story(tmp_path / "stories"))
+    assert [page] == list((tmp_path / "stories").iterdir())
+    assert [each.name for each in tmp_path.iterdir()] == ["stories"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shlex
 import sys
 import webbrowser
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from odibi_async.cli.answer import Answer, Problem, Refused, problems_of
 from odibi_async.cli.listeners import EventFile, Lines, Scribe, Warnings
 from odibi_async.cli.output import is_rich
 from odibi_async.cli.plan import Plan
+from odibi_async.cli.runs import resuming
 from odibi_async.cli.signals import Signals
 from odibi_async.errors import GraphError, JournalError, OdibiError, OptionError, RunError, in_a_line
 from odibi_async.limits import Limits
@@ -67,8 +67,9 @@ def executed(plan: Plan, how: HowToRun, signals: Signals) -> Answer:
     with events or contextlib.nullcontext(), noting, Scribe(listeners) as scribe:
         tracker = Tracker() if how.story is not None else None
         result, problems = _ended(plan, how, scribe, signals, tracker)
-    page, unwritten = _told(how, tracker) if tracker is not None else ("", [])
-    said = {"story": page, "resume": _again(plan, how, result)}
+    again = _again(plan, how, result)
+    page, unwritten = _told(how, tracker, again) if tracker is not None else ("", [])
+    said = {"story": page, "resume": again}
     more = {name: text for name, text in said.items() if text}
     return Answer(
         text="\n".join((summary.text(plan, result), *(f"{name}: {text}" for name, text in more.items()))),
@@ -83,17 +84,14 @@ def _again(plan: Plan, how: HowToRun, result: RunResult) -> str:
     """The command that resumes a run; empty where there is nothing to resume."""
     if how.journal is None or result.ok:
         return ""
-    if plan.whole.source:
-        return f"odibi-async runs resume {result.run_id} --journal {shlex.quote(how.journal)}"
-    name = shlex.quote(plan.document.source.name)
-    return f"odibi-async run {name} --resume {result.run_id} --journal {shlex.quote(how.journal)}"
+    return resuming(result.run_id, how.journal, plan.document.source.name, has_source=bool(plan.whole.source))
 
 
-def _told(how: HowToRun, tracker: Tracker) -> tuple[str, list[Problem]]:
+def _told(how: HowToRun, tracker: Tracker, again: str) -> tuple[str, list[Problem]]:
     """Writes the story; its place, and what went wrong with that."""
     assert how.story is not None
     try:
-        page = tracker.tell(how.story)
+        page = tracker.tell(how.story, again=again)
     except (OSError, OdibiError) as error:
         return "", [Problem(code="OA315", message=f"the story cannot be written to {how.story!r}: {in_a_line(error)}")]
     if how.open_story:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import webbrowser
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from odibi_async.events import StepOutline
 from odibi_async.journal import Journal
 from odibi_async.journal.records import RunRecord, as_data
 from odibi_async.journal.told import told
-from odibi_async.observers.story import tell_story
+from odibi_async.observers.story import name_of_page, tell_story
 from odibi_async.result import seconds_text
 
 VARIABLE: Final = "ODIBI_ASYNC_JOURNAL"
@@ -92,12 +93,31 @@ def pruned(journal: str | None, keep_last: int) -> Answer:
 def story(journal: str | None, run_id: str, path: str | None, show: bool) -> Answer:
     with opened(journal) as found:
         run_id = known(found, run_id)
-        again = f"odibi-async run --resume {run_id} --journal {place_of(journal)}"
-        record = told(found, run_id, _graph(found.run(run_id)), again)
-        page = tell_story(record, path or f"story_{run_id}.html")
+        run = found.run(run_id)
+        again = resuming(run_id, place_of(journal), run.pipeline, has_source=bool(run.source))
+        record = told(found, run_id, _graph(run), again)
+        page = tell_story(record, path or name_of_page(run_id))
     if show:
         webbrowser.open(Path(page).as_uri())
     return Answer(text=f"story: {page}", data={"story": page})
+
+
+def resuming(run_id: str, journal: str, pipeline: str, *, has_source: bool) -> str:
+    """
+    What resumes a run, as it is typed into a shell; into Python where it was begun there.
+
+    Args:
+        run_id: The run.
+        journal: The journal.
+        pipeline: What the journal calls the pipeline: `flights.py:STEPS`, where its steps are in a Python file.
+        has_source: Whether it was read from a configuration, which the journal names.
+    """
+    if has_source:
+        return f"odibi-async runs resume {shlex.quote(run_id)} --journal {shlex.quote(journal)}"
+    if ":" in pipeline:
+        run = f"odibi-async run {shlex.quote(pipeline)} --resume {shlex.quote(run_id)}"
+        return f"{run} --journal {shlex.quote(journal)}"
+    return f"await runner.resume({run_id!r}, steps)"
 
 
 def resumption(journal: str, run_id: str, pipeline: str) -> tuple[str, Mapping[str, Any]]:

@@ -114,7 +114,7 @@ from odibi_async.errors.streams import (
     StreamError,
     StreamOvertaken,
 )
-from odibi_async.errors.wording import did_you_mean, listed, located, shortened, with_article
+from odibi_async.errors.wording import did_you_mean, listed, located, one_line, shortened, with_article
 
 __all__ = [
     "MOST_LEAVES",
@@ -180,6 +180,7 @@ __all__ = [
     "leaves",
     "listed",
     "located",
+    "one_line",
     "portable",
     "raised_at",
     "shortened",

@@ -9,7 +9,7 @@ from odibi_async.errors.base import ExtraMissing, OdibiError
 from odibi_async.errors.data import PathError, SqlError
 from odibi_async.errors.elsewhere import ClusterError, NotPortable, WorkerLost
 from odibi_async.errors.foreign import in_a_line, portable, raised_at
-from odibi_async.errors.wording import shortened
+from odibi_async.errors.wording import one_line, shortened
 
 
 class StepOutcome(Protocol):
@@ -33,6 +33,7 @@ class Outcome(Protocol):
     @property
     def outputs(self) -> Mapping[str, Any]: ...
     def __getitem__(self, key: str, /) -> Any: ...
+    def masked(self, text: str, /) -> str: ...
 
 
 class MapOverError(OdibiError, TypeError):
@@ -187,10 +188,10 @@ class RunError(OdibiError):
 
     def _failed_steps(self) -> Iterable[str]:
         for name, failure in self.failures.items():
-            yield f"  {name}: {failure.summary}"
+            yield f"  {one_line(name)}: {one_line(self.result.masked(failure.summary))}"
             skipped = [step.name for step in self.result.steps.values() if step.skipped_because == name]
             if skipped:
-                yield f"    skipped because of it: {shortened(skipped)}"
+                yield f"    skipped because of it: {one_line(shortened(skipped))}"
 
 
 class DeadlineError(RunError, TimeoutError):

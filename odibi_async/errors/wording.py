@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
+from typing import Final
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def located(source: str, place: str) -> str:
@@ -23,6 +27,11 @@ def listed(where: str, faults: Sequence[str]) -> str:
         return faults[0]
     indented = (fault.replace("\n", "\n    ") for fault in faults)
     return "\n  - ".join((f"{len(faults)} faults in the {where}:", *indented))
+
+
+def one_line(text: str) -> str:
+    """A text whose line breaks, control characters and marks that turn the direction of reading are escaped."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def shortened(names: Sequence[str], most: int = 8) -> str:

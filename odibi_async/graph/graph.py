@@ -216,7 +216,7 @@ class Graph:
                 upstream=tuple(self.nodes[other].name for other in waits),
                 reads=tuple(self.datasets[place] for place in node.reads if place not in self.hidden),
                 makes=node.step.datasets,
-                secrets=tuple(map(Secret, secrets_in(node.step.params))),
+                secrets=tuple(map(Secret, secrets_in(dict(node.step.params)))),
                 value=node.call.fn,
             )
             for node, waits in zip(self.nodes, self.upstream, strict=True)

@@ -151,12 +151,16 @@ def _way(points: Sequence[tuple[float, float]], lefts: Sequence[float], widths: 
 
 
 def _collapsed(boxes: Sequence[Box], upstream: Sequence[Sequence[int]]) -> tuple[list[Box], list[list[int]]]:
-    """The graph with one box for all nodes of one layer at neighbouring depths, in columns that fit a screen."""
+    """
+    The graph with one box for all nodes of one layer at neighbouring depths, in columns that fit a screen. Where the
+    layers are many, one for all nodes.
+    """
     depth = depths(upstream)
     together = -(-(max(depth) + 1) // COLUMNS)
+    are_many = len({box.layer for box in boxes}) > COLUMNS
     members: dict[tuple[int, str], list[int]] = {}
     for node, box in enumerate(boxes):
-        members.setdefault((depth[node] // together, box.layer), []).append(node)
+        members.setdefault((depth[node] // together, "steps" if are_many else box.layer), []).append(node)
     group = {node: number for number, nodes in enumerate(members.values()) for node in nodes}
     waits: list[set[int]] = [set() for _ in members]
     for node, others in enumerate(upstream):  # two groups may wait for each other: one of the two ways is drawn

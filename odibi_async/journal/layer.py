@@ -32,7 +32,7 @@ from odibi_async.run.composition import Inside
 from odibi_async.run.course import Invocation
 from odibi_async.run.datasets import loaded
 from odibi_async.run.layers import Inner
-from odibi_async.secret import Secret
+from odibi_async.secret import given_secrets
 from odibi_async.steps import TAP
 from odibi_async.store.kept import Kept
 
@@ -99,8 +99,7 @@ class JournalLayer:
 
     def _redacting(self) -> Redaction:
         """What keeps the secrets of the run's params and inputs out of its rows."""
-        given = [self._state.values[dataset] for dataset in self._state.given]
-        secrets = tuple(value for value in given if isinstance(value, Secret))
+        secrets = given_secrets(self._state.values[dataset] for dataset in self._state.given)
         names = tuple(self._graph.nodes[index].name for index in self._state.selection.nodes)
         return Redaction(RunStarted(self._inside.telling.run_id, 0, 0.0, names, self._graph.outline, secrets))
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from odibi_async.observers.record import RunRecord, StepRecord
 from odibi_async.observers.snapshot import Snapshot, schema_diff
-from odibi_async.secret import masked
+from odibi_async.secret import redacted
 
 State = Literal["pending", "success", "failed", "retry"]
 
@@ -58,7 +58,7 @@ def _told(record: RunRecord, name: str, step: StepRecord, iteration: int) -> dic
         "schema_diff": diff,
         "row_delta": delta,
         "state": state_of(step),
-        "error_message": said and masked(said, record.secrets),
+        "error_message": said and redacted(said, record.secrets),
         "iteration": iteration,
         "checkpoint_id": None,
     }

@@ -7,7 +7,7 @@ import logging
 from datetime import datetime, timezone
 from typing import Any, Final
 
-from odibi_async.errors import in_a_line
+from odibi_async.errors import in_a_line, one_line
 from odibi_async.events import (
     BatchFinished,
     BatchRetrying,
@@ -32,10 +32,11 @@ from odibi_async.events import (
     StreamFinished,
     StreamLagged,
 )
-from odibi_async.observers.redaction import Redaction, masked_urls, one_line
+from odibi_async.observers.redaction import Redaction
 from odibi_async.observers.snapshot import plain
 from odibi_async.place import PLACE
 from odibi_async.result import Status, StepResult, seconds_text
+from odibi_async.secret import masked_urls
 
 Line = tuple[int, str, dict[str, Any]]
 """A level, a text, and what the text says, by name."""

@@ -12,7 +12,7 @@ from odibi_async.events import Event, RunFinished, RunStarted, StepFinished, Ste
 from odibi_async.graph.svg import Box, svg
 from odibi_async.observers.story.html import Html, joined, table, tag
 from odibi_async.result import RunResult, notes_of, seconds_text
-from odibi_async.secret import masked
+from odibi_async.secret import redacted
 
 PAUSE: Final = 0.25
 """Seconds between two updates of a live graph."""
@@ -100,13 +100,19 @@ def graph_of(outline: Mapping[str, StepOutline], statuses: Mapping[str, str]) ->
     return svg(boxes, upstream)
 
 
-def html_of(result: RunResult, graph: Mapping[str, StepOutline]) -> str:
-    """A result as a notebook shows it: a line, the graph unless it stands above already, and a table of steps."""
+def html_of(result: RunResult, graph: Mapping[str, StepOutline], secrets: Collection[str]) -> str:
+    """
+    A result as a notebook shows it: a line, the graph unless it stands above already, and a table of steps.
+
+    Args:
+        result: The result.
+        graph: What its steps are.
+        secrets: Texts that are not to be shown.
+    """
     found = shell()
     stands = found is not None and _shown.get(result.run_id) == found.execution_count
     statuses = {name: str(step.status) for name, step in result.steps.items()}
     drawn = "" if stands else graph_of({name: graph[name] for name in result.steps}, statuses)
-    secrets = {secret.reveal() for name in result.steps for secret in graph[name].secrets}
     return joined((tag("p", result.headline), Html(drawn), _table(result, secrets)))
 
 
@@ -117,7 +123,7 @@ def _table(result: RunResult, secrets: Collection[str]) -> Html:
             step.status,
             seconds_text(step.run_seconds) if step.at is not None else "",
             "" if step.rows is None else f"{step.rows:,}",
-            masked(notes_of(step), secrets),
+            redacted(notes_of(step), secrets),
         )
         for name, step in list(result.steps.items())[:ROWS]
     ]

@@ -11,11 +11,12 @@ import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final
 
-from odibi_async.errors import text_of
+from odibi_async.errors import OptionError, text_of
 from odibi_async.events import Event, RunFinished, RunStarted, StepFinished, StepOutline, StepStarted
 from odibi_async.observers.redaction import Redaction
 from odibi_async.observers.snapshot import Snapshot
 from odibi_async.result import Status
+from odibi_async.steps import is_async
 
 Emit = Callable[[dict[str, Any]], object]
 PRODUCER: Final = "urn:python:odibi_async"
@@ -52,11 +53,16 @@ class OpenLineage:
         namespace: What its jobs and datasets belong to.
         columns: Whether to tell which columns come from which: a column is taken to come from those of the same name
             in what its step read. That is a guess, and each says so.
+
+    Raises:
+        OptionError: `emit` cannot be called, or is async.
     """
 
     def __init__(
         self, emit: Emit, *, job: str = "pipeline", namespace: str = "odibi_async", columns: bool = False
     ) -> None:
+        if not callable(emit) or is_async(emit):
+            raise OptionError(f"OpenLineage(emit): a plain callable that takes an event is needed; {emit!r} is not.")
         self._emit = emit
         self._job = job
         self._namespace = namespace

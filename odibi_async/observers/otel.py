@@ -29,7 +29,7 @@ from odibi_async.events import (
     StreamEvent,
     StreamFinished,
 )
-from odibi_async.observers.redaction import Redaction
+from odibi_async.observers.redaction import Redaction, in_utf8
 from odibi_async.place import Place
 from odibi_async.result import Status, StepResult
 
@@ -91,8 +91,8 @@ class OpenTelemetry:
     def _hear_batch(self, event: BatchEvent) -> None:
         if isinstance(event, BatchStarted) and event.run_id not in self._batches:
             about: Attributes = {
-                f"{_PREFIX}stream.name": event.stream,
-                f"{_PREFIX}batch.name": event.batch,
+                f"{_PREFIX}stream.name": in_utf8(event.stream),
+                f"{_PREFIX}batch.name": in_utf8(event.batch),
                 f"{_PREFIX}batch.rows": -1 if event.rows is None else event.rows,
             }
             started = self._tracer.start_span("batch", start_time=_nano(event.at), attributes=about)
@@ -144,7 +144,7 @@ class _Run:
         self._lock = threading.Lock()
         self._steps: dict[str, _Step | None] = {}
         self._redaction = Redaction(started)
-        about: Attributes = {f"{_PREFIX}run.id": started.run_id, f"{_PREFIX}run.steps": len(started.steps)}
+        about: Attributes = {f"{_PREFIX}run.id": in_utf8(started.run_id), f"{_PREFIX}run.steps": len(started.steps)}
         around = None if batch is None else trace.set_span_in_context(batch)
         self._span = tracer.start_span("run", around, start_time=_nano(started.at), attributes=about)
         self._context = trace.set_span_in_context(self._span)
@@ -157,7 +157,8 @@ class _Run:
                 return None
             number, span = step.attempts.get(place.element, (0, self._span))
             if number != place.attempt:
-                about: Attributes = {f"{_PREFIX}step.name": place.step, f"{_PREFIX}attempt.number": place.attempt}
+                step_name = in_utf8(place.step)
+                about: Attributes = {f"{_PREFIX}step.name": step_name, f"{_PREFIX}attempt.number": place.attempt}
                 if place.element is not None:
                     about[f"{_PREFIX}element"] = place.element
                 span = self._tracer.start_span("attempt", context=step.context, attributes=about)
@@ -180,7 +181,12 @@ class _Run:
                     about: Attributes = {"reason": self._redaction(event.reason)}
                     step.span.add_event(type(event).__name__, about, _nano(event.at))
                 case LoopBlocked():
-                    about = {"seconds": event.seconds, "code.file.path": event.file, "code.line.number": event.line}
+                    file = in_utf8(event.file)
+                    about = {
+                        "seconds": event.seconds,
+                        "code.file.path": file,
+                        "code.line.number": event.line,
+                    }
                     step.span.add_event("LoopBlocked", about, _nano(event.at))
                 case StepAbandoned():
                     step.span.add_event("StepAbandoned", timestamp=_nano(event.at))
@@ -196,9 +202,10 @@ class _Run:
     def _step(self, name: str, at: float | None = None) -> _Step | None:
         """A step, with a span that begins now if it has none yet; `None` if it has ended."""
         if name not in self._steps:
-            about: Attributes = {f"{_PREFIX}step.name": name, f"{_PREFIX}step.layer": self._started.graph[name].layer}
+            shown, layer = in_utf8(name), in_utf8(self._started.graph[name].layer)
+            about: Attributes = {f"{_PREFIX}step.name": shown, f"{_PREFIX}step.layer": layer}
             begin = None if at is None else _nano(at)
-            span = self._tracer.start_span(f"step {name}", self._context, attributes=about, start_time=begin)
+            span = self._tracer.start_span(f"step {shown}", self._context, attributes=about, start_time=begin)
             self._steps[name] = _Step(span, self._context)
         return self._steps[name]
 
@@ -225,7 +232,7 @@ class _Run:
         about: Attributes = {
             "exception.type": kind,
             "exception.message": self._redaction(text_of(error)),
-            "exception.stacktrace": _stack(error),
+            "exception.stacktrace": in_utf8(_stack(error)),
         }
         span.add_event("exception", about, _nano(at))
         span.set_attribute("error.type", kind)
@@ -239,7 +246,7 @@ def _about(record: StepResult, redaction: Redaction) -> Attributes:
         "step.attempts": record.attempts,
         "step.queue_seconds": record.queue_seconds,
         "step.rows": record.rows,
-        "step.skipped_because": record.skipped_because,
+        "step.skipped_because": record.skipped_because and in_utf8(record.skipped_because),
         "cache.hit": None if record.cache is None else record.cache.hit,
         "cache.reason": None if record.cache is None else redaction(record.cache.reason) or None,
         "cache.key": None if record.cache is None else record.cache.key,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import sys
 import threading
 from collections import deque
@@ -24,10 +25,12 @@ from odibi_async.events import (
 )
 from odibi_async.graph.svg import GLYPHS
 from odibi_async.result import Status, StepResult, seconds_text
-from odibi_async.secret import masked
+from odibi_async.secret import redacted
 
 PAUSE: Final = 0.1
 """Seconds between two paintings."""
+LONGEST: Final = 50
+"""Letters of the name of a running step that are shown."""
 COLOURS: Final = {"succeeded": "green", "cached": "cyan", "failed": "bold red", "skipped": "dim", "cancelled": "yellow"}
 
 
@@ -46,7 +49,8 @@ class Progress:
     An observer that shows how far runs are: `run_pipeline(steps, observers=[Progress()])`.
 
     On a terminal it paints ten times a second, in a thread that lives as long as a run does; elsewhere each step that
-    has ended is a line. It never raises for a stream that is closed, and shows no secret of the params of steps.
+    has ended is a line. It never raises for a stream that is closed, and shows no secret
+    among the params of steps and the inputs, and no password in a URL.
 
     Args:
         stream: Where to; `None` for stderr.
@@ -104,18 +108,27 @@ class Progress:
         self._secrets |= {secret.reveal() for secret in event.secrets}
         self._secrets |= {secret.reveal() for name in event.steps for secret in event.graph[name].secrets}
         if self._on_terminal and (self._thread is None or not self._thread.is_alive()):
-            self._thread = threading.Thread(target=self._paint, name="odibi progress")
+            self._thread = threading.Thread(target=self._paint, name="odibi progress", daemon=True)
+            atexit.register(self._close)
             self._thread.start()
 
     def _say(self, status: str, text: str) -> None:
-        shown = masked(text, self._secrets)
+        shown = redacted(text, self._secrets)
         self._lines.append((status, "".join(c if c.isprintable() else " " for c in shown)))
 
+    def _close(self) -> None:
+        """Ends the painting with the process, also where a run cannot say any more that it is over."""
+        self._runs.clear()
+        if self._thread is not None:
+            self._thread.join()
+
     def _print_lines(self) -> None:
+        stream = self._stream or sys.stderr
+        encoding = getattr(stream, "encoding", None) or "utf-8"
         try:
             while self._lines:
                 _, text = self._lines.popleft()
-                print(text, file=self._stream or sys.stderr, flush=True)
+                print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
         except (OSError, ValueError):  # nobody reads it any more
             self._lines.clear()
 
@@ -136,6 +149,8 @@ class Progress:
                 self._scroll(console)
         except (OSError, ValueError):
             self._lines.clear()
+        finally:
+            atexit.unregister(self._close)
 
     def _scroll(self, console: Any) -> None:
         """Prints what has ended above the lines that stay."""
@@ -181,8 +196,10 @@ def _line(record: StepResult) -> str:
     return " ".join(said)
 
 
-def _shown(text: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in text)
+def _shown(name: str) -> str:
+    """A name on a line that is painted again and again: it must not wrap."""
+    text = "".join(c if c.isprintable() else " " for c in name)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
 def _elements(running: _Running) -> str:

@@ -21,6 +21,7 @@ from odibi_async.events import (
     StreamEvent,
     StreamLagged,
 )
+from odibi_async.observers.redaction import in_utf8
 from odibi_async.result import StepResult
 
 try:
@@ -108,7 +109,7 @@ class _Metrics:
 
     def labels(self, step: str) -> Sequence[str]:
         """What tells the metrics of a step from those of others."""
-        return (step,) if self.per_step else ()
+        return (in_utf8(step),) if self.per_step else ()
 
     def end(self, record: StepResult) -> None:
         """Counts a step that has ended."""
@@ -150,7 +151,7 @@ class _StreamMetrics:
 
     def hear(self, event: StreamEvent) -> None:
         """Counts what happened to a stream."""
-        stream = event.stream
+        stream = in_utf8(event.stream)
         match event:
             case BatchFinished():
                 self.batches.labels(stream, "succeeded").inc()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from traceback import TracebackException
@@ -29,7 +29,7 @@ from odibi_async.events import (
 )
 from odibi_async.observers.snapshot import Snapshots, text_of
 from odibi_async.result import RunResult, Status, StepResult
-from odibi_async.secret import Secret
+from odibi_async.secret import Secret, secrets_in
 
 _log = logging.getLogger("odibi_async")
 LINES: Final = 50
@@ -200,15 +200,15 @@ class RunRecord:
     def started(cls, event: RunStarted, snapshots: Snapshots) -> RunRecord:
         """The record of a run that begins."""
         record = cls(event.run_id, event.at, {name: event.graph[name] for name in event.steps}, snapshots)
+        record.secrets.update(secret.reveal() for secret in event.secrets)
         record._peek = event.peek
         return record
 
     @classmethod
-    def of(cls, result: RunResult, graph: Mapping[str, StepOutline], snapshots: Snapshots | None = None) -> RunRecord:
+    def of(cls, result: RunResult, graph: Mapping[str, StepOutline], secrets: Iterable[Secret] = ()) -> RunRecord:
         """The record of a run that is over, made of its result alone: without the times of failed attempts."""
-        record = cls(
-            result.run_id, result.started_at.timestamp(), {name: graph[name] for name in result.steps}, snapshots
-        )
+        record = cls(result.run_id, result.started_at.timestamp(), {name: graph[name] for name in result.steps})
+        record.secrets.update(secret.reveal() for secret in secrets)
         for name, each in result.steps.items():
             record.steps[name].end(each)
         record._finished(result)
@@ -257,7 +257,7 @@ class RunRecord:
         """
         self.status = result.status
         self._peek = lambda dataset: ABSENT
-        self.secrets.update(value.reveal() for value in result.outputs.values() if isinstance(value, Secret))
+        self.secrets.update(text for value in result.outputs.values() for text in secrets_in(value))
         for dataset, value in result.outputs.items():
             if dataset not in self.snapshots and not isinstance(value, Handle):
                 self.snapshots.take(dataset, value)

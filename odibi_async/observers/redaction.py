@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
-from urllib.parse import quote, quote_plus
 
-from odibi_async.errors import in_a_line
+from odibi_async.errors import in_a_line, one_line
 from odibi_async.events import RunStarted
-from odibi_async.secret import MASK, masked
-
-_PASSWORD = re.compile(r"(?<=://)[^/?#\s@]*:[^/?#\s]*(?=@)")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+from odibi_async.secret import redacted
 
 
 class Redaction:
     """
-    Masks the secrets of one run: those among the params of its steps and among its inputs, as they are and as URLs
-    write them.
+    Masks the secrets of one run: those among the params of its steps and among its inputs, and passwords in URLs.
 
     Args:
         started: The first event of the run.
@@ -31,7 +25,7 @@ class Redaction:
         """A text as it may be shown."""
         if self._secrets is None:  # looked for only when there is something to show: graphs may be large
             self._secrets = _secrets_of(self._started)
-        return masked_urls(masked(text, self._secrets))
+        return in_utf8(redacted(text, self._secrets))
 
     def line(self, text: str) -> str:
         """The same on one line."""
@@ -42,18 +36,14 @@ class Redaction:
         return self.line(in_a_line(error))
 
 
-def masked_urls(text: str) -> str:
-    """A text without the passwords of URLs in it."""
-    return _PASSWORD.sub(MASK, text)
-
-
-def one_line(text: str) -> str:
-    """A text whose line breaks and other control characters are escaped."""
-    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+def in_utf8(text: str) -> str:
+    """
+    A text that can be sent: lone surrogates, as in names of files, are escaped. Else libraries refuse to send it, and
+    all that goes along with it.
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _secrets_of(started: RunStarted) -> Collection[str]:
     own = (secret for outline in started.graph.values() for secret in outline.secrets)
-    texts = {secret.reveal() for secret in (*own, *started.secrets)}
-    quoted = {quote(text, safe="", errors="replace") for text in texts}
-    return texts | quoted | {quote_plus(text, errors="replace") for text in texts}
+    return {secret.reveal() for secret in (*own, *started.secrets)}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from odibi_async.dataset import ABSENT, engine_of, reader_copy
-from odibi_async.secret import masked
+from odibi_async.secret import redacted
 
 ROWS: Final = 5
 """How many rows of a frame are shown."""
@@ -225,7 +225,7 @@ def plain(value: Any, secrets: Collection[str] = (), depth: int = 0) -> Any:
         return _number(value)
     if isinstance(value, Mapping | list | tuple | set | frozenset):
         return _entries(value, lambda each: plain(each, secrets, depth + 1)) if depth < DEPTH else CUT
-    text = masked(text_of(value), secrets)
+    text = redacted(text_of(value), secrets)
     return text if len(text) <= LETTERS else text[:LETTERS] + CUT
 
 

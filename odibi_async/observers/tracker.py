@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from time import time
 from typing import Any
@@ -17,7 +17,7 @@ from odibi_async.events import Event, RunFinished, RunStarted
 from odibi_async.observers.lineage import lineage
 from odibi_async.observers.record import RunRecord
 from odibi_async.observers.snapshot import Look, Snapshots
-from odibi_async.observers.story import tell_story, write_whole
+from odibi_async.observers.story import name_of_page, tell_story, write_whole
 from odibi_async.place import PLACE, Place
 from odibi_async.result import Status
 
@@ -44,6 +44,18 @@ class _StepLogs(logging.Handler):
             except Exception:  # the arguments are anybody's, and may not fit the message
                 line = f"{record.levelname} {record.name}: {record.msg}"
             run.record.steps[place.step].log.append(line)
+        last = logging.lastResort
+        if last is not None and record.levelno >= last.level and self._is_alone(record.name):
+            last.handle(record)
+
+    def _is_alone(self, logger: str) -> bool:
+        """Whether nobody has set up logging: then the library would print the record, if we did not listen."""
+        found: logging.Logger | None = logging.getLogger(logger)
+        while found is not None:
+            if any(not isinstance(handler, _StepLogs) for handler in found.handlers):
+                return False
+            found = found.parent
+        return next((each for each in logging.getLogger().handlers if isinstance(each, _StepLogs)), self) is self
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +73,8 @@ class Tracker:
     It may listen to any number of runs, also at the same time. What it tells is told of one of them: of the one
     that began last, unless another is named. Of each frame it keeps the columns, the number of rows and the first five,
     looked at in a thread when the step that made it has ended; rows of Spark frames are never counted. While it listens
-    to a run it keeps the last lines that each step logs, through a handler of the root logger. The texts of
-    secrets among the params of steps and among the datasets show nowhere.
+    to a run it keeps the last lines that each step logs, through a handler of the root logger (so set up logging before
+    the run). The texts of secrets among the params of steps and among the datasets show nowhere.
 
     Args:
         keep_last: Runs whose records are kept, those that are not over not counted.
@@ -71,8 +83,10 @@ class Tracker:
     """
 
     def __init__(self, keep_last: int = 10, *, samples: bool = True, mask: Sequence[str] = ()) -> None:
-        if keep_last < 1:
+        if not isinstance(keep_last, int) or isinstance(keep_last, bool) or keep_last < 1:
             raise OptionError(f"Tracker(keep_last={keep_last!r}): a whole number from 1 on is needed.")
+        if not isinstance(mask, Iterable) or not all(isinstance(pattern, str) for pattern in mask):
+            raise OptionError(f"Tracker(mask={mask!r}): a list of patterns is needed.")
         self._keep_last = keep_last
         self._look = Look(samples=samples, mask=(mask,) if isinstance(mask, str) else tuple(mask))
         self._runs: dict[str, _Run] = {}
@@ -137,6 +151,7 @@ class Tracker:
         explanations: Mapping[str, Any] | None = None,
         *,
         run_id: str | None = None,
+        again: str = "",
     ) -> str:
         """
         Writes the story of a run to a file: one page of HTML that needs nothing but itself.
@@ -145,11 +160,14 @@ class Tracker:
             path: The file; its folder is made if it is not there.
             explanations: See `export_to_story`.
             run_id: The run; `None` for the one that began last.
+            again: What resumes the run, if it is in a journal: a command that the page shows where it did not succeed.
 
         Returns:
             The path in full.
         """
-        return tell_story(self._run(run_id).record, path, explanations)
+        record = self._run(run_id).record
+        record.again = again
+        return tell_story(record, path, explanations)
 
     def export_to_story(
         self,
@@ -173,7 +191,7 @@ class Tracker:
             The path of the page.
         """
         found = self._run(run_id).record.run_id
-        return self.tell(os.path.join(story_dir, f"story_{found}.html"), explanations, run_id=run_id)
+        return self.tell(os.path.join(story_dir, name_of_page(found)), explanations, run_id=run_id)
 
     def _run(self, run_id: str | None) -> _Run:
         if run_id is None:

@@ -72,6 +72,7 @@ class Execution:
         threads: Threads,
         slots: Slots,
         observers: Sequence[Observer],
+        secrets: tuple[Secret, ...] = (),
         loop_blocked: float | None = None,
         guests: Sequence[Callable[[Inside], Guest]] = (),
         crossing: Crossing | None = None,
@@ -87,7 +88,7 @@ class Execution:
         self.begun = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._loop_blocked = loop_blocked
-        self._secrets = tuple([value for value in given.values() if isinstance(value, Secret)])
+        self._secrets = secrets
         self._over = asyncio.Event()
         self._loading: asyncio.Task[None] | None = None
         context = contextvars.copy_context()

@@ -35,6 +35,7 @@ from odibi_async.runner.places import Executors
 from odibi_async.runner.plans import Plan, plan
 from odibi_async.runner.recording import Recording
 from odibi_async.runner.teller import ResultTeller
+from odibi_async.secret import given_secrets
 
 
 class Asked(NamedTuple):
@@ -125,6 +126,7 @@ class Preparation:
         caching = self._remembering.asked(cache, planned.caching)
         given = dict(inputs or {})
         check_given(given)
+        secrets = given_secrets(given.values())
         selected = graph.select(given, targets)
         check_pools(self._limits, graph)
         places = {**self._given, **check_executors(executors or {})}
@@ -143,10 +145,11 @@ class Preparation:
             threads=home.threads or await home.workers(),
             slots=home.slots,
             observers=(*self._observers, *checked(observers)),
+            secrets=secrets,
             loop_blocked=self._limits.loop_blocked,
             guests=around.guests,
             crossing=crossing,
-            teller=ResultTeller(graph.outline),
+            teller=ResultTeller(graph.outline, secrets, is_journaled=asked.journal is not None),
             seconds=around.seconds,
             executors=await self._executors.opened(graph.executors, places) if graph.executors else NOTHING,
         )

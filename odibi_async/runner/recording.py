@@ -92,14 +92,15 @@ class Recording:
         """What a run was given when it began."""
         return await in_a_thread((await self.journals()).recalled, asked, run_id)
 
-    async def story(self, run_id: str, asked: Journaling, path: str | os.PathLike[str]) -> str:
+    async def story(self, run_id: str, asked: Journaling, path: str | os.PathLike[str] | None) -> str:
         """Writes the story of a run; the path in full."""
         return await in_a_thread(self._tell, await self.journal(asked), run_id, path)
 
-    def _tell(self, journal: Journal, run_id: str, path: str | os.PathLike[str]) -> str:
+    def _tell(self, journal: Journal, run_id: str, path: str | os.PathLike[str] | None) -> str:
         from odibi_async.journal.told import told
-        from odibi_async.observers.story import tell_story
+        from odibi_async.observers.story import name_of_page, tell_story
 
         known = self._plans.get(journal.run(run_id).pipeline)
         again = f"await runner.resume({run_id!r})"
-        return tell_story(told(journal, run_id, {} if known is None else known.graph.outline, again), path)
+        record = told(journal, run_id, {} if known is None else known.graph.outline, again)
+        return tell_story(record, path or name_of_page(run_id))

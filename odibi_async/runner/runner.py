@@ -234,7 +234,7 @@ class Runner:
         """
         asked = self._recording.asked(journal)
         check_run_id(run_id, True, asked)
-        return await self._recording.story(run_id, asked, path or f"story_{run_id}.html")
+        return await self._recording.story(run_id, asked, path)
 
     @property
     def has_journal(self) -> bool:

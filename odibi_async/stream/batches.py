@@ -10,8 +10,8 @@ from typing import Any, Final, Literal, TypeAlias
 
 from odibi_async.errors import BatchFailed, RunCancelled, RunError, in_a_line
 from odibi_async.events import BatchFinished, BatchRetrying, BatchSetAside, BatchStarted
-from odibi_async.observers.redaction import masked_urls
 from odibi_async.result import RunResult, Status
+from odibi_async.secret import masked_urls
 from odibi_async.stream.ledger import Ledger, Open
 from odibi_async.stream.runs import BatchRuns
 from odibi_async.stream.source import Batch, digest_of_batch

@@ -10,7 +10,7 @@ import anyio
 
 from odibi_async.errors import ExtraMissing, OptionError, PositionDamaged, SourceFailed, StreamAlive, in_a_line
 from odibi_async.events import RowsLate, StreamLagged, StreamStarted
-from odibi_async.observers.redaction import masked_urls
+from odibi_async.secret import masked_urls
 from odibi_async.stream.batches import Batches, Patience
 from odibi_async.stream.ledger import Ledger
 from odibi_async.stream.source import Batch, Found, Late, Source

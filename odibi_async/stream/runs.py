@@ -23,7 +23,7 @@ from odibi_async.journal.journal import Journal
 from odibi_async.observers.redaction import Redaction
 from odibi_async.result import RunResult
 from odibi_async.runner import Runner
-from odibi_async.secret import Secret
+from odibi_async.secret import given_secrets
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +72,7 @@ class BatchRuns:
     def line(self, error: RunError) -> str:
         """What went wrong in a run, in a line, without the secrets of its steps and inputs."""
         summary = next((failure.summary for failure in error.failures.values()), None)
-        graph, given = self.planned.graph, self.inputs.values()
-        secrets = tuple(value for value in given if isinstance(value, Secret))
+        graph, secrets = self.planned.graph, given_secrets(self.inputs.values())
         names = tuple(node.name for node in graph.nodes)
         return Redaction(RunStarted("", 0, 0.0, names, graph.outline, secrets)).line(summary or in_a_line(error))
 

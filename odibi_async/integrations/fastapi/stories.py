@@ -13,7 +13,9 @@ from odibi_async.observers.story.page import page
 def story_of_entry(entry: Entry) -> str:
     """The story of a run of this process that is over."""
     assert entry.result is not None
-    return page(RunRecord.of(entry.result, entry.offer.planned.graph.outline), {})
+    started = entry.log.started
+    secrets = () if started is None else started.secrets
+    return page(RunRecord.of(entry.result, entry.offer.planned.graph.outline, secrets), {})
 
 
 def story_of_recorded(journal: Journal, run_id: str, offer: Offer) -> str:

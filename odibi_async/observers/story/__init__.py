@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
+from odibi_async.errors import OptionError
 from odibi_async.files import location, replaced
 from odibi_async.observers.record import RunRecord
 
@@ -22,10 +24,20 @@ def tell_story(record: RunRecord, path: str | os.PathLike[str], explanations: Ma
 
     Returns:
         The path of the page.
+
+    Raises:
+        OptionError: The explanations are no mapping.
     """
+    if explanations is not None and not isinstance(explanations, Mapping):
+        raise OptionError(f"explanations={explanations!r}: a mapping of steps to what there is to say is needed.")
     from odibi_async.observers.story.page import page
 
     return write_whole(path, page(record, explanations or {}).encode("utf-8", "xmlcharrefreplace"))
+
+
+def name_of_page(run_id: str) -> str:
+    """What the file is called that has the story of a run: a name and no path, whatever the id is."""
+    return f"story_{quote(run_id, safe=' ', errors='replace')}.html"
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes) -> str:

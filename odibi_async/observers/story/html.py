@@ -5,9 +5,13 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+LONG: Final = 10_000
+"""Letters of a text that are shown: of an error, a log, an explanation."""
+SHORT: Final = 1_000
+"""Letters of one that is told in a sentence."""
 _VOID = frozenset(("meta", "br", "input", "link"))
 
 
@@ -53,8 +57,16 @@ def _attribute(name: str, value: Any) -> str:
 
 
 def _clean(text: str) -> str:
-    """A text without what HTML cannot hold: control characters become the sign for what cannot be shown."""
+    """
+    A text without what HTML cannot hold, and without what turns the direction of all that follows: such control
+    characters become the sign for what cannot be shown.
+    """
     return _CONTROL.sub("\ufffd", text)
+
+
+def cut(text: str, most: int) -> str:
+    """A text of at most so many letters."""
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def table(headings: Iterable[Any], rows: Iterable[Iterable[Any]], **attributes: Any) -> Html:

@@ -16,7 +16,7 @@ from odibi_async.graph.layout import depths
 from odibi_async.graph.svg import FILLS, GLYPHS, Box, svg
 from odibi_async.observers.lineage import iso, lineage
 from odibi_async.observers.record import StepRecord
-from odibi_async.observers.story.html import Html, facts, folded, joined, tag
+from odibi_async.observers.story.html import LONG, SHORT, Html, cut, facts, folded, joined, tag
 from odibi_async.observers.story.source import source_of
 from odibi_async.observers.story.timeline import critical_path
 from odibi_async.observers.story.view import View
@@ -45,11 +45,11 @@ def _failure(view: View) -> Html | None:
     if not failed:
         return resume
     raised = view.record.steps[failed[0]].raised
-    said = "" if raised is None else f": {view.masked(raised.line)}{f' ({raised.where})' if raised.where else ''}"
+    said = "" if raised is None else f": {view.shown(raised.line, SHORT)}{f' ({raised.where})' if raised.where else ''}"
     skipped = view.counts[Status.SKIPPED]
     hint = f" Skipped, since they depend on what failed: {skipped:,}." if skipped else ""
     others = f" {len(failed) - 1:,} more failed." if len(failed) > 1 else ""
-    link = tag("a", failed[0], href=f"#{view.anchor(failed[0])}")
+    link = tag("a", cut(failed[0], SHORT), href=f"#{view.anchor(failed[0])}")
     advice = "Mend it and run again: with a cache, what succeeded is not computed again."
     told = tag("p", f"{hint}{others}".strip()) if resume else tag("p", f"{advice}{hint}{others}")
     return joined((resume, tag("p", "Step ", link, f" failed{said}"), told))
@@ -175,6 +175,7 @@ def _json(view: View) -> Html | None:
         return None
     told = lineage(view.record, 1)
     for step in told["steps"]:
+        step["error_message"] = step["error_message"] and cut(step["error_message"], LONG)
         for side in ("before_snapshot", "after_snapshot"):
             if step[side]:
                 del step[side]["sample_data"]  # its card has it

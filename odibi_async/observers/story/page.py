@@ -21,14 +21,16 @@ LARGEST: Final = 2_000_000
 _LITTLE: Final = {"samples": False, "sources": False, "data": False}
 SOME: Final = 20
 """Steps by which the size of a page is judged."""
-IN_TABLE, AS_JSON = 300, 700
-"""Bytes of a step in the table, and in the run as JSON, at least."""
+IN_TABLE, AS_JSON, A_COLUMN = 300, 700, 30
+"""Bytes of a step in the table, and of a step and of a column in the run as JSON, at least."""
 SHRINKING: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
     ("", {}),
     ("first rows", {"samples": False}),
     ("first rows, sources and the run as JSON", _LITTLE),
     ("first rows, sources, the run as JSON and the details of most steps", {**_LITTLE, "most": 100}),
     ("first rows, sources, the run as JSON and most steps", {**_LITTLE, "most": 100, "rows": 3_000}),
+    ("first rows, sources, the run as JSON and most steps", {**_LITTLE, "most": 20, "rows": 300}),
+    ("all but how the run ended", {**_LITTLE, "most": 0, "rows": 0, "overview": False}),
 )
 """What is left out, more and more, of a page that would be too large."""
 
@@ -41,9 +43,9 @@ def page(record: RunRecord, explanations: Mapping[str, Any]) -> str:
         record: The run.
         explanations: Step -> what to say about it; those of other steps are left out.
     """
-    text = ""
+    text, seen = "", dict[str, dict[str, Any]]()
     for left, how in SHRINKING:
-        view = View(record=record, explanations=explanations, **how)
+        view = View(record=record, explanations=explanations, seen=seen, **how)
         if how is not SHRINKING[-1][1] and _estimated(view) > LARGEST:
             continue
         text = _page(view, left)
@@ -57,17 +59,23 @@ def _estimated(view: View) -> float:
     names = view.first(view.most)
     some = names[:: max(1, len(names) // SOME)]
     details = sum(len(card(view, name).encode("utf-8", "replace")) for name in some) / max(1, len(some)) * len(names)
-    return details + len(names) * (IN_TABLE + (AS_JSON if view.data else 0))
+    return details + len(names) * IN_TABLE + (_estimated_json(view) if view.data else 0)
+
+
+def _estimated_json(view: View) -> int:
+    steps = view.record.steps.values()
+    seen = view.snapshots([dataset for step in steps for dataset in (*step.outline.reads, *step.outline.makes)])
+    return len(steps) * AS_JSON + sum(len(snapshot.columns) for snapshot in seen) * A_COLUMN
 
 
 def _page(view: View, left: str) -> str:
     title = f"Run {view.record.run_id}".strip()
     note = f"To keep this page below {LARGEST // 1_000_000} MB, it leaves out {left}." if left else ""
     header = (tag("h1", title), verdict(view), cards(view), tag("p", note, class_="dim") if note else None)
-    sections = (graph(view), timeline(view.record), warnings(view), steps(view), execution(view))
+    made = (graph(view), timeline(view.record), warnings(view), steps(view), execution(view)) if view.overview else ()
     body = joined(
         (
-            tag("main", header, sections),
+            tag("main", header, made),
             tag("footer", "Written by odibi_async. This page loads nothing and sends nothing."),
             tag("script", _file("story.js")),
         )

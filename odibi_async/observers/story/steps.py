@@ -10,7 +10,7 @@ from odibi_async.errors import shortened
 from odibi_async.observers.lineage import iso, message_of
 from odibi_async.observers.record import StepRecord
 from odibi_async.observers.snapshot import Snapshot, text_of
-from odibi_async.observers.story.html import Html, facts, folded, joined, table, tag
+from odibi_async.observers.story.html import LONG, SHORT, Html, facts, folded, joined, table, tag
 from odibi_async.observers.story.overview import glyph
 from odibi_async.observers.story.source import source_of
 from odibi_async.observers.story.view import View
@@ -19,6 +19,8 @@ from odibi_async.result import seconds_text
 COLUMNS: Final = ("Step", "Layer", "Status", "Attempts", "Waited", "Took", "Rows", "Change of rows", "Cache")
 WIDEST: Final = 100
 """Columns of a frame that are shown."""
+RETRIES: Final = 20
+"""Failed attempts of a step that are told."""
 
 
 def steps(view: View) -> Html | None:
@@ -51,7 +53,7 @@ def _row(view: View, name: str) -> list[Any]:
         _seconds(result.run_seconds if result is not None and began else None),
         _number(None if result is None else result.rows),
         _number(view.changes[name][1], signed=True),
-        "" if result is None or result.cache is None else view.masked(str(result.cache)),
+        "" if result is None or result.cache is None else view.shown(str(result.cache), SHORT),
     ]
 
 
@@ -75,12 +77,9 @@ def card(view: View, name: str) -> Html:
             (tag("span", glyph(step.status), class_=step.status), name, tag("span", f" {step.status}", class_="dim"))
         ),
         facts(_facts(view, name, step)),
-        tag("pre", view.masked(said), tabindex="0") if said else None,
+        tag("pre", view.shown(said), tabindex="0") if said else None,
         _traceback(view, step),
-        [
-            tag("p", f"An attempt failed: {view.masked(each.error)}. The next began {seconds_text(each.wait)} later.")
-            for each in step.retries
-        ],
+        _retries(view, step),
         joined((tag("h3", "Explanation"), _told(view, view.explanations[name]))) if name in view.explanations else None,
         _schema_changes(diff) if diff else None,
         _snapshots(view, "Before", step.outline.reads),
@@ -106,13 +105,22 @@ def _facts(view: View, name: str, step: StepRecord) -> Sequence[tuple[str, Any]]
         ("Thread", step.thread),
         ("Attempts", result.attempts if result is not None and result.attempts > 1 else ""),
         ("Change of rows", "" if delta is None else f"{delta:+,}"),
-        ("Cache", view.masked(str(result.cache)) if result is not None and result.cache is not None else ""),
+        ("Cache", view.shown(str(result.cache), SHORT) if result is not None and result.cache is not None else ""),
     )
+
+
+def _retries(view: View, step: StepRecord) -> Html:
+    told = [
+        f"An attempt failed: {view.shown(each.error, SHORT)}. The next began {seconds_text(each.wait)} later."
+        for each in step.retries[:RETRIES]
+    ]
+    left = len(step.retries) - len(told)
+    return joined(tag("p", text) for text in (*told, *([f"{left:,} more attempts failed."] if left else ())))
 
 
 def _traceback(view: View, step: StepRecord) -> Html | None:
     text = step.raised.traceback if step.raised is not None and view.sources else ""
-    return folded("Traceback", tag("pre", view.masked(text), tabindex="0")) if text else None
+    return folded("Traceback", tag("pre", view.shown(text, 2 * LONG), tabindex="0")) if text else None
 
 
 def _told(view: View, value: Any) -> Html:
@@ -124,7 +132,7 @@ def _told(view: View, value: Any) -> Html:
         return tag("dl", [tag("div", entry) for entry in entries])
     if isinstance(value, list | tuple):
         return tag("ul", [tag("li", _told(view, each)) for each in value])
-    return joined(()) if value is None else joined((view.masked(text_of(value)),))
+    return joined(()) if value is None else joined((view.shown(text_of(value)),))
 
 
 def _schema_changes(diff: Mapping[str, Any]) -> Html | None:
@@ -155,7 +163,7 @@ def _snapshot(view: View, heading: str, snapshot: Snapshot) -> Html:
 def _log(view: View, step: StepRecord) -> Html | None:
     if not step.log:
         return None
-    return folded("Log", tag("pre", view.masked("\n".join(step.log)), tabindex="0"))
+    return folded("Log", tag("pre", view.shown("\n".join(step.log)), tabindex="0"))
 
 
 def _source(view: View, step: StepRecord) -> Html | None:

@@ -7,12 +7,14 @@ from typing import Final
 
 from odibi_async.graph.svg import BORDERS, PLAIN
 from odibi_async.observers.record import RunRecord, StepRecord
-from odibi_async.observers.story.html import Html, joined, tag
+from odibi_async.observers.story.html import SHORT, Html, cut, joined, tag
 from odibi_async.result import seconds_text
-from odibi_async.secret import masked
+from odibi_async.secret import redacted
 
 MOST: Final = 150
 """Steps that the timeline shows: those of the critical path and the longest of the others."""
+TICKS: Final = 200
+"""Failed attempts that a row shows."""
 LEFT, WIDE, ROW, TOP = 210, 900, 20, 26
 
 
@@ -96,11 +98,11 @@ def _row(number: int, name: str, record: RunRecord, critical: bool, start: float
         )
     width = f"{max(1.5, (ended - began) * scale):.1f}"
     yield tag("rect", tag("title", title), x=f"{x:.1f}", y=y + 3, width=width, height=12, rx=2, fill=colour)
-    for attempt in step.retries:
+    for attempt in step.retries[:TICKS]:
         at = LEFT + (attempt.at - start) * scale
         yield tag(
             "rect",
-            tag("title", masked(attempt.error, record.secrets)),
+            tag("title", cut(redacted(attempt.error, record.secrets), SHORT // 5)),
             x=f"{at:.1f}",
             y=y + 1,
             width=2,

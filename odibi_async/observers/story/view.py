@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
 
 from odibi_async.observers.lineage import compared, is_of_frame
 from odibi_async.observers.record import RunRecord, StepRecord
 from odibi_async.observers.snapshot import Snapshot
-from odibi_async.secret import masked
+from odibi_async.observers.story.html import LONG, SHORT, cut
+from odibi_async.secret import redacted
 
 DROP: Final = 0.5
 """Share of its rows that a step has to keep if it is not to be warned of."""
@@ -30,6 +31,8 @@ class View:
         data: Whether the run as JSON is shown.
         most: How many steps have a card of their own; failed ones come first.
         rows: How many steps are in the table, likewise.
+        overview: Whether anything is shown but how the run ended.
+        seen: Dataset -> its snapshot in the words of ODIBI CORE, as far as somebody has asked.
     """
 
     record: RunRecord
@@ -39,6 +42,8 @@ class View:
     data: bool = True
     most: int = 1_000
     rows: int = 100_000
+    overview: bool = True
+    seen: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @cached_property
     def order(self) -> Mapping[str, int]:
@@ -71,18 +76,18 @@ class View:
         return f"step-{self.order[step]}"
 
     def masked(self, text: str) -> str:
-        """A text without the secrets of the run."""
-        return masked(text, self.record.secrets)
+        """A text without the secrets of the run and the passwords of URLs."""
+        return redacted(text, self.record.secrets)
 
-    @cached_property
-    def _told(self) -> dict[str, dict[str, Any]]:
-        return {}
+    def shown(self, text: str, most: int = LONG) -> str:
+        """The same, not longer than that."""
+        return cut(self.masked(text), most)
 
     def told(self, snapshot: Snapshot) -> dict[str, Any]:
         """A snapshot in the words of ODIBI CORE."""
-        if snapshot.dataset not in self._told:
-            self._told[snapshot.dataset] = snapshot.told(None, (), self.record.secrets)
-        return self._told[snapshot.dataset]
+        if snapshot.dataset not in self.seen:
+            self.seen[snapshot.dataset] = snapshot.told(None, (), self.record.secrets)
+        return self.seen[snapshot.dataset]
 
     def snapshots(self, datasets: Sequence[str]) -> list[Snapshot]:
         """What these datasets looked like, those that were looked at."""
@@ -99,7 +104,7 @@ class View:
 
     def _warned(self) -> Iterator[tuple[str, str]]:
         for each in self.record.warned:
-            yield each.step, self.masked(each.text)
+            yield each.step, self.shown(each.text, SHORT)
         for name, step in self.record.steps.items():
             before, after = self._first_frame(step.outline.reads), self._first_frame(step.outline.makes)
             rows = None if after is None else after.row_count
