@@ -148,6 +148,43 @@ async def test_a_step_that_makes_the_same_as_before_does_not_make_others_run_aga
     assert calls == ["abc"]
 
 
+@pytest.mark.parametrize("way", ["skipped", "cancelled"])
+async def test_a_committed_step_that_a_resumption_did_not_come_to_stays_committed(
+    tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("DATABASE", "up")
+
+    @resource
+    async def connection():
+        if os.environ["DATABASE"] == "down":
+            raise Broken
+        if os.environ["DATABASE"] == "slow":
+            await asyncio.sleep(60)
+        yield object()
+
+    async def charge(connection: Any) -> None:
+        calls.append("charge")
+
+    @step(after=["charge"])
+    async def report(connection: Any) -> int:
+        if os.environ["DATABASE"] == "up":
+            raise Broken
+        return 1
+
+    steps = [connection, charge, report]
+    with pytest.raises(RunError):
+        await run_pipeline(steps, run_id="r", journal=tmp_path)
+    monkeypatch.setenv("DATABASE", "down" if way == "skipped" else "slow")
+    with pytest.raises(RunError) as caught:
+        await run_pipeline(steps, run_id="r", journal=tmp_path, resume=True, timeout=0.2 if way == "cancelled" else None)
+    result: Any = caught.value.result
+    assert result.steps["charge"].status == way
+    monkeypatch.setenv("DATABASE", "good")
+    result = await run_pipeline(steps, run_id="r", journal=tmp_path, resume=True)
+    assert result.steps["charge"].status is Status.RESUMED
+    assert calls == ["charge"]
+
+
 async def test_another_input_makes_its_readers_run_again(tmp_path: Path):
     async def doubled(number: int) -> int:
         calls.append("doubled")
