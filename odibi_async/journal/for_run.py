@@ -13,7 +13,7 @@ from odibi_async.errors import JournalUnavailable, OdibiError, RunAlive, RunExis
 from odibi_async.fingerprint.functions import Undigestible, combined, digest_of, is_mutable
 from odibi_async.graph.graph import Graph
 from odibi_async.graph.select import Selection
-from odibi_async.journal.backend import RunRow
+from odibi_async.journal.backend import GLANCE, GLANCES, RunRow
 from odibi_async.journal.journal import Journal
 from odibi_async.journal.records import GivenInput, RunRecord, StepRecord
 from odibi_async.journal.writer import AT_ONCE, Job, Told, step_row
@@ -25,10 +25,6 @@ SMALL: Final = (bool, int, float, type(None))
 """Values of these types are digested and kept within microseconds."""
 SHORT: Final = 1024
 """Texts and bytes up to this length as well."""
-
-GLANCES: Final = 4
-GLANCE: Final = 0.02
-"""How often, and after how many seconds, a run that seems alive is looked at again."""
 REMEMBERED: Final = 4096
 """How many small values are remembered with where they are: many steps make the same."""
 
