@@ -176,7 +176,7 @@ async def test_a_committed_step_that_a_resumption_did_not_come_to_stays_committe
         await run_pipeline(steps, run_id="r", journal=tmp_path)
     monkeypatch.setenv("DATABASE", "down" if way == "skipped" else "slow")
     with pytest.raises(RunError) as caught:
-        await run_pipeline(steps, run_id="r", journal=tmp_path, resume=True, timeout=0.2 if way == "cancelled" else None)
+        await run_pipeline(steps, run_id="r", journal=tmp_path, resume=True, timeout=0.2 if way == "cancelled" else 60)
     result: Any = caught.value.result
     assert result.steps["charge"].status == way
     monkeypatch.setenv("DATABASE", "good")
