@@ -297,6 +297,40 @@ async def test_a_file_that_a_step_names_is_known_by_its_name_and_one_that_it_ret
     assert calls == ["written"] * 2
 
 
+@pytest.mark.parametrize("change", [lambda path: path.write_text("changed"), Path.unlink], ids=["changed", "gone"])
+async def test_of_many_files_that_a_step_returns_each_counts_by_its_content(tmp_path: Path, change: Any):
+    @step(params={"folder": tmp_path})
+    def written(folder: Path) -> dict[str, list[Path]]:
+        calls.append("written")
+        paths = [folder / f"part {number}" for number in range(200)]
+        for path in paths:
+            path.write_text("done")
+        return {"paths": paths}
+
+    await run_pipeline([written], run_id="r", journal=tmp_path / "j")
+    await run_pipeline([written], run_id="r", resume=True, journal=tmp_path / "j")
+    assert calls == ["written"]
+    await asyncio.to_thread(change, tmp_path / "part 150")
+    await run_pipeline([written], run_id="r", resume=True, journal=tmp_path / "j")
+    assert calls == ["written"] * 2
+
+
+async def test_a_damaged_file_is_replaced_by_the_step_that_runs_again(tmp_path: Path):
+    def frame() -> pd.DataFrame:
+        calls.append("frame")
+        return pd.DataFrame({"a": range(5000)})
+
+    def damage() -> None:
+        [file] = (tmp_path / "store" / "blobs").glob("??/*")
+        file.write_bytes(b"?" * file.stat().st_size)
+
+    await run_pipeline([frame], run_id="r", journal=tmp_path)
+    await asyncio.to_thread(damage)
+    for _ in range(2):
+        await run_pipeline([frame], run_id="r", resume=True, journal=tmp_path)
+    assert calls == ["frame"] * 2
+
+
 # -- the cache ------------------------------------------------------------------------------------------
 
 

@@ -301,8 +301,8 @@ class RunJournal:
         return kept
 
     def has(self, kept: Kept) -> bool:
-        """Whether a value lies in this store already."""
-        return kept.inline is not None or self.store.has(kept)
+        """Whether a value lies in this store already; not the files of an engine, which nobody else can read."""
+        return not kept.parts and (kept.inline is not None or self.store.has(kept))
 
     def sound(self, record: StepRecord) -> bool:
         """Whether all that a committed step made is as it was; its files are read."""
@@ -312,9 +312,9 @@ class RunJournal:
             return False
 
     def _is_sound(self, kept: Kept) -> bool:
-        if kept.inline is None:
-            return self.store.has(kept) and self.store.is_sound(kept.blob)
-        if b"Path" not in kept.inline:
+        if not self.store.has(kept):
+            return False
+        if not self.store.mentions(kept, b"Path"):
             return True
         return digest_of(self.store.load(kept), ordered=True) == kept.digest  # the files that the paths lead to count
 
