@@ -443,6 +443,20 @@ async def test_a_runner_resumes_by_the_id_alone(tmp_path: Path):
         assert (await other.resume("r", [doubled]))["doubled"] == 8
 
 
+async def test_a_run_whose_results_were_streamed_is_resumed_by_its_id(tmp_path: Path):
+    @step(map_over="numbers")
+    async def each(numbers: int) -> int:
+        return 2 * numbers
+
+    async with Runner(journal=tmp_path) as runner:
+        options: Any = {"target": "each", "run_id": "r"}
+        made = [number async for number in runner.stream([each], {"numbers": [1, 2]}, **options)]
+        async with asyncio.timeout(20):
+            result = await runner.resume("r")
+    assert made == result["each"] == [2, 4]
+    assert result.steps["each"].status is Status.RESUMED
+
+
 async def test_a_journal_of_an_unknown_format_is_refused(tmp_path: Path):
     import sqlite3
 
