@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import webbrowser
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from odibi_async.events import StepOutline
 from odibi_async.journal import Journal
 from odibi_async.journal.records import RunRecord, as_data
 from odibi_async.journal.told import told
+from odibi_async.observers.redaction import masked_urls
 from odibi_async.observers.story import tell_story
 from odibi_async.result import seconds_text
 
@@ -92,12 +94,29 @@ def pruned(journal: str | None, keep_last: int) -> Answer:
 def story(journal: str | None, run_id: str, path: str | None, show: bool) -> Answer:
     with opened(journal) as found:
         run_id = known(found, run_id)
-        again = f"odibi-async run --resume {run_id} --journal {place_of(journal)}"
-        record = told(found, run_id, _graph(found.run(run_id)), again)
+        run = found.run(run_id)
+        record = told(found, run_id, _graph(run), _again(run, place_of(journal)))
         page = tell_story(record, path or f"story_{run_id}.html")
     if show:
         webbrowser.open(Path(page).as_uri())
     return Answer(text=f"story: {page}", data={"story": page})
+
+
+def _again(run: RunRecord, journal: str) -> str:
+    """What to do to resume a run."""
+    from odibi_async.cli.python import is_python
+
+    if run.source:
+        return f"odibi-async runs resume {shlex.quote(run.run_id)}{journal_flag(journal)}"
+    if is_python(run.pipeline):
+        command = shlex.join((run.pipeline, "--resume", run.run_id))
+        return f"odibi-async run {command}{journal_flag(journal)}"
+    return f"await runner.resume({run.run_id!r})"
+
+
+def journal_flag(place: str) -> str:
+    """The journal in a command that is shown: without a password, and not at all where the environment says it."""
+    return "" if place == os.environ.get(VARIABLE) else f" --journal {shlex.quote(masked_urls(place))}"
 
 
 def resumption(journal: str, run_id: str, pipeline: str) -> tuple[str, Mapping[str, Any]]:
