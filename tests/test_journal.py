@@ -404,6 +404,22 @@ async def test_options_that_do_not_fit_are_refused(options: Any, says: str):
         await run_pipeline(flow(works=True), **options)
 
 
+@pytest.mark.parametrize("place", ["", "no\0name", "postgresql://[db/journal"])
+def test_a_journal_that_is_nowhere_is_refused(place: str):
+    with pytest.raises(OptionError, match="Journal"):
+        Journal(place)
+
+
+@pytest.mark.parametrize("keep_last", [-1, True, 1.5, "3"])
+def test_a_prune_that_makes_no_sense_removes_nothing(tmp_path: Path, keep_last: Any):
+    with Journal(tmp_path) as journal:
+        assert journal.backend.begin("r", "p", "text") == 1
+        with pytest.raises(OptionError, match="keep_last="):
+            journal.prune(keep_last)
+        assert [run.run_id for run in journal.backend.runs()] == ["r"]
+        assert journal.prune(0) == ["r"]
+
+
 async def test_a_run_that_is_alive_is_not_resumed(tmp_path: Path):
     goes_on = asyncio.Event()
 
