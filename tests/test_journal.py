@@ -27,7 +27,7 @@ from odibi_async import (
 )
 from odibi_async.errors import JournalUnavailable, OptionError, OutsideStep, RunAlive, RunExists, RunUnknown
 from odibi_async.events import Event, JournalBypassed, StepFinished, StepStarted
-from odibi_async.result import Status
+from odibi_async.result import RunResult, Status
 from odibi_async.testing import Recorder
 
 calls: list[str] = []
@@ -402,6 +402,26 @@ async def test_a_run_that_is_not_there_and_one_that_is_are_told_of(tmp_path: Pat
 async def test_options_that_do_not_fit_are_refused(options: Any, says: str):
     with pytest.raises(OptionError, match=says):
         await run_pipeline(flow(works=True), **options)
+
+
+async def test_a_run_whose_names_cannot_be_written_leaves_other_runs_alone(tmp_path: Path):
+    async def one() -> int:
+        return 1
+
+    @step(after=[f"\ud800 {number}" for number in range(20)])
+    async def last() -> int:
+        return 1
+
+    good = [step(one, name=f"good {number}") for number in range(500)]
+    odd = [*(step(one, name=f"\ud800 {number}") for number in range(20)), last]
+    async with Runner(journal=tmp_path) as runner:
+        runs = [runner.run(steps, on_error="continue") for steps in (good, odd, good)]
+        first, refused, second = await asyncio.gather(*runs, return_exceptions=True)
+    assert isinstance(refused, JournalUnavailable)
+    assert "a name cannot be written" in str(refused)
+    for result in (first, second):
+        assert isinstance(result, RunResult)
+        assert result.ok
 
 
 @pytest.mark.parametrize("place", ["", "no\0name", "postgresql://[db/journal"])

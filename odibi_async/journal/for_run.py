@@ -107,6 +107,10 @@ class RunJournal:
             JournalUnavailable: The journal cannot be read or written.
         """
         journal, run_id = self._journal, self._asked.run_id
+        try:  # rows of several runs share a commit: one that cannot be written would fail them all
+            "".join(self._graph.names).encode()
+        except UnicodeError as error:
+            raise JournalUnavailable(journal.backend.name, f"a name cannot be written: {error}.") from error
         if self._asked.resume:
             journal.found(run_id)
         elif journal.backend.run(run_id) is not None:
