@@ -15,6 +15,7 @@ import pytest
 
 from odibi_async import Pipeline, RunError, Runner, step
 from odibi_async.cli import main
+from odibi_async.cli.runs import journal_flag
 from tests.shell import Said
 
 pytestmark = pytest.mark.foreign_loop  # a command runs its own loop, and imports while it does
@@ -141,6 +142,40 @@ def test_what_a_run_was_given_is_given_again_when_it_is_resumed(run: Run):
     assert run("run", "-p", "number=4", *options).code in (0, 1)
     again = run("run", "--resume", "last", *options)
     assert "reads 'number'" not in again.err
+
+
+CHOSEN = """
+version: 1
+name: chosen
+steps:
+  - {name: twice, type: function, value: twice, inputs: {number: number}}
+  - {name: bad, type: function, value: bad, inputs: {twice: twice}}
+  - {name: other, type: function, value: twice, inputs: {number: number}}
+"""
+
+
+def test_the_command_that_is_told_resumes_the_same_part_of_a_pipeline(run: Run, monkeypatch: pytest.MonkeyPatch):
+    Path("odibi.yaml").write_text(CHOSEN)
+    Path("parts_of.py").write_text(
+        "from pathlib import Path\n"
+        "def twice(number):\n    return 2 * number\n"
+        "def bad(twice):\n    return Path('fixed').read_text() and twice\n"
+    )
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    failed = run("run", "--functions", "parts_of", "-s", "+bad", "-p", "number=4", "--journal", "j")
+    assert failed.code == 1
+    [line] = [line for line in failed.out.splitlines() if line.startswith("resume: odibi-async ")]
+    Path("fixed").write_text("yes")
+    again = run(*shlex.split(line)[2:])
+    assert (again.code, "2 steps, 1 resumed, 1 succeeded" in again.out) == (0, True), again
+
+
+def test_no_command_that_is_told_holds_a_password(monkeypatch: pytest.MonkeyPatch):
+    place = "postgresql://me:hush@db/journal"
+    assert "hush" not in journal_flag(place)
+    assert journal_flag("my journal") == " --journal 'my journal'"
+    monkeypatch.setenv("ODIBI_ASYNC_JOURNAL", place)
+    assert journal_flag(place) == ""
 
 
 MAPPED = """

@@ -27,7 +27,7 @@ from odibi_async import (
 )
 from odibi_async.errors import JournalUnavailable, OptionError, OutsideStep, RunAlive, RunExists, RunUnknown
 from odibi_async.events import Event, JournalBypassed, StepFinished, StepStarted
-from odibi_async.result import Status
+from odibi_async.result import RunResult, Status
 from odibi_async.testing import Recorder
 
 calls: list[str] = []
@@ -148,6 +148,43 @@ async def test_a_step_that_makes_the_same_as_before_does_not_make_others_run_aga
     assert calls == ["abc"]
 
 
+@pytest.mark.parametrize("way", ["skipped", "cancelled"])
+async def test_a_committed_step_that_a_resumption_did_not_come_to_stays_committed(
+    tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("DATABASE", "up")
+
+    @resource
+    async def connection():
+        if os.environ["DATABASE"] == "down":
+            raise Broken
+        if os.environ["DATABASE"] == "slow":
+            await asyncio.sleep(60)
+        yield object()
+
+    async def charge(connection: Any) -> None:
+        calls.append("charge")
+
+    @step(after=["charge"])
+    async def report(connection: Any) -> int:
+        if os.environ["DATABASE"] == "up":
+            raise Broken
+        return 1
+
+    steps = [connection, charge, report]
+    with pytest.raises(RunError):
+        await run_pipeline(steps, run_id="r", journal=tmp_path)
+    monkeypatch.setenv("DATABASE", "down" if way == "skipped" else "slow")
+    with pytest.raises(RunError) as caught:
+        await run_pipeline(steps, run_id="r", journal=tmp_path, resume=True, timeout=0.2 if way == "cancelled" else 60)
+    result: Any = caught.value.result
+    assert result.steps["charge"].status == way
+    monkeypatch.setenv("DATABASE", "good")
+    result = await run_pipeline(steps, run_id="r", journal=tmp_path, resume=True)
+    assert result.steps["charge"].status is Status.RESUMED
+    assert calls == ["charge"]
+
+
 async def test_another_input_makes_its_readers_run_again(tmp_path: Path):
     async def doubled(number: int) -> int:
         calls.append("doubled")
@@ -260,6 +297,40 @@ async def test_a_file_that_a_step_names_is_known_by_its_name_and_one_that_it_ret
     assert calls == ["written"] * 2
 
 
+@pytest.mark.parametrize("change", [lambda path: path.write_text("changed"), Path.unlink], ids=["changed", "gone"])
+async def test_of_many_files_that_a_step_returns_each_counts_by_its_content(tmp_path: Path, change: Any):
+    @step(params={"folder": tmp_path})
+    def written(folder: Path) -> dict[str, list[Path]]:
+        calls.append("written")
+        paths = [folder / f"part {number}" for number in range(200)]
+        for path in paths:
+            path.write_text("done")
+        return {"paths": paths}
+
+    await run_pipeline([written], run_id="r", journal=tmp_path / "j")
+    await run_pipeline([written], run_id="r", resume=True, journal=tmp_path / "j")
+    assert calls == ["written"]
+    await asyncio.to_thread(change, tmp_path / "part 150")
+    await run_pipeline([written], run_id="r", resume=True, journal=tmp_path / "j")
+    assert calls == ["written"] * 2
+
+
+async def test_a_damaged_file_is_replaced_by_the_step_that_runs_again(tmp_path: Path):
+    def frame() -> pd.DataFrame:
+        calls.append("frame")
+        return pd.DataFrame({"a": range(5000)})
+
+    def damage() -> None:
+        [file] = (tmp_path / "store" / "blobs").glob("??/*")
+        file.write_bytes(b"?" * file.stat().st_size)
+
+    await run_pipeline([frame], run_id="r", journal=tmp_path)
+    await asyncio.to_thread(damage)
+    for _ in range(2):
+        await run_pipeline([frame], run_id="r", resume=True, journal=tmp_path)
+    assert calls == ["frame"] * 2
+
+
 # -- the cache ------------------------------------------------------------------------------------------
 
 
@@ -333,6 +404,42 @@ async def test_options_that_do_not_fit_are_refused(options: Any, says: str):
         await run_pipeline(flow(works=True), **options)
 
 
+async def test_a_run_whose_names_cannot_be_written_leaves_other_runs_alone(tmp_path: Path):
+    async def one() -> int:
+        return 1
+
+    @step(after=[f"\ud800 {number}" for number in range(20)])
+    async def last() -> int:
+        return 1
+
+    good = [step(one, name=f"good {number}") for number in range(500)]
+    odd = [*(step(one, name=f"\ud800 {number}") for number in range(20)), last]
+    async with Runner(journal=tmp_path) as runner:
+        runs = [runner.run(steps, on_error="continue") for steps in (good, odd, good)]
+        first, refused, second = await asyncio.gather(*runs, return_exceptions=True)
+    assert isinstance(refused, JournalUnavailable)
+    assert "a name cannot be written" in str(refused)
+    for result in (first, second):
+        assert isinstance(result, RunResult)
+        assert result.ok
+
+
+@pytest.mark.parametrize("place", ["", "no\0name", "postgresql://[db/journal"])
+def test_a_journal_that_is_nowhere_is_refused(place: str):
+    with pytest.raises(OptionError, match="Journal"):
+        Journal(place)
+
+
+@pytest.mark.parametrize("keep_last", [-1, True, 1.5, "3"])
+def test_a_prune_that_makes_no_sense_removes_nothing(tmp_path: Path, keep_last: Any):
+    with Journal(tmp_path) as journal:
+        assert journal.backend.begin("r", "p", "text") == 1
+        with pytest.raises(OptionError, match="keep_last="):
+            journal.prune(keep_last)
+        assert [run.run_id for run in journal.backend.runs()] == ["r"]
+        assert journal.prune(0) == ["r"]
+
+
 async def test_a_run_that_is_alive_is_not_resumed(tmp_path: Path):
     goes_on = asyncio.Event()
 
@@ -370,6 +477,20 @@ async def test_a_runner_resumes_by_the_id_alone(tmp_path: Path):
         with pytest.raises(OptionError, match="pipeline 'twice' yet"):
             await other.resume("r")
         assert (await other.resume("r", [doubled]))["doubled"] == 8
+
+
+async def test_a_run_whose_results_were_streamed_is_resumed_by_its_id(tmp_path: Path):
+    @step(map_over="numbers")
+    async def each(numbers: int) -> int:
+        return 2 * numbers
+
+    async with Runner(journal=tmp_path) as runner:
+        options: Any = {"target": "each", "run_id": "r"}
+        made = [number async for number in runner.stream([each], {"numbers": [1, 2]}, **options)]
+        async with asyncio.timeout(20):
+            result = await runner.resume("r")
+    assert made == result["each"] == [2, 4]
+    assert result.steps["each"].status is Status.RESUMED
 
 
 async def test_a_journal_of_an_unknown_format_is_refused(tmp_path: Path):

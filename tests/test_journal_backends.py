@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -21,7 +22,9 @@ import pytest
 from odibi_async import Journal, Pipeline, RunError, Runner, run_pipeline, step
 from odibi_async.errors import JournalError, JournalUnavailable, RunAlive, RunExists, RunUnknown
 from odibi_async.events import StepStarted
+from odibi_async.journal import postgres
 from odibi_async.journal.backend import Backend, MarkChange, StepRow
+from odibi_async.journal.postgres import PostgresBackend
 from odibi_async.result import Status
 from odibi_async.testing import failpoint
 
@@ -370,6 +373,71 @@ async def test_a_run_that_is_alive_is_not_resumed_by_another(make: Make):
         assert (await run.result()).ok
 
 
+# -- what a server may do ------------------------------------------------------------------------------
+
+
+def asked(url: str, statement: str) -> None:
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(statement)
+
+
+CUT_OFF = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+    "WHERE datname = current_database() AND pid != pg_backend_pid()"
+)
+
+
+def test_an_error_that_leaves_the_connection_alone_leaves_the_locks_of_runs_alone(server: Server):
+    url = server.url()
+    one, other = PostgresBackend(url), PostgresBackend(url)
+    assert one.hold("r") is not None
+    with pytest.raises(JournalUnavailable, match="NUL"):
+        one.run("no\0name")
+    assert other.hold("r") is None
+    one.close()
+    other.close()
+
+
+def test_settings_of_a_database_do_not_matter(server: Server):
+    url = server.url()
+    for setting in ("idle_session_timeout = '50ms'", "client_encoding = 'SQL_ASCII'"):
+        asked(url, f"ALTER DATABASE {url.rpartition('?')[0].rpartition('/')[2]} SET {setting}")
+    one, other = PostgresBackend(url), PostgresBackend(url)
+    assert one.hold("größe") is not None
+    begun(one, "größe")
+    time.sleep(0.3)  # which a long step may be, and longer
+    assert other.hold("größe") is None
+    assert [run.run_id for run in other.runs()] == ["größe"]
+    one.close()
+    other.close()
+
+
+def test_who_looks_whether_a_run_is_alive_does_not_take_it_from_one_that_connects_again(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+):
+    url = server.url()
+    one, other = PostgresBackend(url), PostgresBackend(url)
+    assert one.hold("r") is not None
+    asked(url, CUT_OFF)
+    glance = other.hold("r")
+    assert glance is not None
+    looked: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        looked.append(seconds)
+        if seconds == postgres.GLANCE:
+            glance.release()
+
+    monkeypatch.setattr(postgres, "time", SimpleNamespace(sleep=sleep))
+    assert one.run("r") is None
+    assert looked == [postgres.PAUSES[0], postgres.GLANCE]
+    assert other.hold("r") is None
+    one.close()
+    other.close()
+
+
 # -- a server that dies --------------------------------------------------------------------------------
 
 
@@ -391,6 +459,7 @@ async def test_a_server_that_is_killed_and_started_again_leaves_a_run_undisturbe
     calls.clear()
     async with Runner(journal=journal) as runner:
         run = await runner.start([slow, total], {"numbers": list(range(20))}, run_id="r")
+        await run.begun()  # which a busy machine makes long
         await asyncio.sleep(0.1)
         await asyncio.to_thread(server.kill)
         await asyncio.to_thread(server.start)

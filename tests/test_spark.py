@@ -38,7 +38,7 @@ from odibi_async import (
 from odibi_async.engines.spark import session as sessions
 from odibi_async.engines.spark.engine import SparkEngine
 from odibi_async.errors import CrossingError, EngineError, OptionError, PathError, SqlError
-from odibi_async.events import CacheDamaged
+from odibi_async.events import CacheDamaged, JournalBypassed
 from odibi_async.testing import Recorder
 
 FRAME = pd.DataFrame({"k": ["a", "b", None, "a"], "v": [1, 2, 3, 4]})
@@ -563,6 +563,18 @@ async def test_functions_over_spark_frames_are_cached_when_they_say_so(spark: Sp
         if says is None:
             assert "use cache=True" in result.steps["half"].cache.reason
         assert await asyncio.to_thread(rows, result["half"]) == [{"h": 5.0}]
+
+
+async def test_a_cached_frame_of_spark_is_not_resumed_from_files_that_the_journal_cannot_read(
+    spark: SparkEngine, tmp_path: Path, heard: Recorder
+):
+    totals = [sql("totals", "SELECT k, v FROM data", data="frame")]
+    options: Any = {"engine": spark, "cache": cached(tmp_path), "journal": tmp_path / "j", "observers": [heard]}
+    await run_pipeline(totals, {"frame": FRAME}, **options)
+    await run_pipeline(totals, {"frame": FRAME}, run_id="r", **options)
+    result = await run_pipeline(totals, run_id="r", resume=True, **options)
+    assert result.steps["totals"].status is Status.CACHED
+    assert [event.reason for event in heard.of(JournalBypassed) if "called again" in event.reason] == []
 
 
 async def test_a_hit_can_cross_to_pandas_and_pandas_is_cached_after_it(spark: SparkEngine, tmp_path: Path):

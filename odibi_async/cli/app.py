@@ -121,6 +121,7 @@ def run(
         cache=False if no_cache else cache or plan.document.cache,
         journal=place_of(journal) if resume else journal or os.environ.get(VARIABLE) or None,
         resume=resume,
+        chosen=_chosen(given, choice, pool, engine),
         engine=engine,
         keep_going=keep_going,
         events=events,
@@ -130,6 +131,19 @@ def run(
         verbose=talk.verbose,
     )
     return executed(plan, how, signals)
+
+
+def _chosen(given: Given, choice: Choice, pools: Sequence[str], engine: str | None) -> list[str]:
+    """The flags without which a run that is resumed would be another one."""
+    said = {
+        "--functions": given.functions,
+        "--project": (given.project,) if given.project else (),
+        "--select": choice.select,
+        "--exclude": choice.exclude,
+        "--pool": pools,
+        "--engine": (engine,) if engine else (),
+    }
+    return [word for flag, texts in said.items() for text in texts for word in (flag, text)]
 
 
 @runs.command(name="resume")

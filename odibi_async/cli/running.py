@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shlex
 import sys
 import webbrowser
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -17,7 +18,7 @@ from odibi_async.cli.answer import Answer, Problem, Refused, problems_of
 from odibi_async.cli.listeners import EventFile, Lines, Scribe, Warnings
 from odibi_async.cli.output import is_rich
 from odibi_async.cli.plan import Plan
-from odibi_async.cli.runs import resuming
+from odibi_async.cli.runs import journal_flag
 from odibi_async.cli.signals import Signals
 from odibi_async.errors import GraphError, JournalError, OdibiError, OptionError, RunError, in_a_line
 from odibi_async.limits import Limits
@@ -41,6 +42,7 @@ class HowToRun:
     cache: bool | str | None
     journal: str | None
     resume: str | None
+    chosen: Sequence[str]
     engine: str | None
     keep_going: bool
     events: str | None
@@ -84,7 +86,11 @@ def _again(plan: Plan, how: HowToRun, result: RunResult) -> str:
     """The command that resumes a run; empty where there is nothing to resume."""
     if how.journal is None or result.ok:
         return ""
-    return resuming(result.run_id, how.journal, plan.document.source.name, has_source=bool(plan.whole.source))
+    journal = journal_flag(how.journal)
+    if plan.whole.source and not how.chosen:
+        return f"odibi-async runs resume {shlex.quote(result.run_id)}{journal}"
+    parts = (plan.whole.source or plan.document.source.name, *how.chosen, "--resume", result.run_id)
+    return f"odibi-async run {shlex.join(parts)}{journal}"
 
 
 def _told(how: HowToRun, tracker: Tracker, again: str) -> tuple[str, list[Problem]]:

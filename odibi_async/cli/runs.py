@@ -18,6 +18,7 @@ from odibi_async.events import StepOutline
 from odibi_async.journal import Journal
 from odibi_async.journal.records import RunRecord, as_data
 from odibi_async.journal.told import told
+from odibi_async.observers.redaction import masked_urls
 from odibi_async.observers.story import name_of_page, tell_story
 from odibi_async.result import seconds_text
 
@@ -94,30 +95,28 @@ def story(journal: str | None, run_id: str, path: str | None, show: bool) -> Ans
     with opened(journal) as found:
         run_id = known(found, run_id)
         run = found.run(run_id)
-        again = resuming(run_id, place_of(journal), run.pipeline, has_source=bool(run.source))
-        record = told(found, run_id, _graph(run), again)
+        record = told(found, run_id, _graph(run), _again(run, place_of(journal)))
         page = tell_story(record, path or name_of_page(run_id))
     if show:
         webbrowser.open(Path(page).as_uri())
     return Answer(text=f"story: {page}", data={"story": page})
 
 
-def resuming(run_id: str, journal: str, pipeline: str, *, has_source: bool) -> str:
-    """
-    What resumes a run, as it is typed into a shell; into Python where it was begun there.
+def _again(run: RunRecord, journal: str) -> str:
+    """What to do to resume a run."""
+    from odibi_async.cli.python import is_python
 
-    Args:
-        run_id: The run.
-        journal: The journal.
-        pipeline: What the journal calls the pipeline: `flights.py:STEPS`, where its steps are in a Python file.
-        has_source: Whether it was read from a configuration, which the journal names.
-    """
-    if has_source:
-        return f"odibi-async runs resume {shlex.quote(run_id)} --journal {shlex.quote(journal)}"
-    if ":" in pipeline:
-        run = f"odibi-async run {shlex.quote(pipeline)} --resume {shlex.quote(run_id)}"
-        return f"{run} --journal {shlex.quote(journal)}"
-    return f"await runner.resume({run_id!r}, steps)"
+    if run.source:
+        return f"odibi-async runs resume {shlex.quote(run.run_id)}{journal_flag(journal)}"
+    if is_python(run.pipeline):
+        command = shlex.join((run.pipeline, "--resume", run.run_id))
+        return f"odibi-async run {command}{journal_flag(journal)}"
+    return f"await runner.resume({run.run_id!r}, steps)"
+
+
+def journal_flag(place: str) -> str:
+    """The journal in a command that is shown: without a password, and not at all where the environment says it."""
+    return "" if place == os.environ.get(VARIABLE) else f" --journal {shlex.quote(masked_urls(place))}"
 
 
 def resumption(journal: str, run_id: str, pipeline: str) -> tuple[str, Mapping[str, Any]]:

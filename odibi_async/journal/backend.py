@@ -11,6 +11,10 @@ from odibi_async.journal.records import FORMAT
 LEARNS: Final = 0.5
 """How much the last run counts among the durations of all runs."""
 
+GLANCES: Final = 4
+GLANCE: Final = 0.02
+"""How often, and after how many seconds, a run that seems alive is looked at again."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRow:

@@ -13,7 +13,7 @@ from odibi_async.errors import JournalUnavailable, OdibiError, RunAlive, RunExis
 from odibi_async.fingerprint.functions import Undigestible, combined, digest_of, is_mutable
 from odibi_async.graph.graph import Graph
 from odibi_async.graph.select import Selection
-from odibi_async.journal.backend import RunRow
+from odibi_async.journal.backend import GLANCE, GLANCES, RunRow
 from odibi_async.journal.journal import Journal
 from odibi_async.journal.records import GivenInput, RunRecord, StepRecord
 from odibi_async.journal.writer import AT_ONCE, Job, Told, step_row
@@ -25,10 +25,6 @@ SMALL: Final = (bool, int, float, type(None))
 """Values of these types are digested and kept within microseconds."""
 SHORT: Final = 1024
 """Texts and bytes up to this length as well."""
-
-GLANCES: Final = 4
-GLANCE: Final = 0.02
-"""How often, and after how many seconds, a run that seems alive is looked at again."""
 REMEMBERED: Final = 4096
 """How many small values are remembered with where they are: many steps make the same."""
 
@@ -111,6 +107,10 @@ class RunJournal:
             JournalUnavailable: The journal cannot be read or written.
         """
         journal, run_id = self._journal, self._asked.run_id
+        try:  # rows of several runs share a commit: one that cannot be written would fail them all
+            "".join(self._graph.names).encode()
+        except UnicodeError as error:
+            raise JournalUnavailable(journal.backend.name, f"a name cannot be written: {error}.") from error
         if self._asked.resume:
             journal.found(run_id)
         elif journal.backend.run(run_id) is not None:
@@ -305,8 +305,8 @@ class RunJournal:
         return kept
 
     def has(self, kept: Kept) -> bool:
-        """Whether a value lies in this store already."""
-        return kept.inline is not None or self.store.has(kept)
+        """Whether a value lies in this store already; not the files of an engine, which nobody else can read."""
+        return not kept.parts and (kept.inline is not None or self.store.has(kept))
 
     def sound(self, record: StepRecord) -> bool:
         """Whether all that a committed step made is as it was; its files are read."""
@@ -316,9 +316,9 @@ class RunJournal:
             return False
 
     def _is_sound(self, kept: Kept) -> bool:
-        if kept.inline is None:
-            return self.store.has(kept) and self.store.is_sound(kept.blob)
-        if b"Path" not in kept.inline:
+        if not self.store.has(kept):
+            return False
+        if not self.store.mentions(kept, b"Path"):
             return True
         return digest_of(self.store.load(kept), ordered=True) == kept.digest  # the files that the paths lead to count
 

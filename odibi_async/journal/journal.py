@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from blake3 import blake3
 
@@ -48,9 +49,7 @@ class Journal:
         keep_last: int | None = None,
         store: str | os.PathLike[str] | None = None,
     ) -> None:
-        if keep_last is not None and not (type(keep_last) is int and keep_last > 0):
-            raise OptionError(f"keep_last={keep_last!r}: a number of runs above 0 is needed, or None for all.")
-        self.keep_last = keep_last
+        self.keep_last = None if keep_last is None else _count(keep_last, 1)
         self.backend, own = _parts(where)
         self.store = Store(own if store is None else store)
         self.writer = Writer(self.backend)
@@ -129,6 +128,7 @@ class Journal:
         keep = self.keep_last if keep_last is None else keep_last
         if keep is None:
             raise OptionError("prune: keep_last= is needed, here or where the journal is made.")
+        keep = _count(keep, 0)
         counts: dict[str, int] = {}
         old = []
         for row, record in self.rows():
@@ -256,15 +256,27 @@ class Journal:
         return gone
 
 
+def _count(keep_last: Any, least: int) -> int:
+    if type(keep_last) is not int or keep_last < least:
+        raise OptionError(f"keep_last={keep_last!r}: a number of runs from {least} is needed, or None for all.")
+    return keep_last
+
+
 def _parts(where: Any) -> tuple[Backend, Path]:
     """What keeps the rows, and the directory for what steps make. Touches no disk."""
     if not isinstance(where, str | os.PathLike):
         raise OptionError(f"Journal({where!r}): a directory or a URL is needed.")
     text = os.fspath(where)
+    if not text or "\0" in text:
+        raise OptionError(f"Journal({where!r}): a directory or a URL is needed, which holds no NUL.")
     if "://" not in text:
         return SqliteBackend(Path(text)), Path(text) / "store"
     if not text.startswith(("postgresql://", "postgres://")):
         raise OptionError(f"Journal({text.split('://')[0]}://...): a directory or a postgresql:// URL is needed.")
+    try:
+        urlsplit(text)
+    except ValueError as error:
+        raise OptionError(f"Journal: its URL cannot be read: {error}.") from error
     from platformdirs import user_data_path
 
     return PostgresBackend(text), user_data_path("odibi_async", appauthor=False) / "store"

@@ -122,10 +122,15 @@ class JournalLayer:
     def _close(self, status: Status) -> None:
         results = [self._state.record(self._graph.nodes[index]) for index in self._state.selection.nodes]
         ended = [result for result in results if result is not None]
-        rest = [self._ended(result) for result in ended if result.name not in self._written]
+        rest = [self._ended(each) for each in ended if each.name not in self._written and not self._stands(each)]
         seconds = {each.name: each.run_seconds for each in ended if each.status is Status.SUCCEEDED}
         error = self._redaction(next((failure.summary for failure in self._state.failures.values()), ""))
         self._journal.close(status, rest, error, seconds)
+
+    def _stands(self, result: StepResult) -> bool:
+        """Whether a step was committed before and not come to this time: the next resumption takes what it made."""
+        record = self._journal.committed.get((result.name, None))
+        return record is not None and record.is_committed and result.status in (Status.SKIPPED, Status.CANCELLED)
 
     def _ended(self, result: StepResult) -> StepRecord:
         """The row of a step that has none: it was skipped or cancelled, is a resource, or was mapped."""

@@ -14,7 +14,7 @@ from blake3 import blake3
 
 from odibi_async.errors import ExtraMissing, JournalUnavailable
 from odibi_async.failpoints import passing
-from odibi_async.journal.backend import LEARNS, Hold, MarkChange, RunRow, StepRow, foreign
+from odibi_async.journal.backend import GLANCE, GLANCES, LEARNS, Hold, MarkChange, RunRow, StepRow, foreign
 from odibi_async.journal.records import FORMAT
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ Connection = Any  # of psycopg, which not everybody has
 PAUSES: Final = (0.1, 0.4, 1.0, 2.0)
 """Seconds after which what failed is tried again: a server that is restarted is away for a moment."""
 _CONNECTION: Final[dict[str, Any]] = {
+    "client_encoding": "UTF8",
     "connect_timeout": 10,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -32,6 +33,8 @@ _CONNECTION: Final[dict[str, Any]] = {
     "tcp_user_timeout": 30_000,
     "application_name": "odibi_async journal",
 }
+_IDLE: Final = 0
+"""The state of a connection that is in no transaction."""
 _SETTINGS: Final = """
 SET synchronous_commit = on; SET client_min_messages = warning;
 SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
@@ -113,7 +116,8 @@ class PostgresBackend:
         def write(connection: Connection) -> None:
             passing("before commit")
             connection.execute(
-                "INSERT INTO odibi_steps SELECT * FROM unnest(%s::bigint[], %s::text[], %s::integer[], %s::text[]) "
+                # binary: the text of a list is made letter by letter, which costs more than all else here
+                "INSERT INTO odibi_steps SELECT * FROM unnest(%b::bigint[], %b::text[], %b::integer[], %b::text[]) "
                 "ON CONFLICT (run, step, element) DO UPDATE SET text = excluded.text",
                 columns,
             )
@@ -225,7 +229,8 @@ class PostgresBackend:
                         self._opened = self._open()
                     return call(self._opened)
                 except (psycopg.Error, OSError) as error:
-                    self._close()
+                    if not self._is_usable():
+                        self._close()
                     pause = next(pauses, None)
                     if pause is None or not isinstance(error, psycopg.OperationalError | OSError):
                         first, *_ = str(error).strip().splitlines() or [type(error).__name__]
@@ -234,15 +239,22 @@ class PostgresBackend:
                 except UnicodeError as error:
                     raise JournalUnavailable(self.name, f"a name cannot be written: {error}.") from error
 
+    def _is_usable(self) -> bool:
+        """Whether an error leaves the connection as it was: closed without need, it would lose the locks of runs."""
+        opened = self._opened
+        return opened is not None and not opened.closed and opened.info.transaction_status == _IDLE
+
     def _open(self) -> Connection:
         import psycopg
 
         connection = psycopg.connect(self._url, autocommit=True, **_CONNECTION)
         try:
             connection.execute(_SETTINGS)
+            if connection.info.server_version >= 140_000:  # a run may last for hours between two rows
+                connection.execute("SET idle_session_timeout = 0")
             self._identity = self._set_up(connection)
             for key, name in list(self._held.items()):
-                if not _locked(connection, key):
+                if not _locked_again(connection, key):
                     raise JournalUnavailable(self.name, f"another process has taken over {name!r} meanwhile.")
         except BaseException:
             connection.close()
@@ -277,6 +289,15 @@ class _AdvisoryHold:
 
 def _locked(connection: Connection, key: int) -> bool:
     return bool(connection.execute("SELECT pg_try_advisory_lock(%s)", (key,)).fetchone()[0])
+
+
+def _locked_again(connection: Connection, key: int) -> bool:
+    """Whether a lock that was lost is held again."""
+    for _ in range(GLANCES):  # who lists runs looks for a moment whether they are alive
+        if _locked(connection, key):
+            return True
+        time.sleep(GLANCE)
+    return _locked(connection, key)
 
 
 def _replaced(connection: Connection, name: str, old: str | None, new: str | None) -> bool:

@@ -308,6 +308,7 @@ class Runner:
         pipeline, tap = tapped(Planned(plans.graph, plans.name, plans.planned.source), name_of(target), outlet)
         options["targets"] = [tap]
         execution = await self._prepared(pipeline, inputs, **options)
+        self._recording.remember(plans.name, plans.planned)  # to be resumed without what hands it to this loop
         run = asyncio.get_running_loop().create_task(
             self._living(execution), name=f"odibi_async run {execution.run_id}"
         )

@@ -242,6 +242,21 @@ class Store:
         except OSError:
             return False
 
+    def mentions(self, kept: Kept, word: bytes) -> bool:
+        """
+        Whether a word stands in the bytes of a value, all of which are read.
+
+        Raises:
+            Damaged: They are not there, or not what was written; see `load`.
+        """
+        before = b""
+        for part in slices([self._verified(kept)]):
+            here = before + bytes(part)
+            if word in here:
+                return True
+            before = here[-len(word) :]
+        return False
+
     def close(self) -> None:
         """Removes what the store has in `work/`; the next write begins anew."""
         with self._opening:
