@@ -35,6 +35,7 @@ from odibi_async import (
     run_pipeline,
     step,
 )
+from odibi_async.engines.spark import queries
 from odibi_async.engines.spark import session as sessions
 from odibi_async.engines.spark.engine import SparkEngine
 from odibi_async.errors import CrossingError, EngineError, OptionError, PathError, SqlError
@@ -106,6 +107,9 @@ async def test_values_of_steps_fill_the_params_of_a_query(spark: SparkEngine):
         "SELECT * FROM (SELECT k, v FROM data) PIVOT (sum(v) FOR k IN ('a' AS v))",
         "VALUES (1)",
         "SELECT 1 /* ; */ ;  ",
+        "SELECT ';--' AS v, 'a' AS `x;--` FROM data;; -- the end;",
+        "SELECT v FROM data -- the end \\",
+        "SELECT v FROM data /* ; /* ; */ ; */",
     ],
 )
 async def test_queries_of_all_shapes_run(spark: SparkEngine, query: str):
@@ -533,6 +537,21 @@ async def test_a_pandas_frame_read_by_spark_is_known_by_its_content(spark: Spark
         ("SELECT monotonically_increasing_id() AS r FROM data", "asks for monotonically_increasing_id"),
         ("SELECT v FROM data TABLESAMPLE (50 PERCENT)", "asks for tablesample"),
         ("SELECT (SELECT max(id) FROM range(2)) AS r FROM data WHERE v IN (SELECT x FROM elsewhere)", "elsewhere"),
+        ("SELECT localtime AS r FROM data", "asks for localtime"),
+        ("SELECT current_path() AS r FROM data", "asks for current_path"),
+        ("SELECT aes_encrypt(k, '0000111122223333') AS r FROM data", "asks for aes_encrypt"),
+        ("SELECT kll_sketch_agg_bigint(v) AS r FROM data", "asks for kll_sketch_agg_bigint"),
+        ("SELECT r'\\', '--', rand() FROM data", "asks for rand"),
+        ("SELECT `a--b`, rand() FROM data", "asks for rand"),
+        ("SELECT `/*`, rand(), `*/` FROM data", "asks for rand"),
+        ("SELECT /* /* */ ' */ '--', rand() FROM data", "asks for rand"),
+        ("SELECT v -- ' \r, rand() FROM data", "asks for rand"),
+        ("SELECT IDENTIFIER('ra' || 'nd')() FROM data", "asks for identifier"),
+        ("SELECT * FROM data, IDENTIFIER('else' || 'where')", "asks for identifier"),
+        ("SELECT v FROM elsewhere, (WITH elsewhere AS (FROM data) FROM elsewhere)", "the table elsewhere"),
+        ("SELECT pick.one(v) FROM data", "the function one"),
+        ("SELECT pick . `one` (v) FROM data", "the function one"),
+        ("SELECT TRANSFORM (v) USING 'date' AS (d) FROM data", "a script"),
     ],
 )
 def test_what_a_query_asks_for_besides_its_frames_is_seen(spark: SparkEngine, query: str, because: str):
@@ -546,8 +565,55 @@ def test_what_follows_from_the_frames_is_seen_too(spark: SparkEngine):
         "WITH a AS (SELECT * FROM data), b AS (SELECT * FROM a) SELECT * FROM b",
         "SELECT date_add(d, 1), unix_timestamp FROM data",
         "SELECT v FROM DATA ORDER BY v",
+        "SELECT v FROM data /* rand() /* now() */ uuid() */ WHERE k = 'as of now(), rand()' AND v > 1. AND (v < 3)",
+        "WITH RECURSIVE r(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM r, data WHERE n < 3) SELECT n FROM r",
+        "SELECT builtin.upper(k) FROM data WHERE v IN (1, 2)",
     ):
         assert spark.changes_by_itself(query, ("data",)) == "", query
+
+
+def test_variables_and_functions_of_the_session_are_seen(spark: SparkEngine):
+    asked = {
+        "SELECT low, `High est` FROM data": "the variable High est",
+        "SELECT LOW FROM data": "the variable LOW",
+        "SELECT twice(v) FROM data": "the function twice",
+        "SELECT v FROM chosen()": "the function chosen",
+        "SELECT low_, v FROM data": "",
+    }
+    made = ("VARIABLE low", "VARIABLE `High est`", "FUNCTION twice", "FUNCTION chosen")
+    spark.session.sql("DECLARE VARIABLE low = 5")
+    spark.session.sql("DECLARE VARIABLE `High est` = 5")
+    spark.session.sql("CREATE TEMPORARY FUNCTION chosen() RETURNS TABLE (v INT) RETURN SELECT 1 AS v")
+    spark.session.udf.register("twice", lambda v: 2 * v, "long")
+    try:
+        for query, because in asked.items():
+            found = spark.changes_by_itself(query, ("data",))
+            assert because in found if because else not found, query
+    finally:
+        for each in made:
+            spark.session.sql(f"DROP TEMPORARY {each}")
+
+
+def test_a_plan_that_is_not_shown_whole_tells_of_no_table(spark: SparkEngine):
+    spark.session.conf.set("spark.sql.maxPlanStringLength", "40")
+    try:
+        assert "cannot be told" in spark.changes_by_itself("SELECT v FROM data WHERE v IN (FROM elsewhere)", ("data",))
+    finally:
+        spark.session.conf.unset("spark.sql.maxPlanStringLength")
+
+
+def test_a_function_of_spark_that_cannot_be_asked_is_not_taken_for_one_without_chance(spark: SparkEngine):
+    catalyst = spark.session._jvm.org.apache.spark.sql.catalyst
+    registry = catalyst.analysis.FunctionRegistry.builtin()
+    upper, odd = (catalyst.FunctionIdentifier(name) for name in ("upper", "odd"))
+    info = catalyst.expressions.ExpressionInfo("there.is.no.such.Class", "odd")
+    registry.registerFunction(odd, info, registry.lookupFunctionBuilder(upper).get())
+    try:
+        doubtful = queries.not_deterministic(spark.session)
+    finally:
+        registry.dropFunction(odd)
+    asked = queries.changes_by_itself(spark.session, "SELECT odd(k) FROM data", ("data",), doubtful)
+    assert asked == "the function odd, of which it is not known whether it is deterministic"
 
 
 async def test_functions_over_spark_frames_are_cached_when_they_say_so(spark: SparkEngine, tmp_path: Path):

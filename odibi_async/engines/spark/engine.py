@@ -351,10 +351,10 @@ class SparkEngine:
         """What makes a query give something else another time, in words; empty when nothing does."""
         if is_connect(self.session):
             return "what Spark Connect does not tell"
-        return queries.changes_by_itself(self.session, sql, frames, self._chance)
+        return queries.changes_by_itself(self.session, sql, frames, self._doubtful)
 
     @functools.cached_property
-    def _chance(self) -> frozenset[str]:
+    def _doubtful(self) -> Mapping[str, str]:
         return queries.not_deterministic(self.session)
 
     def register_temp(self, name: str, frame: Any) -> None:
