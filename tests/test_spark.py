@@ -33,6 +33,7 @@ from odibi_async import (
     Step,
     create_engine_context,
     run_pipeline,
+    run_pipeline_sync,
     step,
 )
 from odibi_async.engines.spark import queries
@@ -440,6 +441,61 @@ def test_a_write_that_fails_leaves_what_was_there(spark: SparkEngine):
         spark.write(frame.selectExpr("raise_error('boom') AS v"), "x.parquet")
     assert rows(spark.read("x.parquet").orderBy("v")) == [{"v": 1}, {"v": 2}]
     assert [each.name for each in spark._root.iterdir()] == ["x.parquet"]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.json", "x.jsonl", "x.parquet", "x.orc"])
+def test_columns_that_are_appended_go_by_their_names(spark: SparkEngine, name: str):
+    frame = spark.from_arrow(pa.table({"v": [1, 2], "k": ["x", None]}), "it")
+    spark.write(frame, name)
+    spark.write(frame.select("k", "v"), name, mode="append")
+    read = rows(spark.read(name).select("v", "k").orderBy("v"))
+    assert read == [row for row in rows(frame) for _ in range(2)]
+
+
+def test_what_is_appended_is_written_as_what_is_there(spark: SparkEngine):
+    frame = spark.from_arrow(pa.table({"v": [1, 2], "k": ["x", "y"]}), "it")
+    for _ in range(2):
+        spark.write(frame, "x.csv", mode="append", sep=";")
+    assert spark.read("x.csv", sep=";").columns == ["v", "k"]
+    assert spark.read("x.csv", sep=";").count() == 4
+    spark.write(frame.limit(0), "x.jsonl")  # nothing in it says its columns
+    spark.write(frame, "x.jsonl", mode="append")
+    assert spark.read("x.jsonl").count() == 2
+
+
+def test_rows_that_spark_would_not_read_are_not_appended(spark: SparkEngine):
+    frame = spark.from_arrow(pa.table({"v": [1, 2], "k": ["x", "y"]}), "it")
+    for name, there, more in (("whole.parquet", (), "k"), ("parts.parquet", "k", ()), ("other.parquet", "k", "v")):
+        spark.write(frame, name, partition_by=there)
+        with pytest.raises(PathError, match="partition_by"):
+            spark.write(frame, name, mode="append", partition_by=more)
+        spark.write(frame, name, mode="append", partition_by=there)
+        assert spark.read(name).count() == 4
+
+
+def test_columns_without_values_stay_in_json(spark: SparkEngine):
+    frame = spark.from_arrow(pa.table({"k": pa.array([None, None], "string"), "v": [1, 2]}), "it")
+    for name in ("x.json", "x.jsonl"):
+        spark.write(frame, name)
+        assert spark.read(name).columns == ["k", "v"]
+
+
+def test_a_header_that_does_not_fit_the_schema_or_the_other_files_is_an_error(spark: SparkEngine):
+    root = Path(str(spark._root))
+    (root / "a.csv").write_text("a,b\n1,2\n")
+    (root / "b.csv").write_text("b,a\n3,4\n")
+    back = step(lambda q: len(q), name="back", engine="pandas")
+    for place, params in (("a.csv", {"schema": "b INT, a INT"}), ("a.csv", {"schema": "a INT, z INT"}), ("*.csv", {})):
+        steps = [Step("ingest", "q", "config_op", None, place, params), back]
+        with pytest.raises(RunError, match=r"file .*\.csv.*CSV header does not conform to the schema"):
+            run_pipeline_sync(steps, engine=spark)
+    assert rows(spark.read("a.csv", schema="a INT, b INT").select("b")) == [{"b": 2}]
+
+
+def test_files_in_folders_that_begin_with_an_underscore_count_where_they_are_values(spark: SparkEngine):
+    frame = spark.from_arrow(pa.table({"_k": ["x"], "v": [1]}), "it")
+    spark.write(frame, "x.parquet", partition_by="_k")
+    assert spark.read("x.parquet").count() == len(spark.files("x.parquet")) == 1
 
 
 def test_partitions_patterns_and_schemas(spark: SparkEngine):
