@@ -521,6 +521,19 @@ def test_paths_out_of_the_root_are_refused(spark: SparkEngine, path: str):
             use(path, format="csv")
 
 
+def test_queries_read_no_files_where_paths_are_confined(spark: SparkEngine, tmp_path: Path):
+    out = tmp_path / "o, ut.csv"
+    out.write_text("hush\n")
+    for query in (f"FROM csv.`{out}`", f"SELECT (SELECT max(value) FROM text.`file://{out}`)"):
+        with pytest.raises(SqlError, match=r"There is no table .*; files are read by steps of their own"):
+            spark.execute_sql(query)
+    spark.session.range(1).write.saveAsTable("default.numbers")
+    try:
+        assert rows(spark.execute_sql("FROM default.numbers")) == [{"id": 0}]
+    finally:
+        spark.session.sql("DROP TABLE default.numbers")
+
+
 def test_a_file_that_is_not_there_and_a_format_that_is_unknown(spark: SparkEngine):
     with pytest.raises(FileNotFoundError):
         spark.read("no.csv")

@@ -350,7 +350,8 @@ class SparkEngine:
         for name in temps:
             if name not in self._temps:
                 raise OptionError(f"There is no temporary frame {name!r}.{did_you_mean(name, self._temps)}")
-        return queries.run(self.session, sql, frames or {}, params)
+        is_confined = self._root is not None and not is_connect(self.session)
+        return queries.run(self.session, sql, frames or {}, params, is_confined=is_confined)
 
     @property
     def time_zone(self) -> str:

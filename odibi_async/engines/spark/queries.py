@@ -41,7 +41,14 @@ may stand for any function or table. Spark's own registry adds to them.
 _SPECIAL: Final = re.compile(r"['\"]\s*(now|today|tomorrow|yesterday)\b", re.IGNORECASE)
 
 
-def run(session: Any, sql: str, frames: Mapping[str, Any], params: Mapping[str, Any] | None) -> Any:
+def run(
+    session: Any,
+    sql: str,
+    frames: Mapping[str, Any],
+    params: Mapping[str, Any] | None,
+    *,
+    is_confined: bool = False,
+) -> Any:
     """
     The lazy frame of one query over frames, known in it by their names here.
 
@@ -53,12 +60,15 @@ def run(session: Any, sql: str, frames: Mapping[str, Any], params: Mapping[str, 
         sql: One query, in Spark's dialect.
         frames: What it may read; with them, tables of the session's catalogue.
         params: The value of each `:name` in it.
+        is_confined: Whether it must not read files by their paths.
 
     Raises:
         SqlError: It is not one query, or does not fit the frames or the params.
     """
     check_names(frames)
     check_one_query(session, sql)
+    if is_confined:
+        check_no_files(session, sql, frames)
     places = {name: f"odibi_{i}" for i, name in enumerate(frames)}
     text = _alone(sql)
     if frames:
@@ -216,16 +226,40 @@ def _variable_among(session: Any, names: Collection[str]) -> str:
     return next((name for name, each in known if variables.get(sequence([each])).isDefined()), "")
 
 
+def check_no_files(session: Any, sql: str, frames: Collection[str]) -> None:
+    """
+    Raises:
+        SqlError: A query reads files by their paths, as in "SELECT * FROM csv.`x.csv`".
+    """
+    for found in _RELATION.findall(_plan_with(session, sql, frames)):
+        parts = found.replace("`", "").split(", ")
+        if len(parts) > 1 and not _is_table(session, parts):
+            raise SqlError(f"There is no table {'.'.join(parts)}; files are read by steps of their own.")
+
+
+def _is_table(session: Any, parts: Collection[str]) -> bool:
+    try:
+        return bool(session.catalog.tableExists(".".join(map(_quoted, parts))))
+    except Exception as error:
+        if is_about_the_query(error):  # it cannot be the name of one
+            return False
+        raise
+
+
+def _plan_with(session: Any, sql: str, frames: Collection[str]) -> str:
+    """The syntax tree of a query in words, in which the tables are those that are none of its frames."""
+    plan = parsed(session, _bound(dict.fromkeys(frames, "VALUES (1)"), _alone(sql)))
+    return str(session._jvm.org.apache.spark.sql.catalyst.analysis.CTESubstitution.apply(plan).toString())
+
+
 def _read_besides(session: Any, sql: str, frames: Collection[str]) -> str:
     """What a query reads that is none of its frames, in words; empty for nothing."""
     try:
-        plan = parsed(session, _bound(dict.fromkeys(frames, "VALUES (1)"), _alone(sql)))
-        known = session._jvm.org.apache.spark.sql.catalyst.analysis.CTESubstitution.apply(plan)
+        shown = _plan_with(session, sql, frames)
     except Exception as error:
         if isinstance(error, SqlError) or is_about_the_query(error):
             return "something that cannot be told"
         raise
-    shown = str(known.toString())
     if "ScriptTransformation" in shown:
         return "what a script gives"
     if shown.endswith(" more characters"):  # spark.sql.maxPlanStringLength
