@@ -33,8 +33,10 @@ from odibi_async import (
     Step,
     create_engine_context,
     run_pipeline,
+    run_pipeline_sync,
     step,
 )
+from odibi_async.engines.spark import queries
 from odibi_async.engines.spark import session as sessions
 from odibi_async.engines.spark.engine import SparkEngine
 from odibi_async.errors import CrossingError, EngineError, OptionError, PathError, SqlError
@@ -106,6 +108,9 @@ async def test_values_of_steps_fill_the_params_of_a_query(spark: SparkEngine):
         "SELECT * FROM (SELECT k, v FROM data) PIVOT (sum(v) FOR k IN ('a' AS v))",
         "VALUES (1)",
         "SELECT 1 /* ; */ ;  ",
+        "SELECT ';--' AS v, 'a' AS `x;--` FROM data;; -- the end;",
+        "SELECT v FROM data -- the end \\",
+        "SELECT v FROM data /* ; /* ; */ ; */",
     ],
 )
 async def test_queries_of_all_shapes_run(spark: SparkEngine, query: str):
@@ -438,6 +443,61 @@ def test_a_write_that_fails_leaves_what_was_there(spark: SparkEngine):
     assert [each.name for each in spark._root.iterdir()] == ["x.parquet"]  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("name", ["x.csv", "x.json", "x.jsonl", "x.parquet", "x.orc"])
+def test_columns_that_are_appended_go_by_their_names(spark: SparkEngine, name: str):
+    frame = spark.from_arrow(pa.table({"v": [1, 2], "k": ["x", None]}), "it")
+    spark.write(frame, name)
+    spark.write(frame.select("k", "v"), name, mode="append")
+    read = rows(spark.read(name).select("v", "k").orderBy("v"))
+    assert read == [row for row in rows(frame) for _ in range(2)]
+
+
+def test_what_is_appended_is_written_as_what_is_there(spark: SparkEngine):
+    frame = spark.from_arrow(pa.table({"v": [1, 2], "k": ["x", "y"]}), "it")
+    for _ in range(2):
+        spark.write(frame, "x.csv", mode="append", sep=";")
+    assert spark.read("x.csv", sep=";").columns == ["v", "k"]
+    assert spark.read("x.csv", sep=";").count() == 4
+    spark.write(frame.limit(0), "x.jsonl")  # nothing in it says its columns
+    spark.write(frame, "x.jsonl", mode="append")
+    assert spark.read("x.jsonl").count() == 2
+
+
+def test_rows_that_spark_would_not_read_are_not_appended(spark: SparkEngine):
+    frame = spark.from_arrow(pa.table({"v": [1, 2], "k": ["x", "y"]}), "it")
+    for name, there, more in (("whole.parquet", (), "k"), ("parts.parquet", "k", ()), ("other.parquet", "k", "v")):
+        spark.write(frame, name, partition_by=there)
+        with pytest.raises(PathError, match="partition_by"):
+            spark.write(frame, name, mode="append", partition_by=more)
+        spark.write(frame, name, mode="append", partition_by=there)
+        assert spark.read(name).count() == 4
+
+
+def test_columns_without_values_stay_in_json(spark: SparkEngine):
+    frame = spark.from_arrow(pa.table({"k": pa.array([None, None], "string"), "v": [1, 2]}), "it")
+    for name in ("x.json", "x.jsonl"):
+        spark.write(frame, name)
+        assert spark.read(name).columns == ["k", "v"]
+
+
+def test_a_header_that_does_not_fit_the_schema_or_the_other_files_is_an_error(spark: SparkEngine):
+    root = Path(str(spark._root))
+    (root / "a.csv").write_text("a,b\n1,2\n")
+    (root / "b.csv").write_text("b,a\n3,4\n")
+    back = step(lambda q: len(q), name="back", engine="pandas")
+    for place, params in (("a.csv", {"schema": "b INT, a INT"}), ("a.csv", {"schema": "a INT, z INT"}), ("*.csv", {})):
+        steps = [Step("ingest", "q", "config_op", None, place, params), back]
+        with pytest.raises(RunError, match=r"file .*\.csv.*CSV header does not conform to the schema"):
+            run_pipeline_sync(steps, engine=spark)
+    assert rows(spark.read("a.csv", schema="a INT, b INT").select("b")) == [{"b": 2}]
+
+
+def test_files_in_folders_that_begin_with_an_underscore_count_where_they_are_values(spark: SparkEngine):
+    frame = spark.from_arrow(pa.table({"_k": ["x"], "v": [1]}), "it")
+    spark.write(frame, "x.parquet", partition_by="_k")
+    assert spark.read("x.parquet").count() == len(spark.files("x.parquet")) == 1
+
+
 def test_partitions_patterns_and_schemas(spark: SparkEngine):
     frame = spark.from_arrow(pa.table({"k": ["a", "b"], "v": [1, 2]}), "it")
     spark.write(frame, "p.parquet", partition_by="k")
@@ -459,6 +519,19 @@ def test_paths_out_of_the_root_are_refused(spark: SparkEngine, path: str):
     for use in (spark.read, lambda place, **o: spark.write(frame, place, **o)):
         with pytest.raises(PathError):
             use(path, format="csv")
+
+
+def test_queries_read_no_files_where_paths_are_confined(spark: SparkEngine, tmp_path: Path):
+    out = tmp_path / "o, ut.csv"
+    out.write_text("hush\n")
+    for query in (f"FROM csv.`{out}`", f"SELECT (SELECT max(value) FROM text.`file://{out}`)"):
+        with pytest.raises(SqlError, match=r"There is no table .*; files are read by steps of their own"):
+            spark.execute_sql(query)
+    spark.session.range(1).write.saveAsTable("default.numbers")
+    try:
+        assert rows(spark.execute_sql("FROM default.numbers")) == [{"id": 0}]
+    finally:
+        spark.session.sql("DROP TABLE default.numbers")
 
 
 def test_a_file_that_is_not_there_and_a_format_that_is_unknown(spark: SparkEngine):
@@ -533,6 +606,21 @@ async def test_a_pandas_frame_read_by_spark_is_known_by_its_content(spark: Spark
         ("SELECT monotonically_increasing_id() AS r FROM data", "asks for monotonically_increasing_id"),
         ("SELECT v FROM data TABLESAMPLE (50 PERCENT)", "asks for tablesample"),
         ("SELECT (SELECT max(id) FROM range(2)) AS r FROM data WHERE v IN (SELECT x FROM elsewhere)", "elsewhere"),
+        ("SELECT localtime AS r FROM data", "asks for localtime"),
+        ("SELECT current_path() AS r FROM data", "asks for current_path"),
+        ("SELECT aes_encrypt(k, '0000111122223333') AS r FROM data", "asks for aes_encrypt"),
+        ("SELECT kll_sketch_agg_bigint(v) AS r FROM data", "asks for kll_sketch_agg_bigint"),
+        ("SELECT r'\\', '--', rand() FROM data", "asks for rand"),
+        ("SELECT `a--b`, rand() FROM data", "asks for rand"),
+        ("SELECT `/*`, rand(), `*/` FROM data", "asks for rand"),
+        ("SELECT /* /* */ ' */ '--', rand() FROM data", "asks for rand"),
+        ("SELECT v -- ' \r, rand() FROM data", "asks for rand"),
+        ("SELECT IDENTIFIER('ra' || 'nd')() FROM data", "asks for identifier"),
+        ("SELECT * FROM data, IDENTIFIER('else' || 'where')", "asks for identifier"),
+        ("SELECT v FROM elsewhere, (WITH elsewhere AS (FROM data) FROM elsewhere)", "the table elsewhere"),
+        ("SELECT pick.one(v) FROM data", "the function one"),
+        ("SELECT pick . `one` (v) FROM data", "the function one"),
+        ("SELECT TRANSFORM (v) USING 'date' AS (d) FROM data", "a script"),
     ],
 )
 def test_what_a_query_asks_for_besides_its_frames_is_seen(spark: SparkEngine, query: str, because: str):
@@ -546,8 +634,55 @@ def test_what_follows_from_the_frames_is_seen_too(spark: SparkEngine):
         "WITH a AS (SELECT * FROM data), b AS (SELECT * FROM a) SELECT * FROM b",
         "SELECT date_add(d, 1), unix_timestamp FROM data",
         "SELECT v FROM DATA ORDER BY v",
+        "SELECT v FROM data /* rand() /* now() */ uuid() */ WHERE k = 'as of now(), rand()' AND v > 1. AND (v < 3)",
+        "WITH RECURSIVE r(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM r, data WHERE n < 3) SELECT n FROM r",
+        "SELECT builtin.upper(k) FROM data WHERE v IN (1, 2)",
     ):
         assert spark.changes_by_itself(query, ("data",)) == "", query
+
+
+def test_variables_and_functions_of_the_session_are_seen(spark: SparkEngine):
+    asked = {
+        "SELECT low, `High est` FROM data": "the variable High est",
+        "SELECT LOW FROM data": "the variable LOW",
+        "SELECT twice(v) FROM data": "the function twice",
+        "SELECT v FROM chosen()": "the function chosen",
+        "SELECT low_, v FROM data": "",
+    }
+    made = ("VARIABLE low", "VARIABLE `High est`", "FUNCTION twice", "FUNCTION chosen")
+    spark.session.sql("DECLARE VARIABLE low = 5")
+    spark.session.sql("DECLARE VARIABLE `High est` = 5")
+    spark.session.sql("CREATE TEMPORARY FUNCTION chosen() RETURNS TABLE (v INT) RETURN SELECT 1 AS v")
+    spark.session.udf.register("twice", lambda v: 2 * v, "long")
+    try:
+        for query, because in asked.items():
+            found = spark.changes_by_itself(query, ("data",))
+            assert because in found if because else not found, query
+    finally:
+        for each in made:
+            spark.session.sql(f"DROP TEMPORARY {each}")
+
+
+def test_a_plan_that_is_not_shown_whole_tells_of_no_table(spark: SparkEngine):
+    spark.session.conf.set("spark.sql.maxPlanStringLength", "40")
+    try:
+        assert "cannot be told" in spark.changes_by_itself("SELECT v FROM data WHERE v IN (FROM elsewhere)", ("data",))
+    finally:
+        spark.session.conf.unset("spark.sql.maxPlanStringLength")
+
+
+def test_a_function_of_spark_that_cannot_be_asked_is_not_taken_for_one_without_chance(spark: SparkEngine):
+    catalyst = spark.session._jvm.org.apache.spark.sql.catalyst
+    registry = catalyst.analysis.FunctionRegistry.builtin()
+    upper, odd = (catalyst.FunctionIdentifier(name) for name in ("upper", "odd"))
+    info = catalyst.expressions.ExpressionInfo("there.is.no.such.Class", "odd")
+    registry.registerFunction(odd, info, registry.lookupFunctionBuilder(upper).get())
+    try:
+        doubtful = queries.not_deterministic(spark.session)
+    finally:
+        registry.dropFunction(odd)
+    asked = queries.changes_by_itself(spark.session, "SELECT odd(k) FROM data", ("data",), doubtful)
+    assert asked == "the function odd, of which it is not known whether it is deterministic"
 
 
 async def test_functions_over_spark_frames_are_cached_when_they_say_so(spark: SparkEngine, tmp_path: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import weakref
 
 
@@ -42,11 +43,19 @@ def in_a_line(error: BaseException) -> str:
     name = error.name if isinstance(error, ErrorStandIn) else type(error).__name__
     lines = text.splitlines()
     if len(lines) > 1 and lines[1].startswith(": "):  # of an error in Java, the first line only names the call
-        lines = [lines[1].removeprefix(": ")]
+        lines = [_of_java(text)]
     line = f"{name}: {lines[0]}" if text else name
     if isinstance(error, BaseExceptionGroup):
         line += f" [{'; '.join(map(in_a_line, leaves(error)[:MOST_LEAVES]))}]"
     return line
+
+
+def _of_java(text: str) -> str:
+    """What an error in Java says, and what it came from in the end; waiting for that is not worth telling."""
+    parts = re.split(r"^(?:: |Caused by: )", text, flags=re.MULTILINE)[1:]
+    said = [" ".join(re.split(r"\n\t|\nDriver stacktrace", part)[0].split()) for part in parts]
+    said = [each for each in said if not each.endswith("Exception thrown in awaitResult:")] or said
+    return said[0] if said[-1] == said[0] else f"{said[0]} Caused by: {said[-1]}"
 
 
 MOST_LEAVES = 5

@@ -7,14 +7,13 @@ import functools
 import os
 import threading
 import weakref
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from odibi_async.engines.options import MODES, Mode, Secrets, secret_of
 from odibi_async.engines.spark import arrow, files, queries
-from odibi_async.engines.spark.files import Format
 from odibi_async.engines.spark.jobs import Jobs
 from odibi_async.engines.spark.kept import different, restored, saved
 from odibi_async.engines.spark.session import is_connect, started
@@ -219,9 +218,8 @@ class SparkEngine:
             return self._refused(reader.format("jdbc").options(**self._databases.get(place, {}), **wanted).load, place)
         name, found = files.format_of(place, format)
         loads = [place] if self._is_remote(place) else files.places(place, None, self._root)
-        chosen = {**found.reading, **({"multiLine": True} if files.is_one_document(name, loads) else {}), **options}
+        chosen = {**files.reading_options(name, loads, schema is not None), **options}
         if schema is not None:
-            chosen.pop("inferSchema", None)
             reader = reader.schema(schema)
         return self._refused(functools.partial(reader.format(found.source).options(**chosen).load, loads), place)
 
@@ -279,23 +277,35 @@ class SparkEngine:
         if mode not in MODES:
             raise OptionError(f"mode={mode!r} is none of {', '.join(MODES)}.{did_you_mean(mode, MODES)}")
         place = os.fspath(path)
-        writer = frame.write.mode(mode)
-        if partition_by:
-            writer = writer.partitionBy([partition_by] if isinstance(partition_by, str) else list(partition_by))
+        columns = [partition_by] if isinstance(partition_by, str) else list(partition_by)
+
+        def writer(frame: Any) -> Any:
+            return frame.write.mode(mode).partitionBy(columns) if columns else frame.write.mode(mode)
+
         if format == "table":
-            writer.options(**options).saveAsTable(place)
+            writer(frame).options(**options).saveAsTable(place)
         elif _is_database(place, format):
             wanted = _database_options(place, options)
-            writer.format("jdbc").options(**self._databases.get(place, {}), **wanted).save()
+            writer(frame).format("jdbc").options(**self._databases.get(place, {}), **wanted).save()
+        elif self._is_remote(place) or files.format_of(place, format)[0] == "delta":
+            target = place if self._is_remote(place) else files.target(location(place, self._root))
+            found = files.format_of(place, format)[1]
+            writer(frame).format(found.source).options(**{**found.writing, **options}).save(target)
         else:
-            _, found = files.format_of(place, format)
-            writer = writer.format(found.source).options(**{**found.writing, **options})
-            if self._is_remote(place) or found.source == "delta":
-                writer.save(place if self._is_remote(place) else files.target(location(place, self._root)))
-            else:
-                self._write_here(frame, writer, place, found, mode)
+            self._write_here(frame, writer, place, files.format_of(place, format)[0], mode, columns, options)
 
-    def _write_here(self, frame: Any, writer: Any, place: str, found: Format, mode: Mode) -> None:
+    def _write_here(
+        self,
+        frame: Any,
+        writer: Callable[[Any], Any],
+        place: str,
+        format: str,
+        mode: Mode,
+        columns: list[str],
+        options: Mapping[str, Any],
+    ) -> None:
+        found = files.FORMATS[format]
+        chosen = {**found.writing, **options}
         path = location(place, self._root)
         if path == self._root:
             raise PathError(place, "it is the folder that datasets are confined to.")
@@ -308,12 +318,12 @@ class SparkEngine:
             if there and mode == "append":
                 if not path.is_dir():
                     raise PathError(place, "it is a file, and Spark appends to folders.")
-                old = self._read(place, next(n for n, f in files.FORMATS.items() if f is found), {})
-                files.check_same_columns(place, frame, old, found, lambda kind: str(kind.simpleString()))
-                writer.save(files.target(path))
+                files.check_same_folders(place, path, columns)
+                frame = files.ordered_like(self._read(place, format, dict(options)), frame, place, found)
+                writer(frame).format(found.source).options(**chosen).save(files.target(path))
                 return
             with files.replacing(path, self._root) as new:
-                writer.mode("error").save(new)
+                writer(frame).format(found.source).options(**chosen).mode("error").save(new)
 
     def execute_sql(
         self,
@@ -340,7 +350,8 @@ class SparkEngine:
         for name in temps:
             if name not in self._temps:
                 raise OptionError(f"There is no temporary frame {name!r}.{did_you_mean(name, self._temps)}")
-        return queries.run(self.session, sql, frames or {}, params)
+        is_confined = self._root is not None and not is_connect(self.session)
+        return queries.run(self.session, sql, frames or {}, params, is_confined=is_confined)
 
     @property
     def time_zone(self) -> str:
@@ -351,10 +362,10 @@ class SparkEngine:
         """What makes a query give something else another time, in words; empty when nothing does."""
         if is_connect(self.session):
             return "what Spark Connect does not tell"
-        return queries.changes_by_itself(self.session, sql, frames, self._chance)
+        return queries.changes_by_itself(self.session, sql, frames, self._doubtful)
 
     @functools.cached_property
-    def _chance(self) -> frozenset[str]:
+    def _doubtful(self) -> Mapping[str, str]:
         return queries.not_deterministic(self.session)
 
     def register_temp(self, name: str, frame: Any) -> None:

@@ -7,10 +7,11 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, Final
+from urllib.parse import unquote
 
 from odibi_async.engines.many import several
 from odibi_async.errors import OptionError, PathError, did_you_mean
@@ -40,6 +41,8 @@ class Format:
 
 
 _CSV: Final = {"header": True, "escape": '"'}
+_JSON: Final = {"mode": "FAILFAST"}
+_NULLS: Final = {"ignoreNullFields": False}  # a column without values would be gone
 FORMATS: Final = {
     "csv": Format(
         source="csv",
@@ -48,8 +51,8 @@ FORMATS: Final = {
         writing={**_CSV, "ignoreLeadingWhiteSpace": False, "ignoreTrailingWhiteSpace": False},
     ),
     "parquet": Format(source="parquet", suffixes=(".parquet", ".pq"), says_types=True),
-    "jsonl": Format(source="json", suffixes=(".jsonl", ".ndjson"), reading={"mode": "FAILFAST"}),
-    "json": Format(source="json", suffixes=(".json",), reading={"mode": "FAILFAST"}),
+    "jsonl": Format(source="json", suffixes=(".jsonl", ".ndjson"), reading=_JSON, writing=_NULLS),
+    "json": Format(source="json", suffixes=(".json",), reading=_JSON, writing=_NULLS),
     "orc": Format(source="orc", suffixes=(".orc",), says_types=True),
     "delta": Format(source="delta", suffixes=(".delta",), says_types=True),
 }
@@ -104,7 +107,8 @@ def local_files(place: str, format: str | None, root: Path | None) -> list[Path]
 
 
 def _is_hidden(path: Path, folder: Path) -> bool:
-    return any(part[0] in "._" for part in path.relative_to(folder).parts)
+    """Whether Spark leaves a file out; `_day=1` is a value of a column."""
+    return any(part[0] == "." or (part[0] == "_" and "=" not in part) for part in path.relative_to(folder).parts)
 
 
 def places(place: str, format: str | None, root: Path | None) -> list[str]:
@@ -134,9 +138,22 @@ def uri(path: Path) -> str:
     return "file://" + re.sub(r"([\\*?\[\]{}])", r"\\\1", str(path))
 
 
-def is_one_document(name: str, paths: list[str]) -> bool:
-    """Whether a JSON path is one file with an array, not a folder with a line for each row."""
-    return name == "json" and all(PurePath(path).suffix for path in paths) and not os.path.isdir(paths[0][7:])
+def reading_options(name: str, loads: list[str], has_schema: bool) -> dict[str, Any]:
+    """The options of a format's reader for these places, where the user gives none."""
+    options = dict(FORMATS[name].reading)
+    is_one_file = len(loads) == 1 and bool(PurePath(loads[0]).suffix) and not os.path.isdir(_path(loads[0]))
+    if name == "json" and is_one_file:  # an array; a folder has a line for each row
+        options["multiLine"] = True
+    if name == "csv" and (has_schema or not is_one_file):  # else columns of other names are read by their places
+        options["enforceSchema"] = False
+    if has_schema:
+        options.pop("inferSchema", None)
+    return options
+
+
+def _path(load: str) -> str:
+    """The path in a place that `uri` gave."""
+    return re.sub(r"\\(.)", r"\1", load.removeprefix("file://"))
 
 
 @contextlib.contextmanager
@@ -198,23 +215,37 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def check_same_columns(place: str, new: Any, old: Any, format: Format, simple: Callable[[Any], str]) -> None:
+def check_same_folders(place: str, path: Path, columns: list[str]) -> None:
     """
+    Raises:
+        PathError: What is there is partitioned by other columns than what is appended: Spark would read one of both.
+    """
+    files = local_files(str(path), None, None)
+    if files:
+        folders = files[0].relative_to(path).parts[:-1]
+        there = [unquote(each.partition("=")[0]) for each in folders]
+        if there != columns:
+            raise PathError(
+                place, f"what is appended does not fit: it has partition_by={columns}; what is there {there}."
+            )
+
+
+def ordered_like(there: Any, frame: Any, place: str, format: Format) -> Any:
+    """
+    The frame with its columns in the order of those that are there: rows of text go by their places.
+
     Raises:
         PathError: What is appended has other columns than what is there, or, where files say them, other types.
     """
-    names = [each.name for each in new.schema], [each.name for each in old.schema]
-    if names[0] != names[1]:
-        raise PathError(
-            place,
-            f"what is appended does not fit: it has the columns {', '.join(names[0])}; there are"
-            f" {', '.join(names[1])}.",
-        )
-    if format.says_types:
-        for a, b in zip(new.schema, old.schema, strict=True):
-            if simple(a.dataType) != simple(b.dataType):
-                raise PathError(
-                    place,
-                    f"what is appended does not fit: its column {a.name!r} is {simple(a.dataType)}, there it is"
-                    f" {simple(b.dataType)}.",
-                )
+    if sorted(frame.columns) != sorted(there.columns):
+        if not there.columns:  # files of JSON without rows have none
+            return frame
+        given, old = ", ".join(frame.columns), ", ".join(there.columns)
+        raise PathError(place, f"what is appended does not fit: it has the columns {given}; there are {old}.")
+    kinds, mine = ({each.name: each.dataType.simpleString() for each in of.schema} for of in (there, frame))
+    for name in kinds if format.says_types else ():
+        if mine[name] != kinds[name]:
+            raise PathError(
+                place, f"what is appended does not fit: its column {name!r} is {mine[name]}, there it is {kinds[name]}."
+            )
+    return frame.select(*("`" + name.replace("`", "``") + "`" for name in there.columns))

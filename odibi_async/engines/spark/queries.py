@@ -10,24 +10,45 @@ from odibi_async.engines.spark.failures import first_lines
 from odibi_async.engines.spark.session import is_connect
 from odibi_async.errors import SqlError
 
-_END: Final = re.compile(r";\s*(?:--[^\n]*(?:\n|$)\s*|/\*.*?\*/\s*)*\Z", re.DOTALL)
-_COMMENT: Final = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|(--[^\n]*|/\*.*?\*/)", re.DOTALL)
+_LEXEME: Final = re.compile(
+    r"(?P<text>(?<!\w)[rR]'[^']*'|'(?:[^'\\]|\\.)*')"
+    r"|(?<!\w)[rR]\"[^\"]*\"|\"(?:[^\"\\]|\\.)*\"|`[^`]*`"
+    r"|(?P<comment>--(?:\\\n|[^\r\n])*|/\*(?!\+))",
+    re.DOTALL,
+)
+"""What Spark's lexer takes as a whole: texts, quoted names, and comments, of which hints are none."""
+_BRACKET: Final = re.compile(r"/\*(?!\+)|\*/")
 _RELATION: Final = re.compile(r"'UnresolvedRelation \[(.*?)\]")
+_OF_A_SCHEMA: Final = re.compile(r"([^\W\d]\w*)\s*\.\s*(\w+)\s*\(")
 CLOCKS: Final = frozenset(
-    ("current_date", "current_time", "current_timestamp", "localtimestamp", "current_timezone", "current_user")
-    + ("session_user", "current_catalog", "current_database", "current_schema", "tablesample")
+    ("current_date", "current_time", "current_timestamp", "localtime", "localtimestamp", "current_timezone")
+    + ("current_user", "session_user", "current_catalog", "current_database", "current_schema", "current_path")
+    + ("tablesample",)
 )
 """Words that ask for something outside of the frames, with or without parentheses."""
+KLL: Final = ("bigint", "double", "float")
 CALLED: Final = frozenset(
     ("now", "curdate", "unix_timestamp", "user", "version", "rand", "randn", "random", "randstr", "uniform", "uuid")
     + ("shuffle", "monotonically_increasing_id", "spark_partition_id", "input_file_name", "input_file_block_start")
     + ("input_file_block_length", "java_method", "reflect", "try_reflect", "from_utc_now", "read_files")
+    + ("aes_encrypt", "python_worker_logs", "identifier")
+    + tuple(f"kll_{how}_{kind}" for how in ("sketch_agg", "merge_agg", "sketch_merge") for kind in KLL)
 )
-"""Functions whose results do not follow from their arguments. Spark's own registry adds to them."""
+"""
+Functions whose results do not follow from their arguments: encryption and KLL sketches draw numbers, `IDENTIFIER`
+may stand for any function or table. Spark's own registry adds to them.
+"""
 _SPECIAL: Final = re.compile(r"['\"]\s*(now|today|tomorrow|yesterday)\b", re.IGNORECASE)
 
 
-def run(session: Any, sql: str, frames: Mapping[str, Any], params: Mapping[str, Any] | None) -> Any:
+def run(
+    session: Any,
+    sql: str,
+    frames: Mapping[str, Any],
+    params: Mapping[str, Any] | None,
+    *,
+    is_confined: bool = False,
+) -> Any:
     """
     The lazy frame of one query over frames, known in it by their names here.
 
@@ -39,27 +60,59 @@ def run(session: Any, sql: str, frames: Mapping[str, Any], params: Mapping[str, 
         sql: One query, in Spark's dialect.
         frames: What it may read; with them, tables of the session's catalogue.
         params: The value of each `:name` in it.
+        is_confined: Whether it must not read files by their paths.
 
     Raises:
         SqlError: It is not one query, or does not fit the frames or the params.
     """
     check_names(frames)
     check_one_query(session, sql)
-    text = _END.sub("", sql)
+    if is_confined:
+        check_no_files(session, sql, frames)
+    places = {name: f"odibi_{i}" for i, name in enumerate(frames)}
+    text = _alone(sql)
     if frames:
-        places = {f"odibi_{i}": name for i, name in enumerate(frames)}
-        bound = ", ".join(f"{_quoted(name)} AS (SELECT * FROM {{{place}}})" for place, name in places.items())
         text = text.replace("{", "{{").replace("}", "}}")
-        text = f"WITH {bound} SELECT * FROM (\n{text}\n)"
-        arguments = {place: frames[name] for place, name in places.items()}
-    else:
-        text, arguments = f"SELECT * FROM (\n{text}\n)", {}
+    text = _bound({name: f"SELECT * FROM {{{place}}}" for name, place in places.items()}, text)
+    arguments = {place: frames[name] for name, place in places.items()}
     try:
         return session.sql(text, dict(params) if params else None, **arguments)
     except Exception as error:
         if is_about_the_query(error):
             raise SqlError(first_lines(error)) from error
         raise
+
+
+def _bound(queries: Mapping[str, str], sql: str) -> str:
+    """A query that knows others by names of its own."""
+    bound = ", ".join(f"{_quoted(name)} AS ({query})" for name, query in queries.items())
+    return f"{f'WITH {bound} ' if bound else ''}SELECT * FROM (\n{sql}\n)"
+
+
+def _alone(sql: str) -> str:
+    """The query without the comments and semicolons that end it."""
+    return sql[: len(_without_comments(sql).rstrip("; \t\r\n\f"))]
+
+
+def _without_comments(sql: str, texts: bool = True) -> str:
+    """The query with blanks in place of its comments and, if asked, of its texts."""
+    pieces, at = [], 0
+    while found := _LEXEME.search(sql, at):
+        end = _end_of_comment(sql, found.start()) if found["comment"] == "/*" else found.end()
+        is_blank = found["comment"] is not None or (found["text"] is not None and not texts)
+        pieces += [sql[at : found.start()], " " * (end - found.start()) if is_blank else sql[found.start() : end]]
+        at = end
+    return "".join(pieces) + sql[at:]
+
+
+def _end_of_comment(sql: str, start: int) -> int:
+    """Where a comment ends that may have others in it; that of one without an end is where the query ends."""
+    depth = 0
+    for bracket in _BRACKET.finditer(sql, start):
+        depth += 1 if bracket[0] == "/*" else -1
+        if not depth:
+            return bracket.end()
+    return len(sql)
 
 
 def is_about_the_query(error: BaseException) -> bool:
@@ -90,10 +143,9 @@ def check_one_query(session: Any, sql: str) -> None:
     Raises:
         SqlError: A text is not one query by itself. Over Spark Connect, running it finds out.
     """
-    text = _END.sub("", sql)
-    if not _COMMENT.sub(lambda found: "" if found[1] else found[0], text).strip():
+    if not _alone(sql):
         raise SqlError("One query is needed, not none.")
-    plan = parsed(session, text)
+    plan = parsed(session, sql)
     if plan is None:
         return
     kind = plan.getClass().getSimpleName()
@@ -133,7 +185,7 @@ def parsed(session: Any, sql: str) -> Any:
         raise
 
 
-def changes_by_itself(session: Any, sql: str, frames: Collection[str], chance: Collection[str]) -> str:
+def changes_by_itself(session: Any, sql: str, frames: Collection[str], doubtful: Mapping[str, str]) -> str:
     """
     What makes a query give something else another time, in words: the clock, chance, a table; empty for nothing.
 
@@ -144,51 +196,99 @@ def changes_by_itself(session: Any, sql: str, frames: Collection[str], chance: C
         session: The Spark session.
         sql: The query.
         frames: The names of its frames.
-        chance: The functions that `not_deterministic` found.
+        doubtful: What `not_deterministic` found.
     """
-    text = _COMMENT.sub(lambda found: " " if found[1] else found[0], sql).replace("`", "")
-    words = {word.lower() for word in re.findall(r"\w+", text)}
-    called = {word.lower() for word in re.findall(r"(\w+)\s*\(", text)}
-    asked = sorted((words & CLOCKS) | (called & CALLED.union(chance)))
-    if asked:
-        return str(asked[0])
-    if special := _SPECIAL.search(text):
+    if special := _SPECIAL.search(_without_comments(sql)):
         return repr(special[1])
+    text = _without_comments(sql, texts=False)
+    bare = text.replace("`", "")
+    words = {word.lower() for word in re.findall(r"\w+", bare)}
+    called = {word.lower() for word in re.findall(r"(\w+)\s*\(", bare)}
+    asked = sorted((words & CLOCKS) | (called & CALLED.union(doubtful)))
+    if asked:
+        return doubtful.get(asked[0], asked[0])
     of_users = sorted(words & {name.lower() for name in _functions_of_users(session)})
+    of_users += [name for schema, name in _OF_A_SCHEMA.findall(bare) if schema.lower() != "builtin"]
     if of_users:
         return f"the function {of_users[0]}, which is not Spark's own"
+    if variable := _variable_among(session, {*re.findall(r"\w+", bare), *re.findall("`([^`]*)`", text)}):
+        return f"the variable {variable} of the session"
+    return _read_besides(session, sql, frames)
+
+
+def _variable_among(session: Any, names: Collection[str]) -> str:
+    """The first of these names that is one of a variable of the session; empty for none."""
+    variables = session._jsparkSession.sessionState().catalogManager().tempVariableManager()
+    if variables.isEmpty():
+        return ""
+    sequence = session._jvm.PythonUtils.toSeq
+    known = ((name, each) for name in sorted(names) for each in {name, name.lower()})
+    return next((name for name, each in known if variables.get(sequence([each])).isDefined()), "")
+
+
+def check_no_files(session: Any, sql: str, frames: Collection[str]) -> None:
+    """
+    Raises:
+        SqlError: A query reads files by their paths, as in "SELECT * FROM csv.`x.csv`".
+    """
+    for found in _RELATION.findall(_plan_with(session, sql, frames)):
+        parts = found.replace("`", "").split(", ")
+        if len(parts) > 1 and not _is_table(session, parts):
+            raise SqlError(f"There is no table {'.'.join(parts)}; files are read by steps of their own.")
+
+
+def _is_table(session: Any, parts: Collection[str]) -> bool:
     try:
-        plan = str(parsed(session, _END.sub("", sql)).toString())
-    except SqlError:
+        return bool(session.catalog.tableExists(".".join(map(_quoted, parts))))
+    except Exception as error:
+        if is_about_the_query(error):  # it cannot be the name of one
+            return False
+        raise
+
+
+def _plan_with(session: Any, sql: str, frames: Collection[str]) -> str:
+    """The syntax tree of a query in words, in which the tables are those that are none of its frames."""
+    plan = parsed(session, _bound(dict.fromkeys(frames, "VALUES (1)"), _alone(sql)))
+    return str(session._jvm.org.apache.spark.sql.catalyst.analysis.CTESubstitution.apply(plan).toString())
+
+
+def _read_besides(session: Any, sql: str, frames: Collection[str]) -> str:
+    """What a query reads that is none of its frames, in words; empty for nothing."""
+    try:
+        shown = _plan_with(session, sql, frames)
+    except Exception as error:
+        if isinstance(error, SqlError) or is_about_the_query(error):
+            return "something that cannot be told"
+        raise
+    if "ScriptTransformation" in shown:
+        return "what a script gives"
+    if shown.endswith(" more characters"):  # spark.sql.maxPlanStringLength
         return "something that cannot be told"
-    names = {found.replace("`", "") for found in _RELATION.findall(plan)}
-    known = {name.casefold() for name in frames} | {each.casefold() for each in _ctes(plan)}
-    outside = sorted(name for name in names if name.casefold() not in known)
-    return f"the table {outside[0]}, which is none of its inputs" if outside else ""
+    outside = sorted(_RELATION.findall(shown))
+    return f"the table {outside[0].replace('`', '')}, which is none of its inputs" if outside else ""
 
 
-def _ctes(plan: str) -> list[str]:
-    """The names that a query's own WITH clauses give."""
-    return [name for head in re.findall(r"(?:'UnresolvedWith|CTE) \[(.*?)\]", plan) for name in head.split(", ")]
+def not_deterministic(session: Any) -> dict[str, str]:
+    """
+    The functions of this Spark whose results do not follow from their arguments, and what to say of each.
 
-
-def not_deterministic(session: Any) -> frozenset[str]:
-    """The functions of this Spark whose results do not follow from their arguments."""
+    One whose class cannot be asked may be one of them.
+    """
     jvm = session._jvm
     registry = jvm.org.apache.spark.sql.catalyst.analysis.FunctionRegistry.builtin()
     chance = jvm.java.lang.Class.forName("org.apache.spark.sql.catalyst.expressions.Nondeterministic")
-    found = set()
-    for name in _names_of(registry):
-        info = registry.lookupFunction(name)
-        if info.isEmpty():
-            continue
+    found = {}
+    for each in _names_of(registry):
+        name = str(each.funcName()).lower()
+        info = registry.lookupFunction(each)
         try:
             cls = jvm.java.lang.Class.forName(info.get().getClassName())
         except Exception:
+            found[name] = f"the function {name}, of which it is not known whether it is deterministic"
             continue
         if chance.isAssignableFrom(cls):
-            found.add(str(name.funcName()).lower())
-    return frozenset(found)
+            found[name] = name
+    return found
 
 
 def _names_of(registry: Any) -> list[Any]:
