@@ -23,6 +23,8 @@ AT_ONCE: Final = 256
 """How many datasets are asked for in one message."""
 SMALL: Final = 2**16
 """Bytes that are read on the loop."""
+LINGER: Final = 0.05
+"""Seconds that the word that a dataset is not needed waits for a call to travel with."""
 
 
 class ClusterData:
@@ -38,6 +40,7 @@ class ClusterData:
         self._placed: weakref.WeakKeyDictionary[Any, dict[int, Placed]] = weakref.WeakKeyDictionary()
         self._fetching: list[tuple[Any, asyncio.Future[Any]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._dropped: list[Any] = []
 
     def takes(self, handle: Handle) -> bool:
         """Whether it stands for data of this cluster, or a list of such data."""
@@ -49,6 +52,21 @@ class ClusterData:
         """The handle, or another one of the same value that is in the memory of this cluster."""
         live = handle.live
         return live if isinstance(live, DaskHandle) and live.data is self and not live.is_lost else handle
+
+    def drop(self, future: Any) -> None:
+        """
+        Lets go of a future that nobody needs, soon: Dask's client sends a message each 10 ms at most, and the next call
+        would have to wait if it did not travel in the same one. From any thread.
+        """
+        with contextlib.suppress(RuntimeError):  # no loop runs in this thread: the future goes at once
+            loop = asyncio.get_running_loop()
+            if not self._dropped:
+                loop.call_later(LINGER, self._dropped.clear)
+            self._dropped.append(future)
+
+    def let_go(self) -> None:
+        """Lets go of them now: a call is about to be sent."""
+        self._dropped.clear()
 
     async def place(self, client: Any, work: Work) -> dict[int, DaskHandle]:
         """Takes the large frames among the arguments to the cluster, each once a run: identity -> handle."""
@@ -175,6 +193,9 @@ class DaskHandle(Handle):
         self.data = data
         self.step = step
         self.future = future
+
+    def __del__(self) -> None:
+        self.data.drop(self.future)
 
     @property
     def rows(self) -> int | None:
