@@ -48,10 +48,12 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
                 _by_value(value.__module__)
             elif _is_of_step(value):
                 return _function_of_step, (value.__module__, value.__qualname__)
-        elif isinstance(value, type) and not is_importable(value.__module__):
-            _by_value(value.__module__)
-        told = self._special(value)
-        return super().reducer_override(value) if told is NotImplemented else told
+        elif isinstance(value, type):
+            if not is_importable(value.__module__):
+                _by_value(value.__module__)
+        elif (told := self._special(value)) is not NotImplemented:
+            return told
+        return super().reducer_override(value)
 
 
 def dumps(value: Any, special: Special = lambda _: NotImplemented) -> bytes:

@@ -47,7 +47,7 @@ sys.path[:] = json.loads(sys.argv[2])
 from odibi_async.executors.worker import main
 main()
 """
-"""What a worker process runs, with its socket and the parent's `sys.path` as arguments."""
+"""What a worker process runs, with its socket, the parent's `sys.path` and a pipe that the parent never writes to."""
 
 
 class ProcessExecutor:
@@ -252,16 +252,18 @@ class Process:
         self._is_new = True
         self._connection: Connection[Any, Any]
         self._connection, theirs = Pipe()
+        watched, self._life = Pipe(duplex=False)
         try:
-            command = [sys.executable, "-c", BEGIN, str(theirs.fileno()), json.dumps(sys.path)]
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True
-            )
+            fds = [theirs.fileno(), watched.fileno()]
+            command = [sys.executable, "-c", BEGIN, str(fds[0]), json.dumps(sys.path), str(fds[1])]
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=fds, start_new_session=True)
         except BaseException:
             self._connection.close()
+            self._life.close()
             raise
         finally:
             theirs.close()
+            watched.close()
         self._end = os.pidfd_open(self._process.pid) if hasattr(os, "pidfd_open") else None
         self._send(pickle.dumps((folder, _levels())))
 
@@ -280,6 +282,7 @@ class Process:
         self.kill()
         self._process.wait()
         self._connection.close()
+        self._life.close()
         if self._end is not None:
             os.close(self._end)
             self._end = None
