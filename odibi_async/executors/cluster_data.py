@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from odibi_async.abc import Work
 from odibi_async.dataset import Handle, HandleList
-from odibi_async.errors import ClusterError, DataLost, in_a_line
+from odibi_async.errors import ClusterError, DataLost, NotPortable, in_a_line
 from odibi_async.executors import remote
 from odibi_async.executors.cluster import Cluster, in_thread
 from odibi_async.executors.filing import is_large
@@ -121,6 +121,7 @@ class ClusterData:
         Raises:
             DataLost: It is gone.
             ClusterError: So is the scheduler.
+            NotPortable: It cannot be loaded here.
         """
         future = handle.future
         client = future.client
@@ -139,8 +140,8 @@ class ClusterData:
                 raise ClusterError(self._cluster.no_answer()) from error
             raise DataLost(handle.step, "its worker is gone, and it cannot be computed again by Dask.") from error
         if isinstance(packed, bytes) or (isinstance(packed, remote.Packed) and len(packed.data) < SMALL):
-            return remote.unpacked(packed)
-        return await in_thread(remote.unpacked, packed)
+            return _unpacked(handle.step, packed)
+        return await in_thread(_unpacked, handle.step, packed)
 
     def _fetch_all(self) -> None:
         wanted, self._fetching = self._fetching, []
@@ -208,6 +209,14 @@ class DaskHandle(Handle):
     async def load(self) -> Any:
         """The value, which comes here."""
         return await self.data.fetch(self)
+
+
+def _unpacked(step: str, packed: Any) -> Any:
+    """What came from the cluster, whose classes decide what their unpickling raises."""
+    try:
+        return remote.unpacked(packed)
+    except BaseException as error:
+        raise NotPortable(step, f"what it returned cannot be loaded here: {type(error).__name__}: {error}") from error
 
 
 async def _gather(wanted: Sequence[tuple[Any, asyncio.Future[Any]]]) -> None:

@@ -34,7 +34,7 @@ import anyio.to_thread
 from odibi_async.abc import Raised, Work
 from odibi_async.cancellation import on_cancel
 from odibi_async.dataset import Handle, HandleList
-from odibi_async.errors import NotPortable, Unstorable, WorkerLost
+from odibi_async.errors import Damaged, NotPortable, Unstorable, WorkerLost
 from odibi_async.executors.filing import Filed, FileHandle, filed, is_large, read
 from odibi_async.executors.pickling import dumps, unpacked_error, variables_of
 from odibi_async.executors.threads import CallJob, Threads
@@ -150,7 +150,7 @@ class Pool:
         finally:
             sending.remove()
         try:
-            return [self._dataset(each) for each in results]
+            return [self._result(work.step, each) for each in results]
         finally:
             for file in files:
                 file.remove()
@@ -181,6 +181,16 @@ class Pool:
                 place.handle = place.handle or self._dataset(filed(value, self._folder))
                 handles[id(value)] = place.handle
         return handles
+
+    def _result(self, step: str, result: Filed | bytes) -> Any:
+        """What stands for a dataset that a process made, whose classes decide what their unpickling raises."""
+        try:
+            return self._dataset(result)
+        except Damaged:
+            raise
+        except BaseException as error:
+            reason = f"what it returned cannot be loaded here: {type(error).__name__}: {error}"
+            raise NotPortable(step, reason) from error
 
     def _dataset(self, result: Filed | bytes) -> Any:
         return (

@@ -95,7 +95,8 @@ def serve(packed: bytes, folder: str, reply: Reply) -> None:
     finally:
         del fn, args, kwargs
         for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+            with contextlib.suppress(Exception):  # the function may have closed it, or put something else in its place
+                stream.flush()
     sending = Sending(folder)
     try:
         results = [sending.packed(value) for value in made]
@@ -114,7 +115,10 @@ class ToParent(logging.Handler):
         self._reply = reply
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._reply(LOG, portable_record(record))
+        try:
+            self._reply(LOG, portable_record(record))
+        except Exception:  # as of any handler: a message that does not fit its arguments fails nobody's call
+            self.handleError(record)
 
 
 def portable_record(record: logging.LogRecord) -> logging.LogRecord:
