@@ -82,6 +82,29 @@ async def test_a_chain_of_steps_moves_its_frame_twice(address: str):
     assert (data.sent, data.fetched) == (1, 1)
 
 
+async def test_that_data_are_not_needed_is_told_along_with_the_next_call(address: str):
+    def more(n: int) -> int:
+        return n + 1
+
+    executor = DaskExecutor(address)
+    chain = [step(more, name=f"s{i}", inputs={"n": f"s{i - 1}" if i else "n"}, run_on="dask") for i in range(20)]
+    async with Runner(executors={"dask": executor}) as runner:
+        await runner.run(chain[:2], {"n": 0})
+        told = (await executor.cluster.client()).scheduler_comm.comm
+        messages: list[list[str]] = []
+        write = told.write
+
+        async def noted(message: Any, **options: Any) -> Any:
+            messages.append([each["op"] for each in message])
+            return await write(message, **options)
+
+        told.write = noted
+        assert (await runner.run(chain, {"n": 0}, targets=["s19"]))["s19"] == 20
+        calls = sum("update-graph" in each for each in messages)
+        assert calls == 20
+        assert sum(each == ["client-releases-keys"] for each in messages) < 10  # each makes the next call wait 10 ms
+
+
 async def test_a_local_frame_goes_there_once_a_run(address: str):
     mapped = step(lambda n, frame: len(frame) + n, name="m", map_over="n", inputs={"n": "ns"}, run_on="dask")
     given = {"frame": await asyncio.to_thread(frame), "ns": list(range(10))}

@@ -6,6 +6,7 @@ import asyncio
 import decimal
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -70,6 +71,17 @@ def frame_of(rows: int) -> pd.DataFrame:
         },
         index=pd.Index(np.arange(rows) * 2, name="key"),
     )
+
+
+@dataclass
+class Unloadable:
+    """What can be pickled, and raises when it is loaded: another error in this process than its class would say."""
+
+    call: Any
+    argument: Any
+
+    def __reduce__(self) -> Any:
+        return self.call, (self.argument,)
 
 
 class Odd(Exception):
@@ -313,6 +325,26 @@ async def test_what_cannot_travel_is_told(runner: Runner, place: str):
 
 
 @pytest.mark.parametrize("place", ELSEWHERE, indirect=True)
+@pytest.mark.parametrize(("call", "argument"), [(int, "x"), (sys.exit, 3)])
+async def test_a_result_that_cannot_be_loaded_here_is_the_failure_of_its_step(
+    runner: Runner, place: str, call: Any, argument: Any
+):
+    error = await failure_of(runner, step(lambda: Unloadable(call, argument), name="s", run_on=place))
+    assert isinstance(error, NotPortable)
+    assert "what it returned cannot be loaded here" in str(error)
+    assert (await runner.run([step(lambda: 1, name="one", run_on=place)]))["one"] == 1
+
+
+@pytest.mark.parametrize("place", ELSEWHERE, indirect=True)
+async def test_a_log_message_that_does_not_fit_its_arguments_fails_no_step(runner: Runner, place: str):
+    def talk() -> int:
+        log.warning("the number is %d", "seven")
+        return 7
+
+    assert (await runner.run([step(talk, run_on=place)]))["talk"] == 7
+
+
+@pytest.mark.parametrize("place", ELSEWHERE, indirect=True)
 async def test_a_step_whose_time_is_over_is_stopped(runner: Runner, place: str, tmp_path: Path):
     beat = tmp_path / "beat"
 
@@ -481,5 +513,14 @@ async def test_an_executor_of_your_own_needs_four_methods():
 async def test_calculations_with_decimals_are_as_exact_as_around_the_run(runner: Runner, place: str):
     with decimal.localcontext() as context:
         context.prec = 5
+        result = await runner.run([step(lambda: decimal.Decimal(1) / 3, name="third", run_on=place)])
+    assert str(result["third"]) == "0.33333"
+
+
+async def test_a_default_of_decimals_that_somebody_has_changed_goes_along(
+    runner: Runner, place: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(decimal.DefaultContext, "prec", 5)
+    with decimal.localcontext(decimal.DefaultContext):
         result = await runner.run([step(lambda: decimal.Decimal(1) / 3, name="third", run_on=place)])
     assert str(result["third"]) == "0.33333"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
+from typing import Any
 
 import pytest
 
@@ -48,6 +50,18 @@ def test_what_cannot_be_estimated_is_told():
         pipeline.estimate({"a": 1.0}, workers=1)
     with pytest.raises(OptionError, match="workers=0"):
         pipeline.estimate({"a": 1.0, "b": 1.0}, workers=0)
+
+
+@pytest.mark.parametrize("seconds", [-1.0, math.nan, math.inf, "12", None, [1.0, -2.0]])
+def test_seconds_that_nothing_can_have_taken_are_refused(seconds: Any):
+    with pytest.raises(OptionError, match="of step 'a'"):
+        Pipeline([step(lambda: 1, name="a")]).estimate({"a": seconds}, workers=1)
+
+
+@pytest.mark.parametrize("size", [-1, math.nan, "12"])
+def test_bytes_that_nothing_can_have_are_refused(size: Any):
+    with pytest.raises(OptionError, match="dataset 'a'"):
+        Pipeline([step(lambda: 1, name="a")]).estimate({"a": 1.0}, workers=1, sizes={"a": size})
 
 
 def test_elements_of_a_mapped_step_run_side_by_side():

@@ -86,6 +86,16 @@ async def test_a_lost_worker_costs_one_attempt(how: str, tmp_path: Path):
     assert (result["die"], result.steps["die"].attempts) == ("alive", 2)
 
 
+def silenced() -> int:
+    sys.stdout = None  # type: ignore[assignment]
+    sys.stderr.close()
+    return 1
+
+
+async def test_a_step_may_close_what_it_prints_to():
+    assert (await run_pipeline([step(silenced, run_on="process")]))["silenced"] == 1
+
+
 async def test_retry_can_be_told_not_to_cover_lost_workers():
     assert Retry().covers(WorkerLost("s", "gone."))
     assert not Retry(never=(WorkerLost,)).covers(WorkerLost("s", "gone."))

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from odibi_async.abc import Work
 from odibi_async.dataset import Handle, HandleList
-from odibi_async.errors import ClusterError, DataLost, in_a_line
+from odibi_async.errors import ClusterError, DataLost, NotPortable, in_a_line
 from odibi_async.executors import remote
 from odibi_async.executors.cluster import Cluster, in_thread
 from odibi_async.executors.filing import is_large
@@ -23,6 +23,8 @@ AT_ONCE: Final = 256
 """How many datasets are asked for in one message."""
 SMALL: Final = 2**16
 """Bytes that are read on the loop."""
+LINGER: Final = 0.05
+"""Seconds that the word that a dataset is not needed waits for a call to travel with."""
 
 
 class ClusterData:
@@ -38,6 +40,7 @@ class ClusterData:
         self._placed: weakref.WeakKeyDictionary[Any, dict[int, Placed]] = weakref.WeakKeyDictionary()
         self._fetching: list[tuple[Any, asyncio.Future[Any]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._dropped: list[Any] = []
 
     def takes(self, handle: Handle) -> bool:
         """Whether it stands for data of this cluster, or a list of such data."""
@@ -49,6 +52,21 @@ class ClusterData:
         """The handle, or another one of the same value that is in the memory of this cluster."""
         live = handle.live
         return live if isinstance(live, DaskHandle) and live.data is self and not live.is_lost else handle
+
+    def drop(self, future: Any) -> None:
+        """
+        Lets go of a future that nobody needs, soon: Dask's client sends a message each 10 ms at most, and the next call
+        would have to wait if it did not travel in the same one. From any thread.
+        """
+        with contextlib.suppress(RuntimeError):  # no loop runs in this thread: the future goes at once
+            loop = asyncio.get_running_loop()
+            if not self._dropped:
+                loop.call_later(LINGER, self._dropped.clear)
+            self._dropped.append(future)
+
+    def let_go(self) -> None:
+        """Lets go of them now: a call is about to be sent."""
+        self._dropped.clear()
 
     async def place(self, client: Any, work: Work) -> dict[int, DaskHandle]:
         """Takes the large frames among the arguments to the cluster, each once a run: identity -> handle."""
@@ -103,6 +121,7 @@ class ClusterData:
         Raises:
             DataLost: It is gone.
             ClusterError: So is the scheduler.
+            NotPortable: It cannot be loaded here.
         """
         future = handle.future
         client = future.client
@@ -121,8 +140,8 @@ class ClusterData:
                 raise ClusterError(self._cluster.no_answer()) from error
             raise DataLost(handle.step, "its worker is gone, and it cannot be computed again by Dask.") from error
         if isinstance(packed, bytes) or (isinstance(packed, remote.Packed) and len(packed.data) < SMALL):
-            return remote.unpacked(packed)
-        return await in_thread(remote.unpacked, packed)
+            return _unpacked(handle.step, packed)
+        return await in_thread(_unpacked, handle.step, packed)
 
     def _fetch_all(self) -> None:
         wanted, self._fetching = self._fetching, []
@@ -176,6 +195,9 @@ class DaskHandle(Handle):
         self.step = step
         self.future = future
 
+    def __del__(self) -> None:
+        self.data.drop(self.future)
+
     @property
     def rows(self) -> int | None:
         return None
@@ -187,6 +209,14 @@ class DaskHandle(Handle):
     async def load(self) -> Any:
         """The value, which comes here."""
         return await self.data.fetch(self)
+
+
+def _unpacked(step: str, packed: Any) -> Any:
+    """What came from the cluster, whose classes decide what their unpickling raises."""
+    try:
+        return remote.unpacked(packed)
+    except BaseException as error:
+        raise NotPortable(step, f"what it returned cannot be loaded here: {type(error).__name__}: {error}") from error
 
 
 async def _gather(wanted: Sequence[tuple[Any, asyncio.Future[Any]]]) -> None:

@@ -149,9 +149,11 @@ class DaskExecutor:
         token = f"{_name_of(work.fn)}-{secrets.token_hex(8)}"  # a name for each step would cost the scheduler dear
         placed = await self.data.place(client, work)
         blob, futures = await self._packed(client, work, placed)
+        resources = await self._resources(client, work)
+        self.data.let_go()
         future = client.submit(
             remote.call, blob, work.step, self._topic, token, work.timeout, alone, *futures,
-            key=token, pure=False, retries=0, priority=work.priority, resources=await self._resources(client, work),
+            key=token, pure=False, retries=0, priority=work.priority, resources=resources,
         )  # fmt: skip
         if alone:
             self._starting[token] = work.on_start

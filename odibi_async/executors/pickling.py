@@ -48,10 +48,12 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
                 _by_value(value.__module__)
             elif _is_of_step(value):
                 return _function_of_step, (value.__module__, value.__qualname__)
-        elif isinstance(value, type) and not is_importable(value.__module__):
-            _by_value(value.__module__)
-        told = self._special(value)
-        return super().reducer_override(value) if told is NotImplemented else told
+        elif isinstance(value, type):
+            if not is_importable(value.__module__):
+                _by_value(value.__module__)
+        elif (told := self._special(value)) is not NotImplemented:
+            return told
+        return super().reducer_override(value)
 
 
 def dumps(value: Any, special: Special = lambda _: NotImplemented) -> bytes:
@@ -141,7 +143,7 @@ def variables_of(context: Context) -> list[Variable]:
         if variable is CURRENT:
             continue
         if type(value).__module__ == "decimal":  # its variable has no name that one could import
-            if _decimal(value) != _decimal(decimal.DefaultContext):
+            if _decimal(value) != _AS_SHIPPED:
                 packed.append(dumps((None, value)))
             continue
         address = _address_of(variable)
@@ -161,6 +163,21 @@ def _decimal(context: decimal.Context) -> tuple[object, ...]:
     """What calculations with decimals depend on."""
     traps = frozenset(signal for signal, is_on in context.traps.items() if is_on)
     return context.prec, context.rounding, context.Emin, context.Emax, context.capitals, context.clamp, traps
+
+
+_AS_SHIPPED: Final = _decimal(
+    decimal.Context(
+        prec=28,
+        rounding=decimal.ROUND_HALF_EVEN,
+        Emin=-999999,
+        Emax=999999,
+        capitals=1,
+        clamp=0,
+        flags=[],
+        traps=[decimal.InvalidOperation, decimal.DivisionByZero, decimal.Overflow],
+    )
+)
+"""The default of a process in which nobody has changed it: `decimal.DefaultContext` is anybody's to change."""
 
 
 def _is_plain(value: Any) -> bool:

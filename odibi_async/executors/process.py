@@ -34,7 +34,7 @@ import anyio.to_thread
 from odibi_async.abc import Raised, Work
 from odibi_async.cancellation import on_cancel
 from odibi_async.dataset import Handle, HandleList
-from odibi_async.errors import NotPortable, Unstorable, WorkerLost
+from odibi_async.errors import Damaged, NotPortable, Unstorable, WorkerLost
 from odibi_async.executors.filing import Filed, FileHandle, filed, is_large, read
 from odibi_async.executors.pickling import dumps, unpacked_error, variables_of
 from odibi_async.executors.threads import CallJob, Threads
@@ -47,7 +47,7 @@ sys.path[:] = json.loads(sys.argv[2])
 from odibi_async.executors.worker import main
 main()
 """
-"""What a worker process runs, with its socket and the parent's `sys.path` as arguments."""
+"""What a worker process runs, with its socket, the parent's `sys.path` and a pipe that the parent never writes to."""
 
 
 class ProcessExecutor:
@@ -150,7 +150,7 @@ class Pool:
         finally:
             sending.remove()
         try:
-            return [self._dataset(each) for each in results]
+            return [self._result(work.step, each) for each in results]
         finally:
             for file in files:
                 file.remove()
@@ -181,6 +181,16 @@ class Pool:
                 place.handle = place.handle or self._dataset(filed(value, self._folder))
                 handles[id(value)] = place.handle
         return handles
+
+    def _result(self, step: str, result: Filed | bytes) -> Any:
+        """What stands for a dataset that a process made, whose classes decide what their unpickling raises."""
+        try:
+            return self._dataset(result)
+        except Damaged:
+            raise
+        except BaseException as error:
+            reason = f"what it returned cannot be loaded here: {type(error).__name__}: {error}"
+            raise NotPortable(step, reason) from error
 
     def _dataset(self, result: Filed | bytes) -> Any:
         return (
@@ -252,16 +262,18 @@ class Process:
         self._is_new = True
         self._connection: Connection[Any, Any]
         self._connection, theirs = Pipe()
+        watched, self._life = Pipe(duplex=False)
         try:
-            command = [sys.executable, "-c", BEGIN, str(theirs.fileno()), json.dumps(sys.path)]
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True
-            )
+            fds = [theirs.fileno(), watched.fileno()]
+            command = [sys.executable, "-c", BEGIN, str(fds[0]), json.dumps(sys.path), str(fds[1])]
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=fds, start_new_session=True)
         except BaseException:
             self._connection.close()
+            self._life.close()
             raise
         finally:
             theirs.close()
+            watched.close()
         self._end = os.pidfd_open(self._process.pid) if hasattr(os, "pidfd_open") else None
         self._send(pickle.dumps((folder, _levels())))
 
@@ -280,6 +292,7 @@ class Process:
         self.kill()
         self._process.wait()
         self._connection.close()
+        self._life.close()
         if self._end is not None:
             os.close(self._end)
             self._end = None

@@ -311,8 +311,12 @@ class Forwarding(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         call = TOKEN.get()
-        if call is not None:
+        if call is None:
+            return
+        try:
             _tell(call[0], LOG, pickle.dumps(portable_record(record)))
+        except Exception:  # as of any handler: a message that does not fit its arguments fails nobody's call
+            self.handleError(record)
 
 
 @functools.cache

@@ -13,7 +13,6 @@ import inspect
 import logging
 import os
 import pickle
-import queue
 import signal
 import sys
 import threading
@@ -96,7 +95,8 @@ def serve(packed: bytes, folder: str, reply: Reply) -> None:
     finally:
         del fn, args, kwargs
         for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+            with contextlib.suppress(Exception):  # the function may have closed it, or put something else in its place
+                stream.flush()
     sending = Sending(folder)
     try:
         results = [sending.packed(value) for value in made]
@@ -115,7 +115,10 @@ class ToParent(logging.Handler):
         self._reply = reply
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._reply(LOG, portable_record(record))
+        try:
+            self._reply(LOG, portable_record(record))
+        except Exception:  # as of any handler: a message that does not fit its arguments fails nobody's call
+            self.handleError(record)
 
 
 def portable_record(record: logging.LogRecord) -> logging.LogRecord:
@@ -133,10 +136,14 @@ def portable_record(record: logging.LogRecord) -> logging.LogRecord:
 
 
 def main() -> None:
-    """Serves the socket that the first argument numbers."""
+    """
+    Serves the socket that the first argument numbers, and ends with whoever has the other end of the pipe that the
+    third one numbers, whatever it is doing then.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes of a terminal: the parent decides
     connection: Connection[Any, Any] = Connection(int(sys.argv[1]))
-    os.set_inheritable(connection.fileno(), False)
+    for number in (sys.argv[1], sys.argv[3]):
+        os.set_inheritable(int(number), False)
     lock = threading.Lock()
 
     def reply(*message: Any) -> None:
@@ -147,14 +154,15 @@ def main() -> None:
     logging.getLogger().addHandler(ToParent(reply))
     for name, level in levels.items():
         logging.getLogger(name or None).setLevel(level)
-    calls: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
-    def listen() -> None:
-        with contextlib.suppress(OSError, EOFError):
-            while True:
-                calls.put(connection.recv_bytes())
-        os._exit(0)  # whatever it is doing: nobody waits for it any more
+    def watch() -> None:
+        os.read(int(sys.argv[3]), 1)
+        os._exit(0)
 
-    threading.Thread(target=listen, daemon=True, name="odibi_async listening").start()
+    threading.Thread(target=watch, daemon=True, name="odibi_async watching").start()
     while True:
-        serve(calls.get(), folder, reply)
+        try:
+            packed = connection.recv_bytes()
+        except (OSError, EOFError):
+            os._exit(0)
+        serve(packed, folder, reply)

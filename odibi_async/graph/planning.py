@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Final
 
 from odibi_async.errors import OptionError, shortened
@@ -62,14 +64,17 @@ def estimated(
         sizes: Dataset -> bytes; 0 for those that are not there.
 
     Raises:
-        OptionError: A step has no duration, or there is no worker.
+        OptionError: A step has no duration, there is no worker, or a number is none that could be measured.
     """
-    if not isinstance(workers, int) or workers < 1:
+    if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
         raise OptionError(f"workers={workers!r}: a whole number from 1 on is needed.")
     unknown = [node.name for node in graph.nodes if node.name not in seconds]
     if unknown:
         raise OptionError(f"The history knows no duration of {shortened(unknown)}.")
-    took = [_parts(seconds[node.name]) for node in graph.nodes]
+    took = [_parts(node.name, seconds[node.name]) for node in graph.nodes]
+    for name, size in sizes.items():
+        if not _is_amount(size):
+            raise OptionError(f"sizes: dataset {name!r} has {size!r} bytes; a number from 0 on is needed.")
     ways = _ways(graph, took)
     simulation = _Simulation(graph, took, ways, [sizes.get(name, 0) for name in graph.datasets])
     ended = simulation.run(workers)
@@ -86,9 +91,17 @@ def estimated(
     )
 
 
-def _parts(seconds: float | Sequence[float]) -> Sequence[float]:
+def _parts(step: str, seconds: float | Sequence[float]) -> Sequence[float]:
     """How long each call takes; a mapped step without elements takes one that is over at once."""
-    return (seconds if len(seconds) else (0.0,)) if isinstance(seconds, Sequence) else (seconds,)
+    parts = seconds if isinstance(seconds, Sequence) and not isinstance(seconds, str) else (seconds,)
+    for each in parts:
+        if not _is_amount(each):
+            raise OptionError(f"The history says {each!r} of step {step!r}; seconds, a number from 0 on, are needed.")
+    return parts if len(parts) else (0.0,)
+
+
+def _is_amount(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) < math.inf
 
 
 def _ways(graph: Graph, took: Sequence[Sequence[float]]) -> list[float]:
