@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import configparser
+import functools
+import inspect
+import io
 import logging
+import operator
 import os
+import random
 import subprocess
 import sys
 import threading
 import time
+import uuid
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from os import environ
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -1133,6 +1141,53 @@ def _by_an_import(path: str) -> str:
     return str(urlopen(path))
 
 
+def _by_another_name(path: str) -> Any:
+    lib = pd
+    return lib.read_excel(path)
+
+
+def _of_a_module_that_is_passed_on(path: str) -> Any:
+    def timed(clock: Any) -> Any:
+        return clock.monotonic()
+
+    return path, timed(time)
+
+
+def _with_a_default(path: str, now: Any = time.time) -> Any:
+    return path, now()
+
+
+def _with_a_module_as_default(path: str, lib: Any = time) -> Any:
+    return path, lib.time()
+
+
+@dataclass
+class Stamped:
+    path: str
+    at: datetime = field(default_factory=datetime.now)
+
+
+class Stamping:
+    clock = staticmethod(time.time)
+
+    def __call__(self, path: str) -> Any:
+        return path, self.clock()
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Money:
+    amount: float
+    source: random.Random | None = None
+
+    def rounded(self) -> Money:
+        return Money(round(self.amount, 2))
+
+
+CHANCES = {"a": [uuid.uuid4]}
+NOW = datetime.now
+WRITTEN = operator.methodcaller("read_text")
+
+
 READERS: list[tuple[Any, str]] = [
     (_reads_by_pandas, "reads files (pandas.read_csv)"),
     (_by_a_helper, "reads files (pandas.read_csv)"),
@@ -1160,6 +1215,34 @@ READERS: list[tuple[Any, str]] = [
     (lambda path: pd.DataFrame({"a": [1]}).to_parquet(path), "writes files (.to_parquet)"),
     (lambda path: Path(path).write_text("a"), "writes files (.write_text)"),
     (lambda path: np.save(path, np.zeros(1)), "writes files (numpy.save)"),
+    (lambda path: (path, os.environ.get("HOME")), "reads the environment (os.environ.get)"),
+    (lambda path: (path, environ.get("HOME")), "reads the environment (os.environ.get)"),
+    (lambda path: (path, sys.version_info.minor), "reads the environment (sys.version_info.minor)"),
+    (lambda path: (path, os.getcwdb()), "reads the environment (os.getcwdb)"),
+    (lambda path: os.path.relpath(path), "reads the environment (posixpath.relpath)"),
+    (lambda path: Path(path).absolute(), "reads the environment (.absolute)"),
+    (lambda path: Path(path).resolve(), "reads files (.resolve)"),
+    (lambda path: list(Path(path).glob("*")), "reads files (.glob)"),
+    (lambda path: list(map(Path.is_mount, path)), "reads files (pathlib.Path.is_mount)"),
+    (lambda path: io.FileIO(path).read(), "reads files (io.FileIO)"),
+    (lambda path: (path, type(path).today()), "reads the clock (.today)"),
+    (lambda path: path.__hash__(), "reads what differs between processes (.__hash__)"),
+    (lambda path: (path, CHANCES["a"][0]()), "reads chance (uuid.uuid4)"),
+    (lambda path: (path, NOW()), "reads the clock (datetime.datetime.now)"),
+    (lambda path: WRITTEN(Path(path)), "reads files (.read_text)"),
+    (lambda path: operator.methodcaller("read_text")(Path(path)), "reads files (.read_text)"),
+    (lambda path: functools.partial(pd.read_csv, sep=";")(path), "reads files (pandas.read_csv)"),
+    (lambda path: Stamped(path), "reads the clock (datetime.datetime.now)"),
+    (Stamping(), "reads the clock (time.time)"),
+    (_with_a_default, "reads the clock (time.time)"),
+    (_with_a_module_as_default, "reads the clock (time.time)"),
+    (_by_another_name, "reads files (pandas.read_excel)"),
+    (_of_a_module_that_is_passed_on, "reads the clock (time.monotonic)"),
+    (lambda path: inspect.signature(path), "reads what keys leave out (inspect.signature)"),
+    (lambda path: path.shuffle(), "reads chance (.shuffle)"),
+    (lambda path: (path.to_csv("a.csv"), path)[1], "writes files (.to_csv)"),
+    (lambda path: (path.to_json(path_or_buf="a.json"), path)[1], "writes files (.to_json)"),
+    (lambda path: (path.to_html(*["a.html"]), path)[1], "writes files (.to_html)"),
 ]
 
 
@@ -1180,6 +1263,14 @@ async def test_a_function_that_is_seen_to_read_the_world_outside_is_cached_only_
     assert bypassed.reason == f"its code {found}; use cache=True to cache it anyway"
 
 
+def test_a_function_of_a_library_is_known_by_its_name() -> None:
+    from odibi_async.fingerprint.functions import code_of, examined
+
+    assert "reads files (pandas" in examined(functools.partial(pd.read_csv, sep=";")).outside[0]
+    assert code_of(functools.partial(pd.merge, on="a")) != code_of(functools.partial(pd.merge, on="b"))
+    assert code_of(np.add) != code_of(np.subtract)
+
+
 @pytest.mark.parametrize(
     "fn",
     [
@@ -1189,6 +1280,10 @@ async def test_a_function_that_is_seen_to_read_the_world_outside_is_cached_only_
         lambda path: path.sample(1, random_state=1),
         lambda path: path.query("a > 1"),
         lambda path: path.groupby("a").agg(b=("b", "sum")).to_csv(),
+        lambda path: path.to_csv(index=path.any(axis=1), sep=";") + path.to_json(orient="records"),
+        lambda path: np.absolute(path),
+        lambda path: Money(path).rounded(),
+        functools.partial(pd.merge, on="a"),
         lambda path: (path.open.max(), path.stat),
         lambda path: {"now": 1, "path": path},
     ],
@@ -1370,7 +1465,7 @@ async def test_a_function_that_returns_none_is_run_for_what_it_does(tmp_path: Pa
     target = tmp_path / "saved.csv"
 
     def save(frame: pd.DataFrame, to: str) -> None:
-        frame.to_csv(to)
+        getattr(frame, "to_{}".format("csv"))(to)  # so that it cannot be seen
 
     def told(frame: pd.DataFrame) -> None: ...
 
@@ -1384,6 +1479,15 @@ async def test_a_function_that_returns_none_is_run_for_what_it_does(tmp_path: Pa
     assert use is not None
     assert use.reason.startswith("not kept: it returned None, so it is run for its effects")
     assert result.steps["told"].status is Status.CACHED
+
+
+async def test_data_classes_are_made_by_cached_functions(tmp_path: Path) -> None:
+    def rounded(amount: float) -> Money:
+        return Money(round(amount, 2))
+
+    for status in (Status.SUCCEEDED, Status.CACHED):
+        result = await run_pipeline([rounded], {"amount": 1.234}, cache=tmp_path / "c")
+        assert (result.steps["rounded"].status, result["rounded"]) == (status, Money(1.23))
 
 
 async def test_what_was_damaged_is_kept_again_also_when_its_inputs_were_dropped(tmp_path: Path) -> None:
