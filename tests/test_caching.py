@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import configparser
+import decimal
 import functools
 import inspect
 import io
+import locale
 import logging
 import operator
 import os
@@ -1488,6 +1490,85 @@ async def test_data_classes_are_made_by_cached_functions(tmp_path: Path) -> None
     for status in (Status.SUCCEEDED, Status.CACHED):
         result = await run_pipeline([rounded], {"amount": 1.234}, cache=tmp_path / "c")
         assert (result.steps["rounded"].status, result["rounded"]) == (status, Money(1.23))
+
+
+def _set_decimals() -> Any:
+    decimal.getcontext().prec = 5
+    return lambda: decimal.setcontext(decimal.Context())
+
+
+def _set_pandas(name: str, value: Any) -> Any:
+    before = pd.get_option(name)
+    with warnings.catch_warnings(action="ignore"):
+        pd.set_option(name, value)
+    return lambda: _set_pandas(name, before)
+
+
+def _set_numpy() -> Any:
+    before = np.get_printoptions()
+    np.set_printoptions(precision=3)
+    return lambda: np.set_printoptions(**before)
+
+
+def _set_errors() -> Any:
+    before = np.seterr(divide="ignore")
+    return lambda: np.seterr(**before)
+
+
+SETTINGS: list[tuple[str, Any, Any]] = [
+    ("the decimal context", _set_decimals, lambda x: str(decimal.Decimal(x) / 3)),
+    ("what is set in pandas", lambda: _set_pandas("display.precision", 2), lambda x: str(pd.Series([x / 3]))),
+    (
+        "what is set in pandas",
+        lambda: _set_pandas("mode.string_storage", "python"),
+        lambda x: pd.Series(["a"], dtype="string"),
+    ),
+    ("what is set in NumPy", _set_numpy, lambda x: str(np.array([x / 3]))),
+    ("what is set in NumPy", _set_errors, lambda x: str(np.geterr()["divide"])),
+]
+
+
+@pytest.mark.parametrize(("what", "change", "fn"), SETTINGS)
+async def test_what_is_set_in_the_process_belongs_to_the_key(tmp_path: Path, what: str, change: Any, fn: Any) -> None:
+    async def run(cache: Any) -> Any:
+        return await run_pipeline([step(fn, name="made")], {"x": 1}, cache=cache)
+
+    await run(tmp_path / "c")
+    change_back = change()
+    try:
+        changed, computed = await run(tmp_path / "c"), await run(None)
+        again = await run(tmp_path / "c")
+    finally:
+        change_back()
+    assert str(changed.steps["made"].cache) == f"miss: {what} is new"
+    assert digest_of(changed["made"]) == digest_of(computed["made"]) == digest_of(again["made"])
+    assert again.steps["made"].status is Status.CACHED
+    assert (await run(tmp_path / "c")).steps["made"].status is Status.CACHED
+
+
+async def test_what_a_step_sets_itself_is_found_out(tmp_path: Path) -> None:
+    def careless(x: int) -> int:
+        pd.set_option("display.precision", 3)
+        return x
+
+    try:
+        result = await run_pipeline([careless], {"x": 1}, cache=tmp_path / "c")
+    finally:
+        pd.reset_option("display.precision")
+    assert result.steps["careless"].cache is not None
+    assert "what is set in pandas changed while the step ran" in result.steps["careless"].cache.reason
+
+
+def test_the_locale_belongs_to_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    from odibi_async.fingerprint.settings import settings
+
+    monkeypatch.setattr(locale, "setlocale", lambda _: "C")
+    assert "the locale" not in settings()
+    seen = set()
+    for name in ("de_DE.UTF-8", "fr_FR.UTF-8"):
+        monkeypatch.setattr(locale, "setlocale", lambda _, name=name: name)
+        seen.add(settings()["the locale"])
+    assert len(seen) == 2
 
 
 async def test_what_was_damaged_is_kept_again_also_when_its_inputs_were_dropped(tmp_path: Path) -> None:
