@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import configparser
+import decimal
+import functools
+import inspect
+import io
+import locale
 import logging
+import operator
 import os
+import random
 import subprocess
 import sys
 import threading
 import time
+import uuid
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from os import environ
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -1133,6 +1143,53 @@ def _by_an_import(path: str) -> str:
     return str(urlopen(path))
 
 
+def _by_another_name(path: str) -> Any:
+    lib = pd
+    return lib.read_excel(path)
+
+
+def _of_a_module_that_is_passed_on(path: str) -> Any:
+    def timed(clock: Any) -> Any:
+        return clock.monotonic()
+
+    return path, timed(time)
+
+
+def _with_a_default(path: str, now: Any = time.time) -> Any:
+    return path, now()
+
+
+def _with_a_module_as_default(path: str, lib: Any = time) -> Any:
+    return path, lib.time()
+
+
+@dataclass
+class Stamped:
+    path: str
+    at: datetime = field(default_factory=datetime.now)
+
+
+class Stamping:
+    clock = staticmethod(time.time)
+
+    def __call__(self, path: str) -> Any:
+        return path, self.clock()
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Money:
+    amount: float
+    source: random.Random | None = None
+
+    def rounded(self) -> Money:
+        return Money(round(self.amount, 2))
+
+
+CHANCES = {"a": [uuid.uuid4]}
+NOW = datetime.now
+WRITTEN = operator.methodcaller("read_text")
+
+
 READERS: list[tuple[Any, str]] = [
     (_reads_by_pandas, "reads files (pandas.read_csv)"),
     (_by_a_helper, "reads files (pandas.read_csv)"),
@@ -1160,6 +1217,34 @@ READERS: list[tuple[Any, str]] = [
     (lambda path: pd.DataFrame({"a": [1]}).to_parquet(path), "writes files (.to_parquet)"),
     (lambda path: Path(path).write_text("a"), "writes files (.write_text)"),
     (lambda path: np.save(path, np.zeros(1)), "writes files (numpy.save)"),
+    (lambda path: (path, os.environ.get("HOME")), "reads the environment (os.environ.get)"),
+    (lambda path: (path, environ.get("HOME")), "reads the environment (os.environ.get)"),
+    (lambda path: (path, sys.version_info.minor), "reads the environment (sys.version_info.minor)"),
+    (lambda path: (path, os.getcwdb()), "reads the environment (os.getcwdb)"),
+    (lambda path: os.path.relpath(path), "reads the environment (posixpath.relpath)"),
+    (lambda path: Path(path).absolute(), "reads the environment (.absolute)"),
+    (lambda path: Path(path).resolve(), "reads files (.resolve)"),
+    (lambda path: list(Path(path).glob("*")), "reads files (.glob)"),
+    (lambda path: list(map(Path.is_mount, path)), "reads files (pathlib.Path.is_mount)"),
+    (lambda path: io.FileIO(path).read(), "reads files (io.FileIO)"),
+    (lambda path: (path, type(path).today()), "reads the clock (.today)"),
+    (lambda path: path.__hash__(), "reads what differs between processes (.__hash__)"),
+    (lambda path: (path, CHANCES["a"][0]()), "reads chance (uuid.uuid4)"),
+    (lambda path: (path, NOW()), "reads the clock (datetime.datetime.now)"),
+    (lambda path: WRITTEN(Path(path)), "reads files (.read_text)"),
+    (lambda path: operator.methodcaller("read_text")(Path(path)), "reads files (.read_text)"),
+    (lambda path: functools.partial(pd.read_csv, sep=";")(path), "reads files (pandas.read_csv)"),
+    (lambda path: Stamped(path), "reads the clock (datetime.datetime.now)"),
+    (Stamping(), "reads the clock (time.time)"),
+    (_with_a_default, "reads the clock (time.time)"),
+    (_with_a_module_as_default, "reads the clock (time.time)"),
+    (_by_another_name, "reads files (pandas.read_excel)"),
+    (_of_a_module_that_is_passed_on, "reads the clock (time.monotonic)"),
+    (lambda path: inspect.signature(path), "reads what keys leave out (inspect.signature)"),
+    (lambda path: path.shuffle(), "reads chance (.shuffle)"),
+    (lambda path: (path.to_csv("a.csv"), path)[1], "writes files (.to_csv)"),
+    (lambda path: (path.to_json(path_or_buf="a.json"), path)[1], "writes files (.to_json)"),
+    (lambda path: (path.to_html(*["a.html"]), path)[1], "writes files (.to_html)"),
 ]
 
 
@@ -1180,6 +1265,14 @@ async def test_a_function_that_is_seen_to_read_the_world_outside_is_cached_only_
     assert bypassed.reason == f"its code {found}; use cache=True to cache it anyway"
 
 
+def test_a_function_of_a_library_is_known_by_its_name() -> None:
+    from odibi_async.fingerprint.functions import code_of, examined
+
+    assert "reads files (pandas" in examined(functools.partial(pd.read_csv, sep=";")).outside[0]
+    assert code_of(functools.partial(pd.merge, on="a")) != code_of(functools.partial(pd.merge, on="b"))
+    assert code_of(np.add) != code_of(np.subtract)
+
+
 @pytest.mark.parametrize(
     "fn",
     [
@@ -1189,6 +1282,10 @@ async def test_a_function_that_is_seen_to_read_the_world_outside_is_cached_only_
         lambda path: path.sample(1, random_state=1),
         lambda path: path.query("a > 1"),
         lambda path: path.groupby("a").agg(b=("b", "sum")).to_csv(),
+        lambda path: path.to_csv(index=path.any(axis=1), sep=";") + path.to_json(orient="records"),
+        lambda path: np.absolute(path),
+        lambda path: Money(path).rounded(),
+        functools.partial(pd.merge, on="a"),
         lambda path: (path.open.max(), path.stat),
         lambda path: {"now": 1, "path": path},
     ],
@@ -1370,7 +1467,7 @@ async def test_a_function_that_returns_none_is_run_for_what_it_does(tmp_path: Pa
     target = tmp_path / "saved.csv"
 
     def save(frame: pd.DataFrame, to: str) -> None:
-        frame.to_csv(to)
+        getattr(frame, "to_{}".format("csv"))(to)  # so that it cannot be seen
 
     def told(frame: pd.DataFrame) -> None: ...
 
@@ -1384,6 +1481,94 @@ async def test_a_function_that_returns_none_is_run_for_what_it_does(tmp_path: Pa
     assert use is not None
     assert use.reason.startswith("not kept: it returned None, so it is run for its effects")
     assert result.steps["told"].status is Status.CACHED
+
+
+async def test_data_classes_are_made_by_cached_functions(tmp_path: Path) -> None:
+    def rounded(amount: float) -> Money:
+        return Money(round(amount, 2))
+
+    for status in (Status.SUCCEEDED, Status.CACHED):
+        result = await run_pipeline([rounded], {"amount": 1.234}, cache=tmp_path / "c")
+        assert (result.steps["rounded"].status, result["rounded"]) == (status, Money(1.23))
+
+
+def _set_decimals() -> Any:
+    decimal.getcontext().prec = 5
+    return lambda: decimal.setcontext(decimal.Context())
+
+
+def _set_pandas(name: str, value: Any) -> Any:
+    before = pd.get_option(name)
+    with warnings.catch_warnings(action="ignore"):
+        pd.set_option(name, value)
+    return lambda: _set_pandas(name, before)
+
+
+def _set_numpy() -> Any:
+    before = np.get_printoptions()
+    np.set_printoptions(precision=3)
+    return lambda: np.set_printoptions(**before)
+
+
+def _set_errors() -> Any:
+    before = np.seterr(divide="ignore")
+    return lambda: np.seterr(**before)
+
+
+SETTINGS: list[tuple[str, Any, Any]] = [
+    ("the decimal context", _set_decimals, lambda x: str(decimal.Decimal(x) / 3)),
+    ("what is set in pandas", lambda: _set_pandas("display.precision", 2), lambda x: str(pd.Series([x / 3]))),
+    (
+        "what is set in pandas",
+        lambda: _set_pandas("mode.string_storage", "python"),
+        lambda x: pd.Series(["a"], dtype="string"),
+    ),
+    ("what is set in NumPy", _set_numpy, lambda x: str(np.array([x / 3]))),
+    ("what is set in NumPy", _set_errors, lambda x: str(np.geterr()["divide"])),
+]
+
+
+@pytest.mark.parametrize(("what", "change", "fn"), SETTINGS)
+async def test_what_is_set_in_the_process_belongs_to_the_key(tmp_path: Path, what: str, change: Any, fn: Any) -> None:
+    async def run(cache: Any) -> Any:
+        return await run_pipeline([step(fn, name="made")], {"x": 1}, cache=cache)
+
+    await run(tmp_path / "c")
+    change_back = change()
+    try:
+        changed, computed = await run(tmp_path / "c"), await run(None)
+        again = await run(tmp_path / "c")
+    finally:
+        change_back()
+    assert str(changed.steps["made"].cache) == f"miss: {what} is new"
+    assert digest_of(changed["made"]) == digest_of(computed["made"]) == digest_of(again["made"])
+    assert again.steps["made"].status is Status.CACHED
+    assert (await run(tmp_path / "c")).steps["made"].status is Status.CACHED
+
+
+async def test_what_a_step_sets_itself_is_found_out(tmp_path: Path) -> None:
+    def careless(x: int) -> int:
+        pd.set_option("display.precision", 3)
+        return x
+
+    try:
+        result = await run_pipeline([careless], {"x": 1}, cache=tmp_path / "c")
+    finally:
+        pd.reset_option("display.precision")
+    assert result.steps["careless"].cache is not None
+    assert "what is set in pandas changed while the step ran" in result.steps["careless"].cache.reason
+
+
+def test_the_locale_belongs_to_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    from odibi_async.fingerprint.settings import settings
+
+    monkeypatch.setattr(locale, "setlocale", lambda _: "C")
+    assert "the locale" not in settings()
+    seen = set()
+    for name in ("de_DE.UTF-8", "fr_FR.UTF-8"):
+        monkeypatch.setattr(locale, "setlocale", lambda _, name=name: name)
+        seen.add(settings()["the locale"])
+    assert len(seen) == 2
 
 
 async def test_what_was_damaged_is_kept_again_also_when_its_inputs_were_dropped(tmp_path: Path) -> None:

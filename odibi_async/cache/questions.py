@@ -6,6 +6,7 @@ import os
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from contextvars import copy_context
 from typing import Any
 
 from odibi_async.abc import Described, Doubtful
@@ -13,6 +14,7 @@ from odibi_async.cache.stored import Question, Uncached
 from odibi_async.cache_policy import CachePolicy
 from odibi_async.dataset import ABSENT, Handle, HandleList, engine_of
 from odibi_async.fingerprint.functions import FORMAT, combined, digest_of, digest_of_file, examined, is_mutable
+from odibi_async.fingerprint.settings import settings
 from odibi_async.graph.graph import Graph
 from odibi_async.graph.node import NOTHING, OUTSIDE, Node
 from odibi_async.steps import ENDS
@@ -20,7 +22,7 @@ from odibi_async.steps import ENDS
 
 class Questions:
     """
-    What one run asks about its steps.
+    What one run asks about its steps; to be made in the context of the run.
 
     Attributes:
         origins: What was given from outside, contexts of engines included, and what lies in the store, by dataset:
@@ -30,6 +32,7 @@ class Questions:
     def __init__(self, graph: Graph) -> None:
         self.origins: dict[int, Any] = {}
         self._graph = graph
+        self._context = copy_context()
         self._policies: dict[int, CachePolicy | None] = {}
         self._digests: dict[int, str] = {}
         self._locks: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
@@ -99,6 +102,7 @@ class Questions:
         }
         self.check_frames(node, (*(values[dataset] for dataset in node.call.datasets), *instead.values()))
         parts |= self._about_call(node, policy)
+        parts |= self._context.copy().run(settings)  # as steps see them, in contexts of their own
         parts |= {f"the variable {name}": digest_of(os.environ.get(name)) for name in policy.env}
         names, files = [], dict.fromkeys(policy.files)
         for parameter, _, dataset, constant in self._graph.bindings_of(node.call):

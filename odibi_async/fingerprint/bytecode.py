@@ -53,6 +53,7 @@ class Reading:
         reads: The names it reads, code nested in it included; each once, in the order of the code.
         attributes: The names of all attributes that it takes, of whatever.
         methods: Those of them that it calls.
+        given: Those of them that it does not only call without positional arguments.
         texts: The string constants in it, names of arguments included.
     """
 
@@ -60,6 +61,7 @@ class Reading:
     reads: tuple[Read, ...]
     attributes: frozenset[str]
     methods: frozenset[str]
+    given: frozenset[str]
     texts: frozenset[str]
 
 
@@ -78,16 +80,41 @@ def _reading(code: CodeType, _flags: int, _name: str) -> Reading:
     reads = [read for _, read in bound]
     for each, listing in listings:
         reads += _loads(each, listing, imported, code.co_freevars)
-    taken = [each for _, listing in listings for each in listing if each.opname in ATTRIBUTES]
-    attributes = frozenset(each.argval for each in taken)
-    methods = frozenset(each.argval for each in taken if _is_called(each))
+    taken = [
+        (code, listing, place)
+        for code, listing in listings
+        for place, each in enumerate(listing)
+        if each.opname in ATTRIBUTES
+    ]
+    attributes = frozenset(listing[place].argval for _, listing, place in taken)
+    methods = frozenset(listing[place].argval for _, listing, place in taken if _is_called(listing[place]))
+    given = frozenset(listing[place].argval for code, listing, place in taken if _is_given(code, listing, place))
     texts = frozenset(each for code, _ in listings for const in _consts(code) for each in _texts_in(const))
-    return Reading(_digest(code), tuple(dict.fromkeys(reads)), attributes, methods, texts)
+    return Reading(_digest(code), tuple(dict.fromkeys(reads)), attributes, methods, given, texts)
 
 
 def _is_called(instruction: dis.Instruction) -> bool:
     """Whether an attribute is taken to be called; from Python 3.12 on, one instruction does both."""
     return instruction.opname == "LOAD_METHOD" or "NULL|self" in instruction.argrepr
+
+
+def _is_given(code: CodeType, listing: list[dis.Instruction], place: int) -> bool:
+    """Whether an attribute is called with positional arguments, or used in a way that does not show."""
+    if not _is_called(listing[place]):
+        return True
+    depth, keywords = 0, 0  # of the stack above the method
+    for before, each in itertools.pairwise(itertools.islice(listing, place, None)):
+        arguments = each.arg or 0
+        if each.opname in ("PRECALL", "CALL") and depth == arguments:  # the former comes first in Python 3.11
+            return arguments > keywords
+        if each.opname == "CALL_KW" and depth == arguments + 1:
+            return arguments > len(before.argval)
+        if each.opname == "KW_NAMES":
+            keywords = len(code.co_consts[arguments])
+        elif each.opname == "CALL":
+            keywords = 0
+        depth += dis.stack_effect(each.opcode, each.arg, jump=False)
+    return True
 
 
 def _texts_in(const: Any) -> Iterator[str]:

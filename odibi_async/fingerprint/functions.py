@@ -21,10 +21,9 @@ import collections
 import functools
 import importlib
 import importlib.util
-import inspect
 import sys
 import types
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any, Final, NamedTuple, cast
@@ -35,8 +34,8 @@ from odibi_async.fingerprint.bytecode import Read, reading
 from odibi_async.fingerprint.encoding import SLICE, Undigestible, hashed, text
 from odibi_async.fingerprint.libraries import DATA, PYTHON, library_of, versions
 from odibi_async.fingerprint.mutable import is_mutable
-from odibi_async.fingerprint.names import label_of, library_name
-from odibi_async.fingerprint.outside import ZONED, local_zone, read_outside
+from odibi_async.fingerprint.names import core_of, label_of, library_name, short_name
+from odibi_async.fingerprint.outside import DIFFERS, ZONED, local_zone, read_outside
 from odibi_async.fingerprint.patches import home_of, patches
 from odibi_async.fingerprint.values import Walker
 
@@ -48,6 +47,8 @@ FORMAT: Final = "1"
 FAR_REACHING: Final = (builtins.globals, builtins.eval, builtins.exec, builtins.__import__, importlib.import_module)
 FAR_REACHING_ATTRIBUTES: Final = frozenset(("__globals__", "__builtins__", "f_globals"))
 """What lets a function read anything at all."""
+ASKING: Final = frozenset({"builtins.getattr", "operator.attrgetter", "operator.methodcaller"})
+"""What takes attributes whose names are texts."""
 LEFT_OUT: Final = frozenset(("__annotations__", "__doc__", "__subclasses__"))
 """What functions and classes have that their digests do not hold."""
 
@@ -151,11 +152,12 @@ def examined(fn: Callable[..., Any], files: Callable[[PathLike[str]], str] = dig
     Raises:
         Undigestible: Something it reads has no content to identify it by, or what it reads cannot be told.
     """
-    core = _core(fn)
-    package = (getattr(core, "__module__", None) or type(core).__module__).partition(".")[0]
+    core = core_of(fn)
+    module = getattr(core, "__module__", None) or type(core).__module__
+    package = None if library_of(module) in (PYTHON, *DATA) else module.partition(".")[0]
     is_itself = isinstance(fn, types.FunctionType | type) and _is_local(package, fn.__module__ or "")
-    first = _itself(fn) if is_itself else _Place("the call", f"how {_short(core)} is called", fn)
-    titles = {id(core): f"the code of {_short(core)}"} if isinstance(core, types.FunctionType) else {}
+    first = _itself(fn) if is_itself else _Place("the call", f"how {short_name(core)} is called", fn)
+    titles = {id(core): f"the code of {short_name(core)}"} if isinstance(core, types.FunctionType) else {}
     outside: dict[str, None] = {}
     mutable: set[str] = set()
     parts = _components([first], package, titles, {*DATA, PYTHON}, outside, mutable, files)
@@ -190,12 +192,16 @@ class _Part:
         leads_to: What it refers to, in an order that its content fixes.
         libraries: The libraries that it uses.
         outside: What it does with the world outside.
+        whole: The modules of libraries that it holds, whatever is then taken of them.
+        attributes: What it takes of anything.
     """
 
     digest: bytes
     leads_to: Sequence[_Place] = ()
     libraries: frozenset[str] = frozenset()
     outside: Sequence[str] = ()
+    whole: Set[str] = frozenset()
+    attributes: Set[str] = frozenset()
 
 
 def _components(
@@ -225,6 +231,11 @@ def _components(
         if outside is not None:
             outside.update(dict.fromkeys(part.outside))
         waiting += part.leads_to
+    if outside is not None:
+        attributes = set().union(*(part.attributes for part in parts.values()))
+        whole = set().union(*(part.whole for part in parts.values()))
+        uses = [(f"{module}.{name}",) for module in sorted(whole) for name in sorted(attributes)]
+        outside.update(dict.fromkeys(read_outside(uses)))
     found = {
         names[key]: hashed([part.digest, *(text(names[to.key]) for to in part.leads_to)]).hex()
         for key, part in parts.items()
@@ -264,16 +275,18 @@ class _FunctionReader:
         self.leads_to: list[_Place] = []
         self.libraries: set[str] = set()
         self.used: list[tuple[str, ...]] = []
+        self.whole: set[str] = set()
         self.classes: list[type] = []
 
     def part(self) -> _Part:
         code = reading(self.fn.__code__)
-        attributes = code.attributes
-        if any(read.names[0] in ("getattr", "attrgetter", "methodcaller") for read in code.reads):
-            attributes |= code.texts
         for read in code.reads:
             self.says.append(text(f"{read.scope} {'.'.join(read.names)}"))
             self._look_up(read)
+        names = {name for names in self.used for name in names}
+        attributes = code.attributes
+        if ASKING & names:
+            attributes |= {part for each in code.texts for part in each.split(".")}
         for name in sorted(FAR_REACHING_ATTRIBUTES & attributes):
             raise self._undigestible(f"uses {name}, which can reach anything")
         for name in sorted(LEFT_OUT & attributes if self._is_local(home_of(self.fn)) else ()):
@@ -283,8 +296,12 @@ class _FunctionReader:
         own: tuple[bytes, ...] = (text(self.fn.__name__), text(self.fn.__qualname__), code.digest)
         if ZONED & attributes:
             own = (*own, text(local_zone()))
-        outside = read_outside(self.used, attributes, code.methods, code.texts)
-        return _Part(hashed([*own, *self.says]), self.leads_to, frozenset(self.libraries), outside)
+        outside = read_outside(self.used, code, attributes)
+        if self.fn.__name__ == "__hash__" or home_of(self.fn) == "dataclasses":  # hashes and addresses stay in there
+            outside = [each for each in outside if not each.startswith(DIFFERS)]
+        return _Part(
+            hashed([*own, *self.says]), self.leads_to, frozenset(self.libraries), outside, self.whole, attributes
+        )
 
     def _own(self) -> Iterator[_Place]:
         """What the function itself holds: defaults, the variables of enclosing functions, attributes."""
@@ -303,7 +320,7 @@ class _FunctionReader:
             yield self._place("the attributes", dict(fn.__dict__))
 
     def _place(self, what: str, value: Any) -> _Place:
-        return _Place((id(self.fn), what), f"{what} of {_short(self.fn)}", value)
+        return _Place((id(self.fn), what), f"{what} of {short_name(self.fn)}", value)
 
     def _enclosing(self) -> dict[str, Any]:
         """The variables of enclosing functions that have a value yet."""
@@ -359,6 +376,7 @@ class _FunctionReader:
             self._say(f"the module {name}")
             if not is_import:
                 self.used.append((name,))
+                self.whole.add(name)
             if is_local and not is_import:
                 raise self._undigestible(f"uses the module {name} as a whole, so what it reads of it cannot be seen")
             return
@@ -403,7 +421,8 @@ class _FunctionReader:
         elif not self._is_local(module) or self._is_reexported(value, name):
             self._note(module)
             self._say(f"{module}.{name} of the library")
-            self.used.append((".".join((module, name, *attributes)),))
+            home = type(value).__module__ if self._is_local(module) else module
+            self.used.append((".".join((home, name, *attributes)),))
         else:
             self._lead_to(_Place((id(scope), name), f"the constant {module}.{name}", value))
 
@@ -454,36 +473,11 @@ def _is_local(package: str | None, module: str | None) -> bool:
 
 
 def _part_of(encoding: bytes, walker: Walker) -> _Part:
-    return _Part(encoding, [_itself(each) for each in walker.referred], frozenset(walker.libraries))
+    leads_to, libraries = [_itself(each) for each in walker.referred], frozenset(walker.libraries)
+    outside = read_outside([(name,) for name in walker.named], attributes=walker.attributes)
+    return _Part(encoding, leads_to, libraries, outside, walker.whole)
 
 
 def _library_versions(libraries: Iterable[str]) -> dict[str, str]:
     found = {name: version for library in libraries for name, version in versions(library).items()}
     return {name if name == PYTHON else f"the library {name}": found[name] for name in sorted(found)}
-
-
-def _core(fn: Any) -> Any:
-    """The function in the middle of steps, partials, methods and wrappers; an object's `__call__`."""
-    for _ in range(100):  # wrappers may go in circles
-        if isinstance(fn, functools.partial):
-            fn = fn.func
-        elif isinstance(fn, types.MethodType | staticmethod | classmethod):
-            fn = fn.__func__
-        elif type(fn).__name__ == "Step" and callable(getattr(fn, "value", None)):
-            fn = fn.value
-        elif (inner := inspect.getattr_static(fn, "__wrapped__", None)) is not None:
-            fn = inner
-        elif not isinstance(fn, types.FunctionType | type) and isinstance(
-            inspect.getattr_static(type(fn), "__call__", None), types.FunctionType
-        ):
-            fn = type(fn).__call__
-        else:
-            break
-    return fn
-
-
-def _short(fn: Any) -> str:
-    """The name of a function as people say it."""
-    if isinstance(fn, types.FunctionType):
-        return fn.__code__.co_qualname.rpartition("<locals>.")[2]
-    return str(getattr(fn, "__qualname__", type(fn).__qualname__))

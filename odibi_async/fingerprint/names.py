@@ -1,7 +1,8 @@
-"""The names under which libraries export their objects."""
+"""What functions and classes are called: by people, and by the libraries that export them."""
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
 import sys
@@ -52,3 +53,30 @@ def _named_in(module: str, name: str) -> Any:
     for part in rest:
         found = inspect.getattr_static(found, part, None)
     return found.__func__ if isinstance(found, staticmethod) else found
+
+
+def core_of(fn: Any) -> Any:
+    """The function in the middle of steps, partials, methods and wrappers; an object's `__call__`."""
+    for _ in range(100):  # wrappers may go in circles
+        if isinstance(fn, functools.partial):
+            fn = fn.func
+        elif isinstance(fn, types.MethodType | staticmethod | classmethod):
+            fn = fn.__func__
+        elif type(fn).__name__ == "Step" and callable(getattr(fn, "value", None)):
+            fn = fn.value
+        elif (inner := inspect.getattr_static(fn, "__wrapped__", None)) is not None:
+            fn = inner
+        elif not isinstance(fn, types.FunctionType | type) and isinstance(
+            inspect.getattr_static(type(fn), "__call__", None), types.FunctionType
+        ):
+            fn = type(fn).__call__
+        else:
+            break
+    return fn
+
+
+def short_name(fn: Any) -> str:
+    """The name of a function as people say it."""
+    if isinstance(fn, types.FunctionType):
+        return fn.__code__.co_qualname.rpartition("<locals>.")[2]
+    return str(getattr(fn, "__qualname__", type(fn).__qualname__))

@@ -17,6 +17,7 @@ import datetime
 import enum
 import functools
 import importlib
+import itertools
 import logging
 import operator
 import re
@@ -81,6 +82,10 @@ class Walker:
         paths: Whether there may be paths.
         is_local: Whether a module (by its name) is local code.
         identities: Whether bare `object()`s may be distinguished by identity.
+
+    Attributes:
+        libraries, named, whole: The libraries that it refers to; what of them, by full names; whole modules of them.
+        attributes: The names of attributes that what it holds takes of others.
     """
 
     def __init__(
@@ -97,6 +102,9 @@ class Walker:
         self.paths = paths
         self.references: dict[int, tuple[bytes, Any]] = {}
         self.libraries: set[str] = set()
+        self.named: set[str] = set()
+        self.whole: set[str] = set()
+        self.attributes: set[str] = set()
         self._is_local = is_local
         self._identities = identities
         self._same_name: collections.Counter[str] = collections.Counter()
@@ -167,6 +175,9 @@ class Walker:
         cls = type(value)
         if cls in _CONTAINERS:
             return _CONTAINERS[cls](self, value)
+        if cls in (operator.attrgetter, operator.methodcaller):
+            names = (each.split(".") for each in _getter(value)[1] if isinstance(each, str))
+            self.attributes.update(itertools.chain(*names))
         if cls in _PARTS:
             return _in_parts(header(cls), _PARTS[cls](value))
         if issubclass(cls, type | types.FunctionType):  # and not isinstance, which asks the value
@@ -203,6 +214,7 @@ class Walker:
         yield from ()
         if (library := library_of(module)) is not None:
             self.libraries.add(library)
+        self.named.add(f"{module}.{name}".rstrip("."))
         return leaf(header(_Named), text(module) + text(name))
 
     def _refer(self, value: Any) -> Digesting:
@@ -224,6 +236,7 @@ class Walker:
     def _module(self, module: types.ModuleType) -> Digesting:
         if self._is_local(module.__name__):
             raise Undigestible("", f"is the module {module.__name__}, of which code may read anything")
+        self.whole.add(module.__name__)
         return self._named(module.__name__, "")
 
     def _bound_builtin(self, value: Any) -> Digesting:
@@ -231,6 +244,8 @@ class Walker:
             return self._named(*name)
         if isinstance(value.__self__, types.ModuleType):
             raise Undigestible("", f"is a compiled function of the local module {value.__self__.__name__}")
+        if isinstance(value.__self__, type) and (home := library_name(value.__self__, self._is_local)) is not None:
+            self.named.add(".".join((*home, value.__name__)))
         return _in_parts(header(type(value)), (value.__self__, value.__name__))
 
     def _path(self, path: Path) -> Digesting:
@@ -320,7 +335,10 @@ class Walker:
                 member, "__objclass__", getattr(member, "__self__", None)
             ):
                 raise Undigestible("", "is compiled, and what it does cannot be seen")
+            before = set(self.named)
             parts += ((yield name, "'s member {}", name), (yield member, "'s member {}", name))
+            if name in ("__annotations__", "__dataclass_fields__"):  # nobody calls those; `__init__` has the defaults
+                self.named = before
         return sealed(header(type), hashed(parts))
 
 
@@ -470,7 +488,6 @@ _STATELESS: Final = frozenset(
     {abc.ABC, typing.Generic, typing.Protocol} | {vars(collections.abc)[name] for name in collections.abc.__all__}
 )
 """Bases that hold nothing."""
-"""The classes of what the language itself makes, which say of themselves that they are builtins."""
 _TYPING: Final = (types.GenericAlias, types.UnionType, typing._GenericAlias)  # type: ignore[attr-defined]
 _COMPILED: Final = (
     types.BuiltinFunctionType,
