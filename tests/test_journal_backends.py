@@ -68,7 +68,7 @@ class Server:
         return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
     def start(self) -> None:
-        for _ in range(20):  # after a kill it looks through its log first, which a busy disk makes long
+        for _ in range(60):  # after a kill it looks through its log first, which a busy disk makes long
             try:
                 self.server.ensure_postgres_running()
                 return

@@ -645,9 +645,9 @@ async def test_a_server_in_a_runner_of_others_leaves_it_open():
 async def test_on_a_real_clock_it_fires_on_time_and_never_early():
     heard = Recorder()
     schedules = {f"s{i}": (Log().steps(), Every(0.2)) for i in range(20)}
-    async with Schedules(schedules, observers=[heard]):
-        await asyncio.sleep(0.7)
+    async with Schedules(schedules, observers=[heard]), asyncio.timeout(30):
+        while len(heard.of(ScheduleFired)) < 40:  # twice each, however late they are on a busy machine
+            await asyncio.sleep(0.05)
     fired = heard.of(ScheduleFired)
-    assert len(fired) >= 40
     assert all(event.late >= 0 for event in fired)
     assert len({event.run_id for event in fired}) == len(fired)

@@ -18,9 +18,9 @@ from odibi_async.events import StepOutline
 from odibi_async.journal import Journal
 from odibi_async.journal.records import RunRecord, as_data
 from odibi_async.journal.told import told
-from odibi_async.observers.redaction import masked_urls
 from odibi_async.observers.story import name_of_page, tell_story
 from odibi_async.result import seconds_text
+from odibi_async.secret import masked_urls
 
 VARIABLE: Final = "ODIBI_ASYNC_JOURNAL"
 

@@ -100,7 +100,7 @@ def _is_engine(frame: FrameType) -> bool:
 def _is_library(file: str) -> bool:
     if file.startswith("<frozen"):
         return True
-    path = os.path.abspath(file)
+    path = file if os.path.isabs(file) else os.path.abspath(file)
     return path.startswith(_standard()) or not _INSTALLED.isdisjoint(path.split(os.sep))
 
 
