@@ -125,7 +125,7 @@ async def test_a_runner_tells_the_story_of_any_run_in_its_journal(tmp_path: Path
             await runner.run(pipeline, run_id="r")
         path = await runner.story("r", tmp_path / "story.html")
     page = await asyncio.to_thread(Path(path).read_text)
-    assert "await runner.resume(&#x27;r&#x27;, steps)" in page
+    assert "await runner.resume(&#x27;r&#x27;)" in page
     assert "failed: ValueError: no &lt;b&gt;" in page
     assert "data-from=" in page
     async with Runner(journal=tmp_path / "j") as other:  # which knows no graph
