@@ -923,6 +923,45 @@ def test_what_local_code_adds_to_pandas_is_followed(monkeypatch: pytest.MonkeyPa
     assert changed(ours, code_of(clean)) == {"the closure value 'text' of shout"}
 
 
+@pytest.mark.parametrize(
+    ("owner", "made_of"),
+    [
+        (pd.DataFrame, property),
+        (pd.DataFrame, staticmethod),
+        (pd.DataFrame, classmethod),
+        (pd.DataFrame, functools.cached_property),
+        (pd.DataFrame.__mro__[-2], lambda fn: fn),
+        (pd.RangeIndex, lambda fn: fn),
+        (type(pd.Series(["a"]).str), lambda fn: fn),
+        (type(pd.DataFrame().loc), property),
+        (pd.api.typing.Rolling, functools.partialmethod),
+    ],
+)
+def test_members_of_any_kind_that_local_code_adds_to_any_class_of_pandas_are_followed(
+    owner: type, made_of: Any, monkeypatch: pytest.MonkeyPatch
+):
+    def add(text: str) -> None:
+        def shout(*_: Any) -> str:
+            return text
+
+        monkeypatch.setattr(owner, "shout", made_of(shout), raising=False)
+
+    def clean(data: Any) -> Any:
+        return data.shout
+
+    def named(data: Any) -> Any:
+        return getattr(data, "shout")  # noqa: B009
+
+    for reader in (clean, named):
+        before = code_of(reader)
+        add("a")
+        ours = code_of(reader)
+        add("b")
+        assert changed(ours, code_of(reader)) == {"the closure value 'text' of shout"}
+        monkeypatch.undo()
+        assert code_of(reader) == before
+
+
 def test_what_local_code_adds_to_a_class_that_is_named_is_followed(monkeypatch: pytest.MonkeyPatch):
     def shouting(mark: str) -> Callable[..., str]:
         def shout(self: Path) -> str:

@@ -36,7 +36,7 @@ from odibi_async.fingerprint.libraries import DATA, PYTHON, library_of, versions
 from odibi_async.fingerprint.mutable import is_mutable
 from odibi_async.fingerprint.names import core_of, label_of, library_name, short_name
 from odibi_async.fingerprint.outside import DIFFERS, ZONED, local_zone, read_outside
-from odibi_async.fingerprint.patches import home_of, patches
+from odibi_async.fingerprint.patches import Added, added, home_of, patches
 from odibi_async.fingerprint.values import Walker
 
 __all__ = ["FORMAT", "Undigestible", "code_of", "combined", "digest_of", "digest_of_file", "examined", "is_mutable"]
@@ -218,13 +218,13 @@ def _components(
     parts: dict[Hashable, _Part] = {}
     names: dict[Hashable, str] = {}
     taken: set[str] = set()
-    waiting = collections.deque(first)
+    waiting, now = collections.deque(first), added()
     while waiting:
         place = waiting.popleft()
         if place.key in parts:
             continue
         names[place.key] = _unlike(taken, titles.get(place.key, place.label))
-        part = parts[place.key] = _part(place, package, files)
+        part = parts[place.key] = _part(place, package, files, now)
         if mutable is not None and not place.is_itself and is_mutable(place.value):
             mutable.add(names[place.key])
         libraries |= part.libraries
@@ -253,13 +253,13 @@ def _unlike(taken: set[str], label: str) -> str:
     return name
 
 
-def _part(place: _Place, package: str | None, files: Callable[[PathLike[str]], str]) -> _Part:
+def _part(place: _Place, package: str | None, files: Callable[[PathLike[str]], str], added: Added) -> _Part:
     value = place.value
     walker = _walker(package, files)
     if not place.is_itself:
         return _part_of(walker.encode(value, place.label), walker)
     if isinstance(value, types.FunctionType):
-        return _FunctionReader(value, package).part()
+        return _FunctionReader(value, package, added).part()
     if isinstance(value, type):
         return _part_of(walker.encode_class(value, place.label), walker)
     return _Part(b"object()")
@@ -268,9 +268,10 @@ def _part(place: _Place, package: str | None, files: Callable[[PathLike[str]], s
 class _FunctionReader:
     """Looks up, as they are now, the names that a function reads."""
 
-    def __init__(self, fn: types.FunctionType, package: str | None) -> None:
+    def __init__(self, fn: types.FunctionType, package: str | None, added: Added) -> None:
         self.fn = fn
         self.package = package
+        self.added = added
         self.says: list[bytes] = []
         self.leads_to: list[_Place] = []
         self.libraries: set[str] = set()
@@ -291,8 +292,11 @@ class _FunctionReader:
             raise self._undigestible(f"uses {name}, which can reach anything")
         for name in sorted(LEFT_OUT & attributes if self._is_local(home_of(self.fn)) else ()):
             raise self._undigestible(f"uses {name}, which keys leave out")
-        for place in (*self._own(), *map(_itself, patches(attributes, self._is_local, self.classes))):
+        for place in self._own():
             self._lead_to(place)
+        for cls, name, member in patches(attributes | code.texts, self.added, self._is_local, self.classes):
+            key, is_itself = (id(cls), name), isinstance(member, types.FunctionType | type)
+            self._lead_to(_itself(member) if is_itself else _Place(key, f"{cls.__name__}.{name}", member))
         own: tuple[bytes, ...] = (text(self.fn.__name__), text(self.fn.__qualname__), code.digest)
         if ZONED & attributes:
             own = (*own, text(local_zone()))
