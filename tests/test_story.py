@@ -290,6 +290,16 @@ async def serious(shown: Page) -> list[str]:
     return [f"{each['id']}: {each['nodes'][0]['html']}" for each in found if each["impact"] in ("serious", "critical")]
 
 
+async def test_all_of_a_story_is_on_paper(browser: Browser, tmp_path: Path):
+    await told(tmp_path, orders)
+    shown, _ = await opened(browser, tmp_path / "story.html")
+    is_hidden = "(each) => !each.checkVisibility({contentVisibilityAuto: true})"
+    folded = f"[...document.querySelectorAll('details > pre')].filter({is_hidden}).length"
+    assert await shown.evaluate(folded)
+    await shown.emulate_media(media="print")
+    assert await shown.evaluate(folded) == 0
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_a_story_is_accessible_and_loads_nothing(browser: Browser, tmp_path: Path, scheme: Any):
     await told(tmp_path, orders, large, none, bad, save, flaky())
