@@ -297,7 +297,7 @@ async def test_all_of_a_story_is_on_paper(browser: Browser, tmp_path: Path):
     folded = f"[...document.querySelectorAll('details > pre')].filter({is_hidden}).length"
     assert await shown.evaluate(folded)
     await shown.emulate_media(media="print")
-    assert await shown.evaluate(folded) == 0
+    await shown.wait_for_function(f"{folded} === 0", timeout=10_000)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
