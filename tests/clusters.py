@@ -58,6 +58,9 @@ class Cluster:
         self.scheduler = self._scheduler()
         self.workers: list[subprocess.Popen[bytes]] = []
         self.heal()
+        from distributed.versions import get_versions
+
+        get_versions()  # it reads files the first time, and remembers for good what it could not read on a loop
 
     def _scheduler(self) -> subprocess.Popen[bytes]:
         where = ("--host", self.address, "--port", str(self._port))

@@ -490,8 +490,10 @@ async def test_a_blocking_step_with_policies_that_does_not_end_is_told_of_as_aba
 
 
 INTERRUPTED = """
-import asyncio, threading
+import asyncio, signal, threading
 from odibi_async import check_cancelled, run_pipeline
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where these tests run in the background of a shell
 
 async def endless():
     try:
